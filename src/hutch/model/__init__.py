@@ -1,0 +1,70 @@
+"""The nouns as small typed models. No I/O."""
+
+from hutch.model.budget import Budget, LlmUsage, Usage
+from hutch.model.common import (
+    AllowAll,
+    DenyAll,
+    LimitBreach,
+    Model,
+    NetworkPolicy,
+    Resources,
+    ResourcesOverride,
+)
+from hutch.model.event import Event, EventType
+from hutch.model.execution import ExecFrame, ExecRequest, ExecResult, ExecState, FileInfo, PtySize
+from hutch.model.ids import is_id, new_id
+from hutch.model.node import BootRequest, JournalEntry, LlmGrant, NodeInfo, NodeSandbox
+from hutch.model.sandbox import Sandbox, SandboxState
+from hutch.model.task import (
+    CreateSandbox,
+    GitInput,
+    Input,
+    OutputFile,
+    Task,
+    TaskResult,
+    TaskState,
+    UploadInput,
+    UrlInput,
+)
+from hutch.model.template import Recipe, TemplateInfo
+
+__all__ = [
+    "AllowAll",
+    "BootRequest",
+    "Budget",
+    "CreateSandbox",
+    "DenyAll",
+    "Event",
+    "EventType",
+    "ExecFrame",
+    "ExecRequest",
+    "ExecResult",
+    "ExecState",
+    "FileInfo",
+    "GitInput",
+    "Input",
+    "JournalEntry",
+    "LimitBreach",
+    "LlmGrant",
+    "LlmUsage",
+    "Model",
+    "NetworkPolicy",
+    "NodeInfo",
+    "NodeSandbox",
+    "OutputFile",
+    "PtySize",
+    "Recipe",
+    "Resources",
+    "ResourcesOverride",
+    "Sandbox",
+    "SandboxState",
+    "Task",
+    "TaskResult",
+    "TaskState",
+    "TemplateInfo",
+    "UploadInput",
+    "UrlInput",
+    "Usage",
+    "is_id",
+    "new_id",
+]

@@ -1,0 +1,65 @@
+"""The base of all models, and the small nouns that several others hold."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Model(BaseModel):
+    """Immutable; unknown fields are refused, so that a misspelt one is an error and not a silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Resources(Model):
+    """What a sandbox may use at most."""
+
+    cpus: float = Field(gt=0, le=64, description="CPU cores, for example 0.5.")
+    memory_mib: int = Field(ge=64, le=262144, description="Memory in MiB.")
+    disk_mib: int = Field(ge=64, le=1048576, description="Written files in MiB, over the template's own.")
+    pids: int = Field(ge=16, le=32768, description="Processes and threads.")
+
+
+class ResourcesOverride(Model):
+    """The resources a call wants other than the template's."""
+
+    cpus: float | None = Field(None, gt=0, le=64)
+    memory_mib: int | None = Field(None, ge=64, le=262144)
+    disk_mib: int | None = Field(None, ge=64, le=1048576)
+    pids: int | None = Field(None, ge=16, le=32768)
+
+    def over(self, base: Resources) -> Resources:
+        """`base` with what is set here in its place."""
+        return base.model_copy(update=self.model_dump(exclude_none=True))
+
+
+class DenyAll(Model):
+    """Nothing but the node's LLM gateway."""
+
+    mode: Literal["deny_all"] = "deny_all"
+
+
+class AllowAll(Model):
+    """Everything but private ranges, cloud metadata and the node's own services."""
+
+    mode: Literal["allow_all"] = "allow_all"
+
+
+NetworkPolicy = Annotated[DenyAll | AllowAll, Field(discriminator="mode")]
+"""What a sandbox may reach. The seam for finer policies: add a model with its own `mode`."""
+
+
+class LimitBreach(Model):
+    """A limit that was hit, told so that a person understands it."""
+
+    limit: Literal["memory", "pids", "disk", "cpu"]
+    amount: int = Field(description="The limit: bytes for memory and disk, a count for pids.")
+    used: int = Field(description="What was in use when it was hit, same unit.")
+    pid: int | None = None
+    process: str | None = Field(None, description="Name of the process that hit it.")
+    action: Literal["process_killed", "sandbox_killed", "refused"] = Field(
+        description="refused: the call in the sandbox failed (ENOSPC, EAGAIN) and the process lives on."
+    )
+    message: str = Field(description='For example "memory limit 512 MiB reached; process python3 killed".')

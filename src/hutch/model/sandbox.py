@@ -1,0 +1,45 @@
+"""The sandbox, as the API shows it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import Field
+
+from hutch.model.budget import Usage
+from hutch.model.common import LimitBreach, Model, NetworkPolicy, Resources
+from hutch.model.task import Task
+
+
+class SandboxState(StrEnum):
+    """`paused` and `hibernated` are for snapshots, which a later version brings."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+    @property
+    def ended(self) -> bool:
+        return self in (SandboxState.STOPPED, SandboxState.FAILED)
+
+
+class Sandbox(Model):
+    """One disposable computer."""
+
+    id: str
+    state: SandboxState
+    template: str
+    resources: Resources
+    network: NetworkPolicy
+    labels: dict[str, str] = {}
+    created_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    deadline: datetime = Field(description="When it is destroyed at the latest: the end of its `lifetime`.")
+    reason: str | None = Field(None, description="Why it ended or failed, for a person.")
+    breaches: list[LimitBreach] = []
+    usage: Usage = Usage()
+    task: Task | None = Field(None, description="The task it was created for.")

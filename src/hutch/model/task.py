@@ -1,0 +1,117 @@
+"""The task: one agent run in a sandbox."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr
+
+from hutch.model.budget import Budget, Usage
+from hutch.model.common import LimitBreach, Model, NetworkPolicy, ResourcesOverride
+
+
+class TaskState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    BUDGET_EXCEEDED = "budget_exceeded"
+    TIMED_OUT = "timed_out"
+
+    @property
+    def ended(self) -> bool:
+        return self not in (TaskState.QUEUED, TaskState.RUNNING, TaskState.WAITING)
+
+
+class UploadInput(Model):
+    """Files sent before with `POST /v1/uploads` (a tar stream), unpacked at `path`."""
+
+    type: Literal["upload"]
+    upload: str = Field(description="The upload's id.")
+    path: str = Field(".", description="Where it goes; relative to the task's working directory.")
+
+
+class UrlInput(Model):
+    """A file fetched by the server, never by the sandbox."""
+
+    type: Literal["url"]
+    url: str = Field(max_length=8192, pattern=r"^https?://")
+    path: str = Field(min_length=1, max_length=4096, description="The file's path; relative to the working directory.")
+
+
+class GitInput(Model):
+    """A git repository at a commit, fetched by the server; the working copy stands at `path`."""
+
+    type: Literal["git"]
+    url: str = Field(max_length=8192, pattern=r"^https?://")
+    commit: str = Field(
+        "HEAD", max_length=255, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", description="Commit, branch or tag."
+    )
+    path: str = Field(".", max_length=4096)
+
+
+Input = Annotated[UploadInput | UrlInput | GitInput, Field(discriminator="type")]
+
+
+class OutputFile(Model):
+    """One file of a task's outputs."""
+
+    path: str
+    size: int
+
+
+class TaskResult(Model):
+    """How a task ended."""
+
+    state: TaskState
+    text: str | None = Field(None, description="The agent's last message, shortened to 64 KiB.")
+    exit_code: int | None = None
+    error: str | None = Field(
+        None, description="A stable code, for example `llm_auth_failed`, `agent_crashed`, `sandbox_died`."
+    )
+    detail: str | None = Field(None, description="The same for a person.")
+
+
+class Task(Model):
+    """One agent run."""
+
+    id: str
+    sandbox_id: str
+    agent: str
+    state: TaskState
+    prompt: str = Field(description="The task's text, shortened to 1 KiB.")
+    budget: Budget
+    usage: Usage = Usage()
+    breaches: list[LimitBreach] = []
+    created_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    result: TaskResult | None = None
+    outputs: list[OutputFile] = []
+    outputs_truncated: bool = False
+    last_offset: int = Field(0, description="Offset of the newest event.")
+    events_url: str = Field("", description="SSE (`Accept: text/event-stream`) or a JSON page.")
+    stream_url: str = Field("", description="WebSocket.")
+
+
+class CreateSandbox(Model):
+    """`POST /v1/sandboxes`. Without `agent` and `task` it makes a plain sandbox."""
+
+    template: str = Field("standard", max_length=128)
+    agent: str | None = Field(None, max_length=64)
+    task: str | None = Field(None, description="The prompt; for agent `command`, the shell command. At most 8 MiB.")
+    llm_key: SecretStr | None = Field(None, description="Key of the agent's model provider. Never enters the sandbox.")
+    model: str | None = Field(None, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/\[\]@-]*$")
+    inputs: list[Input] = Field([], max_length=64)
+    outputs: list[Annotated[str, Field(min_length=1, max_length=1024)]] = Field([], max_length=64, description="Globs.")
+    budget: Budget = Budget()
+    keep: bool = Field(False, description="Keep the sandbox when the task ends.")
+    lifetime: float | None = Field(None, gt=0, description="Seconds until it is destroyed, whatever happens.")
+    resources: ResourcesOverride = ResourcesOverride()
+    network: NetworkPolicy | None = None
+    env: dict[str, str] = Field({}, max_length=256)
+    labels: dict[str, str] = Field({}, max_length=64)

@@ -1,0 +1,62 @@
+"""Slots: prepared network places, made ahead and lent to one sandbox at a time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from hutch.model import NetworkPolicy
+
+LLM_ADDRESS = "169.254.169.253"
+"""Where `llm.hutch` stands for every sandbox; the host redirects port 80 of it to the node's LLM gateway."""
+
+GUEST_PORT = 49983
+"""The guest's port, envd's own number."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A network namespace with one link to the host."""
+
+    index: int
+    namespace: str
+    """Name below /run/netns."""
+    link: str
+    """The host's end of the veth pair."""
+    host_address: str
+    guest_address: str
+    prefix: int
+
+
+class SlotPool(ABC):
+    """The slots of one node. All state that matters is in the kernel and in the node's records, so that a new
+    daemon finds it again."""
+
+    @abstractmethod
+    async def start(self, in_use: dict[str, int]) -> None:
+        """Prepare the node's own subnet and firewall table; `in_use` (sandbox id -> slot index) is kept as it is,
+        every other slot that is found is removed. Starts making slots ahead."""
+
+    @abstractmethod
+    async def acquire(self, sandbox: str, policy: NetworkPolicy) -> Slot:
+        """A slot for this sandbox, with the policy in force before it is returned. Raises `LimitReached`."""
+
+    @abstractmethod
+    async def set_policy(self, slot: Slot, policy: NetworkPolicy) -> None:
+        """Change what the sandbox may reach, at once."""
+
+    @abstractmethod
+    async def release(self, slot: Slot) -> None:
+        """Take the slot back: it is destroyed, never lent again as it is. A second call does nothing."""
+
+    @abstractmethod
+    def slot(self, index: int) -> Slot:
+        """The slot of this index, as names and addresses (it need not exist)."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Stop making slots. Removes the free ones; those lent out stay."""
+
+    @abstractmethod
+    async def remove_all(self) -> None:
+        """Remove every slot and the firewall table of this node (`hutch down`, tests)."""

@@ -1,0 +1,105 @@
+"""The settings: environment `HUTCH_*`, over an optional file (`HUTCH_CONFIG`, TOML), over these defaults."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set. Each field's description is what `docs/reference/settings.md` prints."""
+
+    model_config = SettingsConfigDict(env_prefix="HUTCH_", extra="forbid")
+
+    data_dir: Path = Field(
+        Path("/var/lib/hutch"), description="What must survive a restart: the database, artifacts, sandboxes."
+    )
+    cache_dir: Path = Field(
+        Path("/var/cache/hutch"), description="Built images, by content hash; may be emptied at any time."
+    )
+    run_dir: Path = Field(Path("/run/hutch"), description="Sockets, pid files, and keys of running sandboxes; a tmpfs.")
+    host: str = Field("127.0.0.1", description="Address on which the API listens.")
+    port: int = Field(8700, ge=0, le=65535, description="Port on which the API listens; 0 takes a free one.")
+    database_url: str | None = Field(None, description="SQLAlchemy URL; default: SQLite below `data_dir`.")
+    server_user: str = Field("hutch", description="System user that the server process runs as.")
+    runsc: str = Field("runsc", description="The gVisor binary.")
+    subnet_pool: str = Field(
+        "10.200.0.0/14", description="Private range from which each node takes a free /20 for its slots."
+    )
+    slots_ahead: int = Field(4, ge=0, le=256, description="Network slots kept ready ahead of demand.")
+    max_sandboxes: int = Field(500, ge=1, le=1000, description="Most sandboxes on this node at once.")
+    templates_dir: Path | None = Field(None, description="A folder of your own templates, beside the built-in ones.")
+    prices_file: Path | None = Field(
+        None, description="Model prices (TOML) used to count dollars; default: the built-in table."
+    )
+    anthropic_base_url: str = Field(
+        "https://api.anthropic.com", description="Where the LLM gateway sends Anthropic calls."
+    )
+    openai_base_url: str = Field("https://api.openai.com/v1", description="Where the LLM gateway sends OpenAI calls.")
+    default_lifetime: float = Field(
+        3600, gt=0, description="Seconds until a sandbox is destroyed when the call sets no `lifetime`."
+    )
+    max_lifetime: float = Field(30 * 86400, gt=0, description="Longest `lifetime` a call may ask for, in seconds.")
+    artifact_retention: float = Field(
+        7 * 86400, gt=0, description="Seconds for which outputs and ended sandboxes' records are kept."
+    )
+    max_upload: int = Field(8 << 30, gt=0, description="Largest input upload or fetched URL, in bytes.")
+    max_artifact: int = Field(4 << 30, gt=0, description="Largest `outputs` artifact of one task, in bytes.")
+    allow_private_inputs: bool = Field(
+        False, description="Let `inputs` be fetched from private addresses (development only)."
+    )
+    log_level: str = Field("info", description="debug, info, warning or error.")
+    log_json: bool = Field(False, description="Write logs as JSON lines.")
+
+    @property
+    def server_dir(self) -> Path:
+        """Below `data_dir`, owned by the server's user."""
+        return self.data_dir / "server"
+
+    @property
+    def node_dir(self) -> Path:
+        """Below `data_dir`, root's only."""
+        return self.data_dir / "node"
+
+    @property
+    def node_socket(self) -> Path:
+        """Unix socket of the node's API."""
+        return self.run_dir / "node.sock"
+
+    @property
+    def tunnel_socket(self) -> Path:
+        """Unix socket of the node's tunnel: raw bytes to a port inside a sandbox."""
+        return self.run_dir / "tunnel.sock"
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL in force."""
+        return self.database_url or f"sqlite+aiosqlite:///{self.server_dir / 'hutch.db'}"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        path = os.environ.get("HUTCH_CONFIG")
+        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
+        return (*sources, TomlConfigSettingsSource(settings_cls, Path(path))) if path else sources
+
+
+@cache
+def get_settings() -> Settings:
+    """The process's settings, read once."""
+    return Settings()
