@@ -8,8 +8,8 @@ import os
 import time
 
 import httpx
-from harness import Row, main, spread
 
+from harness import Row, main, spread
 from hutch import AsyncSandbox
 
 

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 from harness import Row, main, spread
-
 from hutch import AsyncHutch, AsyncSandbox
 
 

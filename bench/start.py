@@ -7,7 +7,6 @@ import asyncio
 import time
 
 from harness import Row, main, spread
-
 from hutch import AsyncSandbox
 
 MIB = 1 << 20
