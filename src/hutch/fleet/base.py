@@ -1,0 +1,103 @@
+"""The fleet: the nodes together. What the server asks of a node, and how it reaches the guests on it.
+
+Errors: `NodeUnavailable` when the node does not answer (retry), `GuestUnavailable` when the guest does not,
+`SandboxNotRunning` when the node says that there is no such sandbox; else what the other side said.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from typing import Any
+
+from hutch.fleet.guest import GuestClient
+from hutch.model import (
+    BootRequest,
+    JournalEntry,
+    LlmGrant,
+    NetworkPolicy,
+    NodeInfo,
+    NodeSandbox,
+    Resources,
+    TemplateInfo,
+)
+
+
+class Node(ABC):
+    """One host machine, as the server sees it. All calls may be repeated."""
+
+    name: str
+    """The fleet's name for it; it is what a sandbox's row remembers."""
+
+    @abstractmethod
+    async def info(self) -> NodeInfo:
+        """Health and size."""
+
+    @abstractmethod
+    async def boot(self, sandbox_id: str, request: BootRequest) -> NodeSandbox:
+        """Boot the sandbox; returns when its guest answers, and at once when it runs already. Raises
+        `UnknownTemplate`, `LimitReached`, `BootFailed`, `DiskFull`; then nothing is left on the node."""
+
+    @abstractmethod
+    async def sandboxes(self) -> list[NodeSandbox]:
+        """All that the node knows."""
+
+    @abstractmethod
+    async def sandbox(self, sandbox_id: str) -> NodeSandbox | None:
+        """One of them with fresh figures; None when the node does not know it."""
+
+    @abstractmethod
+    async def destroy(self, sandbox_id: str) -> NodeSandbox | None:
+        """End it, in any state; its final figures, None when the node does not know it."""
+
+    @abstractmethod
+    async def set_deadline(self, sandbox_id: str, deadline: float) -> None:
+        """Unix time at which the node destroys it by itself."""
+
+    @abstractmethod
+    async def set_network(self, sandbox_id: str, policy: NetworkPolicy) -> None:
+        """Change what it may reach."""
+
+    @abstractmethod
+    async def set_llm(self, sandbox_id: str, grant: LlmGrant | None) -> None:
+        """Give, replace or take back its permission to call a model provider."""
+
+    @abstractmethod
+    async def journal(self, after: int, wait: float) -> list[JournalEntry]:
+        """Facts after the one numbered `after`; waits up to `wait` seconds for the first."""
+
+    @abstractmethod
+    async def templates(self) -> list[TemplateInfo]:
+        """The templates it has."""
+
+    @abstractmethod
+    async def build_template(self, name: str, force: bool) -> AsyncIterator[dict[str, Any]]:
+        """Build one; the messages as they come. Raises `UnknownTemplate` before the first."""
+
+    @abstractmethod
+    def guest(self, sandbox_id: str, token: str) -> GuestClient:
+        """A client for the guest of a sandbox on this node. Cheap; connections are kept by the node."""
+
+
+class Fleet(ABC):
+    """The nodes together."""
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Open what the nodes' clients need. Does not fail when nodes are down."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Close all connections. Sandboxes go on."""
+
+    @abstractmethod
+    def nodes(self) -> list[Node]:
+        """All nodes, those that do not answer too."""
+
+    @abstractmethod
+    def node(self, name: str) -> Node:
+        """The node of this name. Raises `NodeUnavailable` when it is no longer of the fleet."""
+
+    @abstractmethod
+    async def place(self, resources: Resources) -> Node:
+        """The node on which a new sandbox of this size should go."""

@@ -1,0 +1,76 @@
+"""The database: one engine, transactions that read and transactions that write.
+
+SQLite's peculiarities live here and nowhere else. WAL lets readers go on while one writes; a write transaction takes
+the write lock when it begins (`BEGIN IMMEDIATE`), so that it never fails half-way with "database is locked", and our
+own writers queue in an asyncio lock, which is fair and costs no polling. `synchronous=NORMAL`: a committed
+transaction survives `kill -9` of the process (the pages are the kernel's by then); only a power cut can take the last
+ones, and it takes the sandboxes with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, event, make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+_BUSY_TIMEOUT_MS = 15_000
+_WRITES = "hutch_writes"
+
+
+class Database:
+    """An engine with two kinds of transaction."""
+
+    def __init__(self, url: str) -> None:
+        self.url = make_url(url)
+        self.sqlite = self.url.get_backend_name() == "sqlite"
+        if self.sqlite and self.url.database and self.url.database != ":memory:":
+            Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
+        self.engine: AsyncEngine = create_async_engine(self.url, pool_size=8, max_overflow=24)
+        self._turn: asyncio.Lock | None = asyncio.Lock() if self.sqlite else None
+        if self.sqlite:
+            event.listen(self.engine.sync_engine, "connect", _configure_sqlite)
+            event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that only reads. It sees one state of the database; keep it short."""
+        async with self.engine.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that may write: committed at the end of the block, rolled back when it raises. Never await
+        the network inside."""
+        async with self._turn or nullcontext(), self.engine.connect() as connection:
+            await connection.execution_options(**{_WRITES: True})
+            async with connection.begin():
+                yield connection
+
+    async def close(self) -> None:
+        await self.engine.dispose()
+
+
+def _configure_sqlite(dbapi: Any, _record: Any) -> None:
+    dbapi.isolation_level = None  # we say BEGIN ourselves: the driver's own begins too late, and not IMMEDIATE
+    cursor = dbapi.cursor()
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=NORMAL",
+        f"busy_timeout={_BUSY_TIMEOUT_MS}",
+        "foreign_keys=ON",
+        "temp_store=MEMORY",
+        "cache_size=-16000",
+        "journal_size_limit=67108864",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

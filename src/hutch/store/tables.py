@@ -1,0 +1,189 @@
+"""The tables. Times are Unix seconds (the models' datetimes are made from them); `org` is on every noun that a tenant
+owns, so that several tenants later are a filter and not a migration."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    false,
+)
+
+DEFAULT_ORG = "org_default"
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("org", String(32), nullable=False),
+    Column("name", String(256), nullable=False),
+    Column("prefix", String(32), nullable=False, index=True),
+    Column("hash", String(256), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float),
+    Column("last_used_at", Float),
+    Column("revoked_at", Float),
+)
+
+sandboxes = Table(
+    "sandboxes",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("org", String(32), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("version", Integer, nullable=False, comment="rises with every state change: the compare in compare-and-set"),
+    Column("node", String(128), comment="the fleet's name of the node it was placed on"),
+    Column("template", String(128), nullable=False),
+    Column("resources", JSON, nullable=False),
+    Column("network", JSON, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("keep", Boolean, nullable=False, server_default=false(), comment="outlives its task"),
+    Column("sealed_env", LargeBinary, comment="environment, encrypted, until the sandbox is booted"),
+    Column("guest_token", String(256)),
+    Column("guest_user", String(64)),
+    Column("workdir", String(4096)),
+    Column("created_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("ended_at", Float),
+    Column("deadline", Float, nullable=False),
+    Column("reason", Text),
+    Column("problem", JSON, comment="the error that the creating call got"),
+    Column("breaches", JSON, nullable=False),
+    Column("usage", JSON, nullable=False),
+    Index("ix_sandboxes_org_created_at", "org", "created_at"),
+    Index("ix_sandboxes_state", "state"),
+)
+
+labels = Table(
+    "labels",
+    metadata,
+    Column("sandbox_id", String(32), ForeignKey("sandboxes.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", String(256), primary_key=True),
+    Column("value", String(1024), nullable=False),
+    Index("ix_labels_key_value", "key", "value"),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("org", String(32), nullable=False),
+    Column("sandbox_id", String(32), ForeignKey("sandboxes.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("agent", String(64), nullable=False),
+    Column("model", String(128)),
+    Column("state", String(16), nullable=False),
+    Column("step", String(16), nullable=False, comment="what the worker does next: see control/tasks.py"),
+    Column("fence", Integer, nullable=False, comment="rises with every claim; a write with an older one is refused"),
+    Column("lease_owner", String(64)),
+    Column("lease_until", Float, nullable=False),
+    Column("budget", JSON, nullable=False),
+    Column("usage", JSON, nullable=False),
+    Column("warned", JSON, nullable=False, comment="parts of the budget of which the 80 % warning was given"),
+    Column("breaches", JSON, nullable=False),
+    Column("inputs", JSON, nullable=False),
+    Column("inputs_done", Integer, nullable=False),
+    Column("output_globs", JSON, nullable=False),
+    Column("output_files", JSON, nullable=False, comment="[path, size, offset in the artifact]"),
+    Column("outputs_truncated", Boolean, nullable=False),
+    Column("artifact", String(256), comment="the blob's key"),
+    Column("artifact_bytes", BigInteger),
+    Column("sealed_llm_key", LargeBinary, comment="encrypted; removed when the task ends"),
+    Column("placeholder", String(128), comment="what the guest has in the key's place"),
+    Column("exec_id", String(32), comment="the agent's process in the guest"),
+    Column("stop", JSON, comment="why the agent has to stop: {state, error, detail}; the first one stays"),
+    Column("created_at", Float, nullable=False),
+    Column("started_at", Float, comment="when the agent started"),
+    Column("run_deadline", Float, comment="started_at + budget.run_time"),
+    Column("ended_at", Float),
+    Column("result", JSON),
+    Column("last_offset", BigInteger, nullable=False, comment="of its newest event"),
+    Column("prompt", Text, nullable=False, comment="shortened"),
+    Index("ix_tasks_org_created_at", "org", "created_at"),
+    Index("ix_tasks_step_lease_until", "step", "lease_until"),
+)
+
+prompts = Table(
+    "prompts",
+    metadata,
+    Column("task_id", String(32), ForeignKey("tasks.id", ondelete="CASCADE"), primary_key=True),
+    Column("text", Text, nullable=False),
+)
+
+readers = Table(
+    "readers",
+    metadata,
+    Column("task_id", String(32), ForeignKey("tasks.id", ondelete="CASCADE"), primary_key=True),
+    Column("guest_offset", BigInteger, nullable=False, comment="what was read of the agent's output"),
+    Column("lines", JSON, nullable=False, comment="state of the line splitters, without their bytes"),
+    Column("stdout", LargeBinary, nullable=False, comment="the beginning of a line whose end has not come yet"),
+    Column("stderr", LargeBinary, nullable=False),
+    Column("outcome", JSON, nullable=False, comment="agents.base.Outcome"),
+    Column("exit", JSON, comment="the final state of the agent's process"),
+    Column("event_bytes", BigInteger, nullable=False, comment="how much this task's events take"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("task_id", String(32), ForeignKey("tasks.id", ondelete="CASCADE"), primary_key=True),
+    Column("offset", BigInteger, primary_key=True, autoincrement=False),
+    Column("time", Float, nullable=False),
+    Column("type", String(32), nullable=False),
+    Column("data", JSON, nullable=False),
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("org", String(32), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False, index=True),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("owner", String(32), primary_key=True),
+    Column("key", String(256), primary_key=True),
+    Column("request_hash", String(64), nullable=False),
+    Column("sandbox_id", String(32), nullable=False),
+    Column("response", JSON, comment="the answer, once there is one"),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False, index=True),
+)
+
+node_cursor = Table(
+    "node_cursor",
+    metadata,
+    Column("node", String(128), primary_key=True),
+    Column("seq", BigInteger, nullable=False, comment="the last journal entry that was applied"),
+)
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+)
