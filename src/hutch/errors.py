@@ -5,7 +5,8 @@ HutchError
 │   ├── UnknownTemplate       400 unknown_template
 │   ├── UnknownAgent          400 unknown_agent
 │   ├── MissingLlmKey         400 missing_llm_key
-│   └── InvalidPath           400 invalid_path           relative where absolute is needed, a directory, outside
+│   ├── InvalidPath           400 invalid_path           relative where absolute is needed, a directory, outside
+│   └── InvalidTemplate       400 invalid_template       a template.toml is wrong: `file`, `field`
 ├── Unauthorized              401 unauthorized
 ├── NotFound                  404 not_found
 │   ├── SandboxNotFound       404 sandbox_not_found
@@ -16,6 +17,7 @@ HutchError
 ├── Conflict                  409 conflict
 │   ├── SandboxNotRunning     409 sandbox_not_running
 │   ├── AlreadyExists         409 already_exists
+│   ├── TemplateNotBuilt      409 template_not_built     the template is known, its image is not there
 │   └── IdempotencyConflict   409 idempotency_conflict   same key, other body; or the first is still running
 ├── PayloadTooLarge           413 payload_too_large
 ├── LimitReached              429 limit_reached          a sandbox or node limit; `limit` names it
@@ -25,7 +27,9 @@ HutchError
 ├── NodeUnavailable           503 node_unavailable       retryable
 ├── GuestUnavailable          503 guest_unavailable      the sandbox's PID 1 does not answer; retryable
 ├── BootFailed                500 boot_failed
+├── TemplateBuildFailed       500 template_build_failed  a step of a template's build failed; `log` has its last lines
 ├── RequestTimeout            504 request_timeout        retryable
+├── ServerStopping            503 server_stopping        retryable: a stream was cut by a restart; read on from its offset
 └── InternalError             500 internal_error
 """
 
@@ -99,6 +103,10 @@ class InvalidPath(InvalidRequest):
     code = "invalid_path"
 
 
+class InvalidTemplate(InvalidRequest):
+    code = "invalid_template"
+
+
 class Unauthorized(HutchError):
     code = "unauthorized"
     http_status = 401
@@ -143,6 +151,10 @@ class SandboxNotRunning(Conflict):
 
 class AlreadyExists(Conflict):
     code = "already_exists"
+
+
+class TemplateNotBuilt(Conflict):
+    code = "template_not_built"
 
 
 class IdempotencyConflict(Conflict):
@@ -193,10 +205,21 @@ class BootFailed(HutchError):
     code = "boot_failed"
 
 
+class TemplateBuildFailed(HutchError):
+    code = "template_build_failed"
+
+
 class RequestTimeout(HutchError):
     code = "request_timeout"
     http_status = 504
     retryable = True
+
+
+class ServerStopping(HutchError):
+    code = "server_stopping"
+    http_status = 503
+    retryable = True
+    default_hint = "The server is restarting; connect again and read on from the last offset. Nothing is lost."
 
 
 def _tree(cls: type[HutchError]) -> list[type[HutchError]]:

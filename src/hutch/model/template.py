@@ -21,6 +21,7 @@ class Recipe(Model):
     env: dict[str, str] = {}
     user: str = "user"
     workdir: str = "/home/user"
+    agents: list[str] = Field([], description="Agents whose CLI it carries.")
     resources: Resources
 
 
