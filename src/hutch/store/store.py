@@ -3,20 +3,45 @@
 from __future__ import annotations
 
 from hutch.store.engine import Database
+from hutch.store.events import Events
+from hutch.store.idempotency import IdempotencyKeys
 from hutch.store.keys import Keys
+from hutch.store.migrate import upgrade
+from hutch.store.nodes import NodeCursors
+from hutch.store.readers import Readers
+from hutch.store.sandboxes import Sandboxes
+from hutch.store.tasks import Tasks
+from hutch.store.uploads import Uploads
 
 
 class Store:
-    """Open it with `await Store.open(url)`; close it with `close`."""
+    """Open it with `await Store.open(url)`; close it with `close`.
+
+    Methods of the repositories that take a `connection` are parts of a transaction that the caller has opened with
+    `store.database.write()` (or `read()`); the others are transactions of their own.
+    """
 
     def __init__(self, database: Database) -> None:
         self.database = database
         self.keys = Keys(database)
+        self.sandboxes = Sandboxes(database)
+        self.tasks = Tasks(database)
+        self.events = Events(database)
+        self.readers = Readers(database)
+        self.uploads = Uploads(database)
+        self.idempotency = IdempotencyKeys(database)
+        self.cursors = NodeCursors(database)
 
     @classmethod
     async def open(cls, url: str) -> Store:
         """Connect and bring the schema up to date."""
-        raise NotImplementedError
+        database = Database(url)
+        try:
+            await upgrade(database)
+        except BaseException:
+            await database.close()
+            raise
+        return cls(database)
 
     async def close(self) -> None:
         await self.database.close()

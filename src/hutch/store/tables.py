@@ -67,7 +67,7 @@ sandboxes = Table(
     Column("ended_at", Float),
     Column("deadline", Float, nullable=False),
     Column("reason", Text),
-    Column("problem", JSON, comment="the error that the creating call got"),
+    Column("problem", JSON(none_as_null=True), comment="the error that the creating call got"),
     Column("breaches", JSON, nullable=False),
     Column("usage", JSON, nullable=False),
     Index("ix_sandboxes_org_created_at", "org", "created_at"),
@@ -110,12 +110,12 @@ tasks = Table(
     Column("sealed_llm_key", LargeBinary, comment="encrypted; removed when the task ends"),
     Column("placeholder", String(128), comment="what the guest has in the key's place"),
     Column("exec_id", String(32), comment="the agent's process in the guest"),
-    Column("stop", JSON, comment="why the agent has to stop: {state, error, detail}; the first one stays"),
+    Column("stop", JSON(none_as_null=True), comment="why the agent must stop: {state, error, detail}; the first stays"),
     Column("created_at", Float, nullable=False),
     Column("started_at", Float, comment="when the agent started"),
     Column("run_deadline", Float, comment="started_at + budget.run_time"),
     Column("ended_at", Float),
-    Column("result", JSON),
+    Column("result", JSON(none_as_null=True)),
     Column("last_offset", BigInteger, nullable=False, comment="of its newest event"),
     Column("prompt", Text, nullable=False, comment="shortened"),
     Index("ix_tasks_org_created_at", "org", "created_at"),
@@ -138,7 +138,7 @@ readers = Table(
     Column("stdout", LargeBinary, nullable=False, comment="the beginning of a line whose end has not come yet"),
     Column("stderr", LargeBinary, nullable=False),
     Column("outcome", JSON, nullable=False, comment="agents.base.Outcome"),
-    Column("exit", JSON, comment="the final state of the agent's process"),
+    Column("exit", JSON(none_as_null=True), comment="the final state of the agent's process"),
     Column("event_bytes", BigInteger, nullable=False, comment="how much this task's events take"),
 )
 
@@ -169,7 +169,7 @@ idempotency = Table(
     Column("key", String(256), primary_key=True),
     Column("request_hash", String(64), nullable=False),
     Column("sandbox_id", String(32), nullable=False),
-    Column("response", JSON, comment="the answer, once there is one"),
+    Column("response", JSON(none_as_null=True), comment="the answer, once there is one"),
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float, nullable=False, index=True),
 )
@@ -179,11 +179,4 @@ node_cursor = Table(
     metadata,
     Column("node", String(128), primary_key=True),
     Column("seq", BigInteger, nullable=False, comment="the last journal entry that was applied"),
-)
-
-meta = Table(
-    "meta",
-    metadata,
-    Column("key", String(64), primary_key=True),
-    Column("value", Text, nullable=False),
 )

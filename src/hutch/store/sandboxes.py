@@ -1,0 +1,133 @@
+"""Sandboxes. Every change of a row is a compare-and-set on its `version`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from hutch.store.engine import Database
+from hutch.store.pages import after_cursor
+from hutch.store.tables import labels, sandboxes, tasks
+
+
+@dataclass(frozen=True)
+class SandboxRow:
+    """One sandbox: what is intended of it, and what is known. Times are Unix seconds."""
+
+    id: str
+    org: str
+    state: str
+    template: str
+    resources: dict[str, Any]
+    network: dict[str, Any]
+    created_at: float
+    deadline: float
+    version: int = 1
+    node: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    keep: bool = False
+    sealed_env: bytes | None = None
+    guest_token: str | None = None
+    guest_user: str | None = None
+    workdir: str | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    reason: str | None = None
+    problem: dict[str, Any] | None = None
+    breaches: list[dict[str, Any]] = field(default_factory=list)
+    usage: dict[str, Any] = field(default_factory=dict)
+
+
+class Sandboxes:
+    """The `sandboxes` and `labels` tables."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def insert(self, connection: AsyncConnection, row: SandboxRow) -> None:
+        await connection.execute(sandboxes.insert().values(**asdict(row)))
+        if row.labels:
+            values = [{"sandbox_id": row.id, "key": key, "value": value} for key, value in row.labels.items()]
+            await connection.execute(labels.insert(), values)
+
+    async def get(self, sandbox_id: str) -> SandboxRow | None:
+        rows = await self._select(select(sandboxes).where(sandboxes.c.id == sandbox_id))
+        return rows[0] if rows else None
+
+    async def page(
+        self,
+        org: str,
+        states: Sequence[str] = (),
+        wanted: Mapping[str, str] | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> list[SandboxRow]:
+        """Newest first, in these states (all when empty), with all the wanted labels."""
+        statement = select(sandboxes).where(sandboxes.c.org == org)
+        if states:
+            statement = statement.where(sandboxes.c.state.in_(states))
+        for key, value in (wanted or {}).items():
+            matching = select(labels.c.sandbox_id).where(labels.c.key == key, labels.c.value == value)
+            statement = statement.where(sandboxes.c.id.in_(matching))
+        if cursor is not None:
+            statement = statement.where(after_cursor(sandboxes, cursor))
+        return await self._select(statement.order_by(sandboxes.c.created_at.desc(), sandboxes.c.id.desc()).limit(limit))
+
+    async def in_states(self, *states: str) -> list[SandboxRow]:
+        """All of every org in these states."""
+        return await self._select(select(sandboxes).where(sandboxes.c.state.in_(states)))
+
+    async def overdue(self, now: float) -> list[SandboxRow]:
+        """Those whose lifetime is over, and that live."""
+        return await self._select(
+            select(sandboxes).where(sandboxes.c.state.in_(("starting", "running")), sandboxes.c.deadline <= now)
+        )
+
+    async def abandoned(self) -> list[SandboxRow]:
+        """Those that live though their task has ended, and nobody wanted to keep them."""
+        ended = select(tasks.c.sandbox_id).where(tasks.c.step == "done")
+        return await self._select(
+            select(sandboxes).where(
+                sandboxes.c.state.in_(("starting", "running")), sandboxes.c.keep.is_(False), sandboxes.c.id.in_(ended)
+            )
+        )
+
+    async def change(self, sandbox_id: str, version: int, **values: Any) -> bool:
+        """Set columns if the row still has this version; the version rises. Whether it was so."""
+        async with self._database.write() as connection:
+            return await self.change_in(connection, sandbox_id, version, **values)
+
+    async def change_in(self, connection: AsyncConnection, sandbox_id: str, version: int, **values: Any) -> bool:
+        """`change` inside a transaction."""
+        same: list[ColumnElement[bool]] = [sandboxes.c.id == sandbox_id, sandboxes.c.version == version]
+        result = await connection.execute(update(sandboxes).where(*same).values(**values, version=version + 1))
+        return result.rowcount == 1
+
+    async def note(self, connection: AsyncConnection, sandbox_id: str, **values: Any) -> None:
+        """Set columns that are no state (usage, breaches), whatever the version."""
+        await connection.execute(update(sandboxes).where(sandboxes.c.id == sandbox_id).values(**values))
+
+    async def lock(self, connection: AsyncConnection, sandbox_id: str) -> SandboxRow | None:
+        """The row, locked until the end of the transaction."""
+        statement = select(sandboxes).where(sandboxes.c.id == sandbox_id).with_for_update()
+        row = (await connection.execute(statement)).mappings().one_or_none()
+        return SandboxRow(**row) if row is not None else None
+
+    async def ended_before(self, when: float, limit: int = 100) -> list[SandboxRow]:
+        """Records old enough to be forgotten."""
+        statement = select(sandboxes).where(sandboxes.c.ended_at < when, sandboxes.c.state.in_(("stopped", "failed")))
+        return await self._select(statement.limit(limit))
+
+    async def forget(self, sandbox_id: str) -> None:
+        """Delete the record with its labels, tasks and events."""
+        async with self._database.write() as connection:
+            await connection.execute(delete(sandboxes).where(sandboxes.c.id == sandbox_id))
+
+    async def _select(self, statement: Any) -> list[SandboxRow]:
+        async with self._database.read() as connection:
+            rows = (await connection.execute(statement)).mappings().all()
+        return [SandboxRow(**row) for row in rows]
