@@ -29,7 +29,7 @@ HutchError
 ├── BootFailed                500 boot_failed
 ├── TemplateBuildFailed       500 template_build_failed  a step of a template's build failed; `log` has its last lines
 ├── RequestTimeout            504 request_timeout        retryable
-├── ServerStopping            503 server_stopping        retryable: a stream was cut by a restart; read on from its offset
+├── ServerStopping            503 server_stopping        retryable: a stream was cut by a restart; read on
 └── InternalError             500 internal_error
 """
 
@@ -220,6 +220,13 @@ class ServerStopping(HutchError):
     http_status = 503
     retryable = True
     default_hint = "The server is restarting; connect again and read on from the last offset. Nothing is lost."
+
+
+class ServerUnavailable(HutchError):
+    code = "server_unavailable"
+    http_status = 503
+    retryable = True
+    default_hint = "Is `hutch up` running? `hutch doctor` says what is wrong."
 
 
 def _tree(cls: type[HutchError]) -> list[type[HutchError]]:
