@@ -1,0 +1,1 @@
+"""What leaves a sandbox passes here. In this version: the LLM gateway."""

@@ -1,0 +1,198 @@
+"""The node's LLM gateway: sandboxes call their model provider through it, and never see the key.
+
+A guest speaks plain HTTP to `http://llm.hutch/anthropic` or `/openai`; the firewall leads that to the port of this
+server, and the guest's own address, which it cannot choose, says which sandbox it is. See `Call` for what happens then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+from pathlib import Path
+
+import aiohttp
+import structlog
+from aiohttp import web
+
+from hutch.egress.account import Account, Journal
+from hutch.egress.call import Call, Refused, exceeded_message
+from hutch.egress.listener import Server
+from hutch.egress.prices import PriceTable
+from hutch.egress.providers import ANTHROPIC, PROVIDERS, Provider
+from hutch.model import LlmGrant, LlmUsage
+
+MAX_CALLS = 32
+"""Calls of one sandbox at once."""
+_WRITE_EVERY = 1.0
+_PROVIDER_SILENCE = 900.0
+
+log = structlog.get_logger(__name__)
+
+
+class LlmGateway:
+    """One server and one client for all sandboxes of the node.
+
+    `journal` is called as (sandbox, kind, data) and returns when the entry is durable; kinds and data are those of
+    `JournalEntry`: `llm_usage`, `llm_auth_failed`, `llm_budget_exceeded`.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        anthropic_base_url: str = "https://api.anthropic.com",
+        openai_base_url: str = "https://api.openai.com/v1",
+        prices_file: Path | None = None,
+        host: str = "0.0.0.0",
+        port: int = 0,
+    ) -> None:
+        self._journal = journal
+        self._bases = {"anthropic": anthropic_base_url.rstrip("/"), "openai": openai_base_url.rstrip("/")}
+        self._prices = PriceTable.load(prices_file)
+        self._host, self._port = host, port
+        self._accounts: dict[str, Account] = {}
+        self._by_address: dict[str, Account] = {}
+        self._runner: web.ServerRunner | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._writer: asyncio.Task[None] | None = None
+
+    async def start(self) -> int:
+        """Begins to listen; answers the port."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=_PROVIDER_SILENCE),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        server = Server(self._handle, handler_cancellation=True, access_log=None, auto_decompress=False)
+        self._runner = web.ServerRunner(server, shutdown_timeout=1.0)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self._host, self._port, backlog=1024).start()
+        self._writer = asyncio.create_task(self._write_all())
+        return int(self._runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        """Ends all calls, counts them, and stops listening."""
+        if self._writer is not None:
+            self._writer.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._writer
+        for account in self._accounts.values():
+            await _end_calls(account)
+        if self._runner is not None:
+            await self._runner.cleanup()
+        if self._session is not None:
+            await self._session.close()
+
+    def grant(self, sandbox_id: str, source_ip: str, grant: LlmGrant | None) -> None:
+        """Lets a sandbox, told by its address, call a provider; None lets it call none. A new grant takes the place
+        of the old one for the calls that follow, and the count goes on."""
+        account = self._account(sandbox_id)
+        if account.address is not None and account.address != source_ip:
+            self._by_address.pop(account.address, None)
+        account.address = source_ip
+        account.regrant(grant)
+        self._by_address[source_ip] = account
+        if grant is None:
+            for call in account.calls:
+                call.cancel()
+
+    async def revoke(self, sandbox_id: str) -> LlmUsage:
+        """Forgets a sandbox: ends its calls and answers its final, journaled count."""
+        account = self._accounts.pop(sandbox_id, None)
+        if account is None:
+            return LlmUsage()
+        if account.address is not None and self._by_address.get(account.address) is account:
+            del self._by_address[account.address]
+        account.regrant(None)
+        await _end_calls(account)
+        return account.usage
+
+    def usage(self, sandbox_id: str) -> LlmUsage:
+        """What a sandbox has used so far."""
+        account = self._accounts.get(sandbox_id)
+        return account.usage if account else LlmUsage()
+
+    def restore(self, sandbox_id: str, usage: LlmUsage) -> None:
+        """Starts a sandbox's count from what an earlier daemon journaled; call it before `grant`."""
+        self._account(sandbox_id).restore(usage)
+
+    def _account(self, sandbox_id: str) -> Account:
+        if sandbox_id not in self._accounts:
+            self._accounts[sandbox_id] = Account(sandbox_id, self._prices, self._journal)
+        return self._accounts[sandbox_id]
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        name, _, rest = request.path.removeprefix("/").partition("/")
+        provider = PROVIDERS.get(name, ANTHROPIC)
+        account: Account | None = None
+        try:
+            account = self._by_address.get(request.remote or "")
+            if account is None:
+                raise Refused(403, "This address belongs to no sandbox.")
+            call = self._admit(request, account, provider if name in PROVIDERS else None, f"/{rest}")
+            return await self._run(call, request, account)
+        except Refused as refused:
+            return web.Response(
+                body=provider.error(refused.status, refused.message),
+                status=refused.status,
+                headers={"content-type": "application/json", "x-should-retry": _retry(refused.status)},
+            )
+
+    def _admit(self, request: web.BaseRequest, account: Account, provider: Provider | None, path: str) -> Call:
+        """All checks, cheapest first; what passes them may cost money."""
+        grant = account.grant
+        if grant is None:
+            raise Refused(403, "This sandbox was created without a key for a model provider.")
+        if not _authenticated(request, grant.placeholder):
+            raise Refused(401, "Wrong placeholder: use the key that is set in this sandbox's environment.")
+        route = provider.route(request.method, path) if provider else None
+        if provider is None or route is None:
+            raise Refused(404, f"{request.method} {request.path[:200]} does not pass the gateway.")
+        if provider.name != grant.provider:
+            raise Refused(403, f"This sandbox has a key for {grant.provider}, not for {provider.name}.")
+        if account.exceeded is not None:
+            raise Refused(403, exceeded_message(account))
+        if len(account.calls) >= MAX_CALLS:
+            raise Refused(429, f"At most {MAX_CALLS} model calls of one sandbox at once.")
+        return Call(account, grant, provider, route, self._bases[provider.name] + path)
+
+    async def _run(self, call: Call, request: web.BaseRequest, account: Account) -> web.StreamResponse:
+        assert self._session is not None
+        task = asyncio.current_task()
+        assert task is not None
+        account.calls.add(task)
+        try:
+            return await call.run(request, self._session)
+        finally:
+            account.calls.discard(task)
+            call.settle()
+            account.write_soon()
+
+    async def _write_all(self) -> None:
+        """Journals every running count once a second, so that a crash forgets no more than that."""
+        while True:
+            await asyncio.sleep(_WRITE_EVERY)
+            for account in list(self._accounts.values()):
+                await account.write()
+
+
+def _authenticated(request: web.BaseRequest, placeholder: str) -> bool:
+    """Whether the placeholder came, in either provider's header; takes as long for a wrong one as for a right one."""
+    bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
+    given = (request.headers.get("x-api-key", ""), bearer)
+    return any([hmac.compare_digest(text.encode("utf-8", "replace"), placeholder.encode()) for text in given])
+
+
+def _retry(status: int) -> str:
+    """For clients that heed it: whether trying again can help."""
+    return "true" if status in (429, 502) else "false"
+
+
+async def _end_calls(account: Account) -> None:
+    calls = list(account.calls)
+    for call in calls:
+        call.cancel()
+    if calls:
+        await asyncio.wait(calls, timeout=5)
+    await account.write()
