@@ -1,0 +1,99 @@
+"""Recipes: `NAME/template.toml` below the operator's templates directory, or below the built-in one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from hutch.errors import InvalidTemplate, UnknownTemplate
+from hutch.model import Recipe
+
+FILE = "template.toml"
+FORMAT = 1
+"""Raise it when the same recipe must be built anew because the builder has changed."""
+
+_MAX_BYTES = 1 << 20
+_NOT_BUILT_IN = {"description", "resources", "agents", "name"}
+
+
+class Recipes:
+    """The recipes of a list of directories; an earlier directory hides the same name in a later one."""
+
+    def __init__(self, directories: list[Path]) -> None:
+        self._directories = directories
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        return sorted({path.parent.name for folder in self._directories for path in folder.glob(f"*/{FILE}")})
+
+    def load(self, name: str) -> Recipe:
+        """Read one. Raises `UnknownTemplate`, `InvalidTemplate`."""
+        for folder in self._directories if name in self.names() else []:
+            path = folder / name / FILE
+            if path.is_file():
+                return read(path)
+        known = ", ".join(self.names()) or "none"
+        raise UnknownTemplate(f"no template is called {name!r}; there are: {known}", field="template", value=name[:80])
+
+    def chain(self, name: str) -> list[Recipe]:
+        """The template and all it is based on, the lowest first."""
+        chain = [self.load(name)]
+        while base := chain[0].base:
+            if base in [recipe.name for recipe in chain]:
+                raise InvalidTemplate(
+                    f"template {name!r} is based on itself through {base!r}", field="base", value=base
+                )
+            try:
+                chain.insert(0, self.load(base))
+            except UnknownTemplate as error:
+                raise InvalidTemplate(
+                    f"template {chain[0].name!r} is based on {base!r}, which does not exist", field="base", value=base
+                ) from error
+        return chain
+
+
+def read(path: Path) -> Recipe:
+    """Parse and check one file. Raises `InvalidTemplate` that names the file and the field."""
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise InvalidTemplate(f"{path}: larger than {_MAX_BYTES >> 10} KiB", file=str(path))
+        data: dict[str, Any] = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidTemplate(f"{path}: cannot be read: {error}", file=str(path)) from error
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidTemplate(f"{path}: not valid TOML: {error}", file=str(path)) from error
+    try:
+        recipe = Recipe.model_validate({"name": path.parent.name} | data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InvalidTemplate(f"{path}: {field}: {first['msg']}", file=str(path), field=field) from error
+    if recipe.name != path.parent.name:
+        raise InvalidTemplate(
+            f"{path}: name: is {recipe.name!r}, but the directory is {path.parent.name!r}",
+            hint="Leave `name` out, or rename the directory.",
+            file=str(path),
+            field="name",
+        )
+    return recipe
+
+
+def key(chain: list[Recipe]) -> str:
+    """What the root file system of a recipe is known by: a hash over everything that goes into it, bases included."""
+    total = ""
+    for recipe in chain:
+        content = recipe.model_dump(mode="json", exclude=_NOT_BUILT_IN)
+        total = hashlib.sha256(json.dumps([FORMAT, total, content], sort_keys=True).encode()).hexdigest()
+    return total[:32]
+
+
+def directories(templates_dir: Path | None) -> list[Path]:
+    """Where recipes are looked for: the operator's own, then those of the checkout or of the installed package."""
+    package = Path(__file__).parents[1]
+    built_in = [package.parents[1] / "templates", package / "templates"]
+    return [folder for folder in [*([templates_dir] if templates_dir else []), *built_in] if folder.is_dir()]
