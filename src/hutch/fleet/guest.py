@@ -1,31 +1,174 @@
-"""The guest, as the server talks to it. (Signatures first; the bodies follow.)"""
+"""The guest, as the server talks to it: typed calls to one sandbox's PID 1. What it answers is never trusted."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import IntEnum
+import base64
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+from pydantic import ValidationError
 
-class FrameKind(IntEnum):
-    """What a frame of a process's output carries."""
+from hutch.errors import GuestUnavailable
+from hutch.fleet.frames import Frame, FrameKind, FrameParser
+from hutch.fleet.guest_files import GuestFiles
+from hutch.fleet.transport import Answer, Body, GuestTransport
+from hutch.model import ExecState, LimitBreach, PtySize
 
-    KEEPALIVE = 0
-    STDOUT = 1
-    STDERR = 2
-    PTY = 3
-    GAP = 4
-    LIMIT = 5
-    EXIT = 6
+__all__ = ["Frame", "FrameKind", "GuestClient", "Output", "ProcessSpec", "exec_state", "limit_breach"]
+
+_MAX_JSON = 4 << 20
+_SILENCE = 60.0
+"""The guest sends a keepalive every 15 seconds."""
 
 
 @dataclass(frozen=True)
-class Frame:
-    """One piece of a process's output. `offset` is the position after it: what to read on from."""
+class ProcessSpec:
+    """A process to start. Starting the same id twice starts it once."""
 
-    kind: FrameKind
-    offset: int
-    payload: bytes
+    id: str
+    argv: list[str] | None = None
+    shell: str | None = None
+    """Instead of `argv`: a command for the login shell."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str | None = None
+    user: str | None = None
+    timeout: float | None = None
+    stdin: bytes | None = None
+    """Given and closed. None: /dev/null, unless `open_stdin`."""
+    open_stdin: bool = False
+    pty: PtySize | None = None
+    keep_all: bool = False
+    """Drop no output, ever: the process waits until what was read is acknowledged. Else the newest is kept."""
+
+    def to_json(self) -> dict[str, Any]:
+        stdin: Any = "pipe" if self.open_stdin else "none"
+        if self.stdin is not None:
+            stdin = {"data": base64.b64encode(self.stdin).decode()}
+        return {
+            "id": self.id,
+            "argv": self.argv,
+            "shell": self.shell,
+            "env": dict(self.env),
+            "cwd": self.cwd,
+            "user": self.user,
+            "timeout": self.timeout,
+            "stdin": stdin,
+            "pty": self.pty.model_dump() if self.pty else None,
+            "retain": "all" if self.keep_all else "tail",
+        }
+
+
+class Output(AsyncIterator[Frame]):
+    """A process's output as frames. Read it to the end or close it."""
+
+    def __init__(self, answer: Answer, start: int) -> None:
+        self._answer = answer
+        self._chunks = answer.chunks()
+        self._parser = FrameParser(start)
+        self._ready: list[Frame] = []
+
+    async def batch(self) -> list[Frame]:
+        """The frames that have come, at least one; empty at the end of the stream."""
+        while not self._ready:
+            chunk = await anext(self._chunks, None)
+            if chunk is None:
+                return []
+            self._ready = self._parser.feed(chunk)
+        frames, self._ready = self._ready, []
+        return frames
+
+    async def __anext__(self) -> Frame:
+        if not self._ready:
+            self._ready = await self.batch()
+            if not self._ready:
+                raise StopAsyncIteration
+        return self._ready.pop(0)
+
+    async def aclose(self) -> None:
+        await self._answer.aclose()
 
 
 class GuestClient:
-    """Typed calls to one sandbox's PID 1."""
+    """Calls to the guest of one sandbox."""
+
+    def __init__(self, transport: GuestTransport, sandbox_id: str, token: str) -> None:
+        self._transport = transport
+        self._sandbox_id = sandbox_id
+        self._token = token
+        self.files = GuestFiles(self._open, self._json)
+
+    async def start(self, spec: ProcessSpec) -> ExecState:
+        """Start the process, or find the one that was started with this id."""
+        return exec_state(await self._json("POST", "/hutch/processes", body=_dump(spec.to_json())))
+
+    async def process(self, exec_id: str) -> ExecState:
+        return exec_state(await self._json("GET", f"/hutch/processes/{exec_id}"))
+
+    async def processes(self) -> list[ExecState]:
+        """All that run, and those that ended of late."""
+        found = (await self._json("GET", "/hutch/processes")).get("processes")
+        if not isinstance(found, list):
+            raise GuestUnavailable("the sandbox's guest answered nonsense")
+        return [exec_state(state) for state in found]
+
+    async def output(self, exec_id: str, start: int = 0, follow: bool = True) -> Output:
+        """Output from `start`; with `follow` until the process ends, else what there is."""
+        query = {"from": start, "follow": int(follow)}
+        answer = await self._open("GET", f"/hutch/processes/{exec_id}/output", query=query, read_timeout=_SILENCE)
+        return Output(answer, start)
+
+    async def ack(self, exec_id: str, offset: int) -> None:
+        """The output before `offset` is safe with us: the guest may forget it."""
+        await self._json("POST", f"/hutch/processes/{exec_id}/ack", body=_dump({"offset": offset}))
+
+    async def stdin(self, exec_id: str, body: Body, close: bool = False) -> None:
+        query = {"close": 1 if close else None}
+        await self._json("POST", f"/hutch/processes/{exec_id}/stdin", query=query, body=body, read_timeout=3600.0)
+
+    async def signal(self, exec_id: str, signal: str | int, tree: bool = True) -> None:
+        await self._json("POST", f"/hutch/processes/{exec_id}/signal", body=_dump({"signal": signal, "tree": tree}))
+
+    async def resize(self, exec_id: str, size: PtySize) -> None:
+        await self._json("POST", f"/hutch/processes/{exec_id}/resize", body=_dump(size.model_dump()))
+
+    async def forget(self, exec_id: str) -> None:
+        """Kill the process with all its descendants, and forget its output."""
+        await self._json("DELETE", f"/hutch/processes/{exec_id}")
+
+    async def _open(self, method: str, path: str, **options: Any) -> Answer:
+        return await self._transport.open(self._sandbox_id, self._token, method, path, **options)
+
+    async def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        options.setdefault("headers", {"Content-Type": "application/json"})
+        answer = await self._open(method, path, **options)
+        body = await answer.body(_MAX_JSON)
+        try:
+            found = json.loads(body) if body else {}
+        except (ValueError, RecursionError) as error:
+            raise GuestUnavailable("the sandbox's guest answered nonsense") from error
+        if not isinstance(found, dict):
+            raise GuestUnavailable("the sandbox's guest answered nonsense")
+        return found
+
+
+def exec_state(found: Any) -> ExecState:
+    """The guest's state of a process, checked."""
+    try:
+        known = {name: found[name] for name in ExecState.model_fields if name in found}
+        return ExecState.model_validate(known)
+    except (ValidationError, TypeError, ValueError) as error:
+        raise GuestUnavailable("the sandbox's guest answered nonsense") from error
+
+
+def limit_breach(payload: bytes) -> LimitBreach:
+    """The breach of a `LIMIT` frame, checked."""
+    try:
+        return LimitBreach.model_validate_json(payload)
+    except ValidationError as error:
+        raise GuestUnavailable("the sandbox's guest sent a broken limit report") from error
+
+
+def _dump(value: Any) -> bytes:
+    return json.dumps(value).encode()

@@ -1,7 +1,7 @@
 """AES-256-GCM with a master key from a file.
 
-A sealed value is one version byte, a 12-byte random nonce, and the ciphertext with its tag. The *context* (which row and
-column it belongs to) is authenticated with it, so that a value copied into another row does not open there.
+A sealed value is one version byte, a 12-byte random nonce, and the ciphertext with its tag. The *context* (which row
+and column it belongs to) is authenticated with it, so that a value copied into another row does not open there.
 """
 
 from __future__ import annotations

@@ -1,0 +1,139 @@
+"""Files of one sandbox, through its guest. Bytes are streamed; answers are checked."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from hutch.errors import FileMissing, GuestUnavailable
+from hutch.fleet.transport import Answer
+from hutch.model import FileInfo
+
+_UPLOAD_TIMEOUT = 600.0
+"""For the answer after the last byte: a sync of gigabytes may take its time."""
+_TYPES = {
+    "FILE_TYPE_FILE": "file",
+    "FILE_TYPE_DIRECTORY": "directory",
+    "FILE_TYPE_SYMLINK": "symlink",
+    "file": "file",
+    "directory": "directory",
+    "dir": "directory",
+    "symlink": "symlink",
+}
+
+
+@dataclass(frozen=True)
+class FileRange:
+    """A file, or a part of it, on its way from the guest."""
+
+    answer: Answer
+    start: int
+    size: int | None
+    """Bytes that come."""
+    total: int | None
+    """Bytes of the whole file."""
+
+
+class GuestFiles:
+    """`GuestClient.files`. Paths: absolute, or relative to the user's home; `user` None is the template's."""
+
+    def __init__(
+        self, open_: Callable[..., Awaitable[Answer]], json_: Callable[..., Awaitable[dict[str, Any]]]
+    ) -> None:
+        self._open = open_
+        self._json = json_
+
+    async def read(self, path: str, user: str | None = None, start: int = 0, end: int | None = None) -> FileRange:
+        """Bytes `start` to `end` (exclusive)."""
+        whole = start == 0 and end is None
+        headers = {} if whole else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
+        answer = await self._open("GET", "/hutch/files", query={"path": path, "user": user}, headers=headers)
+        size = _number(answer.headers.get("content-length"))
+        if answer.status != 206:
+            return FileRange(answer, 0, size, size)
+        _, _, total = answer.headers.get("content-range", "").rpartition("/")
+        return FileRange(answer, start, size, _number(total))
+
+    async def write(
+        self, path: str, body: bytes | AsyncIterator[bytes], user: str | None = None, mode: int | None = None
+    ) -> FileInfo:
+        """Write the file whole or not at all, with its parent directories."""
+        query = {"path": path, "user": user, "mode": None if mode is None else f"{mode:04o}"}
+        headers = {"Content-Type": "application/octet-stream"}
+        found = await self._json(
+            "PUT", "/hutch/files", query=query, headers=headers, body=body, read_timeout=_UPLOAD_TIMEOUT
+        )
+        return file_info(found)
+
+    async def stat(self, path: str, user: str | None = None) -> FileInfo:
+        return file_info((await self._call("Stat", {"path": path}, user)).get("entry"))
+
+    async def entries(self, path: str, depth: int = 1, user: str | None = None) -> list[FileInfo]:
+        entries = (await self._call("ListDir", {"path": path, "depth": depth}, user)).get("entries", [])
+        if not isinstance(entries, list):
+            raise GuestUnavailable("the sandbox's guest answered nonsense")
+        return [file_info(entry) for entry in entries]
+
+    async def mkdir(self, path: str, user: str | None = None) -> FileInfo:
+        """Raises `AlreadyExists` when the directory is there."""
+        return file_info((await self._call("MakeDir", {"path": path}, user)).get("entry"))
+
+    async def move(self, source: str, destination: str, user: str | None = None) -> FileInfo:
+        found = await self._call("Move", {"source": source, "destination": destination}, user)
+        return file_info(found.get("entry"))
+
+    async def remove(self, path: str, user: str | None = None) -> None:
+        """Raises `FileMissing` when there is nothing (which the guest's own call takes for success)."""
+        await self.stat(path, user)
+        await self._call("Remove", {"path": path}, user)
+
+    async def extract(self, path: str, body: AsyncIterator[bytes], user: str | None = None) -> None:
+        """Unpack a tar stream below `path`."""
+        query = {"path": path, "user": user}
+        headers = {"Content-Type": "application/x-tar"}
+        await self._json(
+            "POST", "/hutch/extract", query=query, headers=headers, body=body, read_timeout=_UPLOAD_TIMEOUT
+        )
+
+    async def collect(self, base: str, globs: list[str], max_bytes: int, user: str | None = None) -> Answer:
+        """A tar stream of the files below `base` that match."""
+        body = json.dumps({"base": base, "globs": globs, "max_bytes": max_bytes, "user": user}).encode()
+        headers = {"Content-Type": "application/json"}
+        return await self._open("POST", "/hutch/collect", headers=headers, body=body, read_timeout=120.0)
+
+    async def _call(self, method: str, message: dict[str, Any], user: str | None) -> dict[str, Any]:
+        headers = {"Content-Type": "application/json"}
+        if user is not None:
+            headers["Authorization"] = "Basic " + base64.b64encode(f"{user}:".encode()).decode()
+        path = f"/filesystem.Filesystem/{method}"
+        return await self._json("POST", path, headers=headers, body=json.dumps(message).encode())
+
+
+def file_info(entry: Any) -> FileInfo:
+    """An `EntryInfo` of the guest as our model, checked."""
+    if not isinstance(entry, dict):
+        raise FileMissing("no such file")
+    try:
+        symlink = entry.get("isSymlink") is True
+        return FileInfo(
+            name=entry.get("name", ""),
+            path=entry.get("path", ""),
+            type="symlink" if symlink else _TYPES.get(str(entry.get("type")), "other"),
+            size=int(entry.get("size", 0)),
+            mode=entry.get("mode", 0),
+            owner=entry.get("owner", ""),
+            group=entry.get("group", ""),
+            modified_at=entry.get("modifiedTime"),
+            target=entry.get("symlinkTarget"),
+        )
+    except (ValidationError, TypeError, ValueError) as error:
+        raise GuestUnavailable("the sandbox's guest answered nonsense") from error
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() else None

@@ -1,0 +1,187 @@
+"""The fleet of one machine: this one, through the node's Unix sockets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import TypeAdapter, ValidationError
+
+from hutch.errors import BY_CODE, HutchError, NodeUnavailable, from_problem
+from hutch.fleet.base import Fleet, Node
+from hutch.fleet.guest import GuestClient
+from hutch.fleet.transport import GuestTransport
+from hutch.model import (
+    BootRequest,
+    JournalEntry,
+    LlmGrant,
+    Model,
+    NetworkPolicy,
+    NodeInfo,
+    NodeSandbox,
+    Resources,
+    TemplateInfo,
+)
+from hutch.settings import Settings
+
+_BOOT_TIMEOUT = 120.0
+_CALL_TIMEOUT = 30.0
+_BUILD_SILENCE = 1800.0
+_NAME = "local"
+M = TypeVar("M", bound=Model)
+_Policy: TypeAdapter[NetworkPolicy] = TypeAdapter(NetworkPolicy)
+
+
+class LocalNode(Node):
+    """The daemon on this machine."""
+
+    name = _NAME
+
+    def __init__(self, settings: Settings) -> None:
+        transport = httpx.AsyncHTTPTransport(
+            uds=str(settings.node_socket), limits=httpx.Limits(max_connections=None, max_keepalive_connections=64)
+        )
+        self._http = httpx.AsyncClient(transport=transport, base_url="http://node", timeout=_CALL_TIMEOUT)
+        self._guests = GuestTransport(settings.tunnel_socket)
+
+    async def info(self) -> NodeInfo:
+        return _parse(NodeInfo, await self._call("GET", "/health", timeout=5.0))
+
+    async def boot(self, sandbox_id: str, request: BootRequest) -> NodeSandbox:
+        body = request.model_dump_json()
+        return _parse(
+            NodeSandbox, await self._call("PUT", f"/sandboxes/{sandbox_id}", body=body, timeout=_BOOT_TIMEOUT)
+        )
+
+    async def sandboxes(self) -> list[NodeSandbox]:
+        return [_parse(NodeSandbox, found) for found in (await self._call("GET", "/sandboxes"))["sandboxes"]]
+
+    async def sandbox(self, sandbox_id: str) -> NodeSandbox | None:
+        found = await self._call("GET", f"/sandboxes/{sandbox_id}", none_for_404=True)
+        return _parse(NodeSandbox, found) if found is not None else None
+
+    async def destroy(self, sandbox_id: str) -> NodeSandbox | None:
+        found = await self._call("DELETE", f"/sandboxes/{sandbox_id}", timeout=_BOOT_TIMEOUT, none_for_404=True)
+        return _parse(NodeSandbox, found) if found is not None else None
+
+    async def set_deadline(self, sandbox_id: str, deadline: float) -> None:
+        await self._call("PUT", f"/sandboxes/{sandbox_id}/deadline", body=json.dumps({"deadline": deadline}))
+
+    async def set_network(self, sandbox_id: str, policy: NetworkPolicy) -> None:
+        body = _Policy.dump_json(policy).decode()
+        await self._call("PUT", f"/sandboxes/{sandbox_id}/network", body=body)
+
+    async def set_llm(self, sandbox_id: str, grant: LlmGrant | None) -> None:
+        body = grant.model_dump_json() if grant is not None else "null"
+        await self._call("PUT", f"/sandboxes/{sandbox_id}/llm", body=body)
+
+    async def journal(self, after: int, wait: float) -> list[JournalEntry]:
+        query = {"after": after, "wait": wait}
+        found = await self._call("GET", "/journal", query=query, timeout=wait + _CALL_TIMEOUT)
+        return [_parse(JournalEntry, entry) for entry in found["entries"]]
+
+    async def templates(self) -> list[TemplateInfo]:
+        return [_parse(TemplateInfo, found) for found in (await self._call("GET", "/templates"))["templates"]]
+
+    async def build_template(self, name: str, force: bool) -> AsyncIterator[dict[str, Any]]:
+        request = self._http.build_request(
+            "POST", f"/templates/{name}/build", json={"force": force}, timeout=_BUILD_SILENCE
+        )
+        try:
+            response = await self._http.send(request, stream=True)
+            if response.status_code >= 400:
+                await response.aread()
+                raise _error(response)
+        except httpx.TransportError as error:
+            raise NodeUnavailable("the node does not answer") from error
+        return _messages(response)
+
+    def guest(self, sandbox_id: str, token: str) -> GuestClient:
+        return GuestClient(self._guests, sandbox_id, token)
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+        await self._guests.aclose()
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: str | None = None,
+        timeout: float = _CALL_TIMEOUT,
+        none_for_404: bool = False,
+    ) -> Any:
+        headers = {"Content-Type": "application/json"} if body is not None else None
+        try:
+            response = await self._http.request(
+                method, path, params=query, content=body, headers=headers, timeout=timeout
+            )
+        except httpx.TransportError as error:
+            raise NodeUnavailable("the node does not answer") from error
+        if response.status_code == 404 and none_for_404:
+            return None
+        if response.status_code >= 400:
+            raise _error(response)
+        try:
+            return response.json() if response.content else None
+        except ValueError as error:
+            raise NodeUnavailable("the node answered nonsense") from error
+
+
+class LocalFleet(Fleet):
+    """One node."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._node: LocalNode | None = None
+
+    async def start(self) -> None:
+        self._node = LocalNode(self._settings)
+
+    async def stop(self) -> None:
+        if self._node is not None:
+            await self._node.aclose()
+            self._node = None
+
+    def nodes(self) -> list[Node]:
+        return [self._node] if self._node is not None else []
+
+    def node(self, name: str) -> Node:
+        if name != _NAME or self._node is None:
+            raise NodeUnavailable(f"the node {name} is not of this fleet")
+        return self._node
+
+    async def place(self, resources: Resources) -> Node:
+        return self.node(_NAME)
+
+
+def _parse(model: type[M], found: Any) -> M:
+    try:
+        return model.model_validate(found)
+    except ValidationError as error:
+        raise NodeUnavailable("the node answered nonsense; is it of another version?") from error
+
+
+async def _messages(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+    try:
+        async for line in response.aiter_lines():
+            if line:
+                yield json.loads(line)
+    except httpx.TransportError as error:
+        raise NodeUnavailable("the node hung up while it built the template") from error
+    finally:
+        await response.aclose()
+
+
+def _error(response: httpx.Response) -> HutchError:
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict) or problem.get("code") not in BY_CODE:
+        return NodeUnavailable(f"the node answered {response.status_code}")
+    return from_problem(problem)
