@@ -1,0 +1,53 @@
+"""The application: routers, and the layers that every request passes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import Depends, FastAPI
+
+from hutch.api import execs, files, health, keys, node, problems, pty, sandboxes, task_stream, tasks, templates, uploads
+from hutch.api.auth import DOCUMENTED, Authenticate
+from hutch.api.bodies import BodyLimit
+from hutch.api.context import RequestContext
+from hutch.api.openapi import build_openapi
+from hutch.control.service import Control
+from hutch.identity import KeyRing
+from hutch.settings import Settings
+
+
+def create_app(settings: Settings, control: Control, deliver_first_key: Callable[[str], None]) -> FastAPI:
+    """The app over this control, which it starts and stops. A first key, if there has to be one, is handed over."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await control.start()
+        try:
+            app.state.keys = KeyRing(control.store)
+            await app.state.keys.create_first(deliver_first_key)
+            yield
+            await app.state.keys.close()
+        finally:
+            await control.stop()
+
+    app = FastAPI(title="Hutch", version=version("hutch"), lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.settings = settings
+    app.state.control = control
+    app.state.stopping = asyncio.Event()
+    app.openapi = lambda: build_openapi(app)  # type: ignore[method-assign]
+    problems.install(app)
+    _add_routes(app)
+    for layer in (BodyLimit, Authenticate, RequestContext):  # the last one added is the outermost
+        app.add_middleware(layer)
+    return app
+
+
+def _add_routes(app: FastAPI) -> None:
+    documented = [Depends(DOCUMENTED)]
+    for module in (sandboxes, execs, files, tasks, uploads, templates, keys, node):
+        app.include_router(module.router, dependencies=documented)
+    for module in (pty, task_stream, health):
+        app.include_router(module.router)

@@ -1,0 +1,114 @@
+"""The server process, once it runs as its own user: settings, control, the app, uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import stat
+import sys
+from pathlib import Path
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from hutch.api.app import create_app
+from hutch.api.launch import FIRST_KEY_FILE, LISTEN_FD, SERVER_FILE, listen
+from hutch.api.logs import configure_logs
+from hutch.control.service import Control
+from hutch.settings import Settings
+
+GRACE_SECONDS = 15
+"""How long requests that are being answered may go on after SIGTERM. Streams end at once."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with our two announcements: where it listens, and that it is about to stop."""
+
+    def __init__(self, app: FastAPI, address_file: Path, url: str) -> None:
+        config = uvicorn.Config(
+            app,
+            loop="uvloop",
+            http="httptools",
+            ws="websockets-sansio",
+            ws_max_size=1 << 20,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+        super().__init__(config)
+        self._app = app
+        self._address_file = address_file
+        self._url = url
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            _write_address(self._address_file, self._url)
+            _log.info("listening", url=self._url, pid=os.getpid())
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        _log.info("stopping; sandboxes and agents go on")
+        self._address_file.unlink(missing_ok=True)
+        stopping: asyncio.Event = self._app.state.stopping
+        stopping.set()
+        await super().shutdown(sockets)
+
+
+def serve(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT; the exit status."""
+    configure_logs(settings)
+    sock = _inherited_socket() or listen(settings.host, settings.port)
+    if not settings.host.startswith("127.") and settings.host not in ("::1", "localhost"):
+        _log.warning("keys travel in clear text: put a proxy with TLS in front of the API", host=settings.host)
+    address_file = Path(os.path.realpath(settings.run_dir / SERVER_FILE))
+    server = Server(create_app(settings, Control(settings), deliver_first_key), address_file, url_of(sock))
+    server.run(sockets=[sock])
+    return 0 if server.started else 1
+
+
+def url_of(sock: socket.socket) -> str:
+    """How programs on this machine reach the socket."""
+    host, port = sock.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def deliver_first_key(key: str) -> None:
+    """Hand the first key to whoever has started us: the file or descriptor that was named, else standard output."""
+    target = os.environ.get(FIRST_KEY_FILE)
+    if not target:
+        print(f"The first API key (shown this once): {key}", flush=True)  # noqa: T201
+        return
+    fd = int(target) if target.isdecimal() else os.open(target, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(fd, "w") as file:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            os.fchmod(fd, 0o600) if os.fstat(fd).st_uid == os.geteuid() else None
+            file.truncate(0)
+        file.write(key + "\n")
+
+
+def _inherited_socket() -> socket.socket | None:
+    fd = os.environ.get(LISTEN_FD)
+    return socket.socket(fileno=int(fd)) if fd else None
+
+
+def _write_address(path: Path, url: str) -> None:
+    """Whole or not at all: others wait for this file to appear."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps({"url": url, "pid": os.getpid()}) + "\n")
+    temporary.chmod(0o644)
+    temporary.replace(path)
+
+
+def fail(message: str) -> int:
+    """Say why the server does not start."""
+    print(f"hutch api: {message}", file=sys.stderr)  # noqa: T201
+    return 1

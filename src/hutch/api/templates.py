@@ -1,0 +1,37 @@
+"""`/v1/templates`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response
+
+from hutch.api.deps import ControlDep
+from hutch.api.encoding import NDJSON, messages
+from hutch.api.problems import documented
+from hutch.api.schemas import BuildTemplate, TemplateList
+from hutch.errors import Conflict, DiskFull, InvalidTemplate, TemplateBuildFailed, UnknownTemplate
+
+router = APIRouter(prefix="/v1/templates", tags=["templates"])
+
+_NO_BODY = BuildTemplate(force=False)
+
+
+@router.get("", responses=documented())
+async def list_templates(control: ControlDep) -> TemplateList:
+    """All templates, built or not."""
+    return TemplateList(templates=list(await control.templates()))
+
+
+@router.post(
+    "/{name}/build",
+    response_model=None,
+    responses=documented(UnknownTemplate, InvalidTemplate, Conflict, TemplateBuildFailed, DiskFull)
+    | {200: {"description": "Messages, one a line.", "content": {NDJSON: {"schema": {"type": "string"}}}}},
+)
+async def build_template(
+    name: Annotated[str, Path(max_length=128)], control: ControlDep, body: BuildTemplate = _NO_BODY
+) -> Response:
+    """Build it, with messages as it goes: `{"type": "log", "line"}`, `{"type": "progress", "step", "of", "text"}`,
+    and at the end `{"type": "done", "template"}` or `{"type": "error", "problem"}`."""
+    return messages(await control.build_template(name, force=body.force))
