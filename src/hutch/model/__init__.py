@@ -13,6 +13,7 @@ from hutch.model.common import (
 from hutch.model.event import Event, EventType
 from hutch.model.execution import ExecFrame, ExecRequest, ExecResult, ExecState, FileInfo, PtySize
 from hutch.model.ids import is_id, new_id
+from hutch.model.key import ApiKey, CreateKey, NewApiKey
 from hutch.model.node import BootRequest, JournalEntry, LlmGrant, NodeInfo, NodeSandbox
 from hutch.model.sandbox import Sandbox, SandboxState
 from hutch.model.task import (
@@ -30,8 +31,10 @@ from hutch.model.template import Recipe, TemplateInfo
 
 __all__ = [
     "AllowAll",
+    "ApiKey",
     "BootRequest",
     "Budget",
+    "CreateKey",
     "CreateSandbox",
     "DenyAll",
     "Event",
@@ -49,6 +52,7 @@ __all__ = [
     "LlmUsage",
     "Model",
     "NetworkPolicy",
+    "NewApiKey",
     "NodeInfo",
     "NodeSandbox",
     "OutputFile",
