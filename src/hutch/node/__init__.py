@@ -1,0 +1,1 @@
+"""The host daemon: boots sandboxes, keeps their limits and deadlines, and knows the facts about them."""

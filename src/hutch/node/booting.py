@@ -1,0 +1,153 @@
+"""The steps of a boot. Each is written down before it is taken, so that a killed daemon leaves nothing unknown."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import structlog
+
+from hutch.errors import BootFailed, DiskFull, GuestUnavailable, LimitReached, SandboxNotRunning
+from hutch.images.catalog import BuiltImage
+from hutch.model import BootRequest
+from hutch.network.base import Slot
+from hutch.node.entry import Entry
+from hutch.node.guest import hostname
+from hutch.node.home import disk_free
+from hutch.node.parts import Parts
+from hutch.node.process import memory_available, process_end
+from hutch.runtime.base import Handle, SandboxSpec
+
+log = structlog.get_logger("hutch.node")
+T = TypeVar("T")
+
+_READY_SECONDS = 30.0
+_SPARE_MEMORY = 256 << 20
+_SPARE_DISK = 512 << 20
+
+
+class Stopwatch:
+    """Milliseconds per step of a boot, for the log."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.monotonic()
+        self.steps: dict[str, float] = {}
+
+    def lap(self, step: str) -> None:
+        """The time since the last lap was this step's."""
+        now = time.monotonic()
+        self.steps[step] = round((now - self._last) * 1000, 1)
+        self._last = now
+
+    @property
+    def total(self) -> float:
+        return round((self._last - self._start) * 1000, 1)
+
+
+class Booter:
+    """Takes an entry from nothing to `running`. On an error it cleans up nothing: its caller does."""
+
+    def __init__(self, parts: Parts, at_once: int) -> None:
+        self._parts = parts
+        # A boot is nearly all CPU: more of them at once than cores only makes each one late.
+        self._cpu = asyncio.Semaphore(at_once)
+
+    def check_room(self) -> None:
+        """Raise `LimitReached` or `DiskFull` when the node cannot take one more."""
+        settings = self._parts.settings
+        if self._parts.registry.alive() >= settings.max_sandboxes:
+            raise LimitReached(
+                f"this node has {settings.max_sandboxes} sandboxes, its limit",
+                hint="Delete some, or raise HUTCH_MAX_SANDBOXES.",
+                limit="max_sandboxes",
+            )
+        if memory_available() < _SPARE_MEMORY:
+            raise LimitReached("this node is out of memory", hint="Delete some sandboxes.", limit="node_memory")
+        if disk_free(self._parts.home.directory) < _SPARE_DISK:
+            raise DiskFull("this node's disk is full", hint=f"Free some space below {settings.data_dir}.")
+
+    async def boot(self, entry: Entry, image: BuiltImage, request: BootRequest, watch: Stopwatch) -> Handle:
+        """Boot it; the record says `running` and the journal has it when this returns."""
+        parts = self._parts
+        await parts.records.save(entry.record)
+        await self._unless_doomed(entry, self._cpu.acquire())
+        try:
+            watch.lap("queue")
+            slot = await self._slot(entry, request)
+            watch.lap("slot")
+            handle = await self._start(entry, image, slot)
+            watch.lap("boot")
+            await self._greet(entry, handle, request, watch)
+        finally:
+            self._cpu.release()
+        entry.handle = handle
+        await self._announce(entry, watch)
+        return handle
+
+    async def _slot(self, entry: Entry, request: BootRequest) -> Slot:
+        slot = await self._parts.slots.acquire(entry.id, request.network)
+        entry.record = entry.record.but(slot=slot.index, address=slot.guest_address)
+        await self._parts.records.save(entry.record)
+        if request.llm is not None:
+            await self._parts.records.save_grant(entry.id, request.llm)
+        self._parts.gateway.grant(entry.id, slot.guest_address, request.llm)
+        return slot
+
+    async def _start(self, entry: Entry, image: BuiltImage, slot: Slot) -> Handle:
+        if entry.doomed.is_set():
+            raise _deleted(entry)
+        directory = self._parts.records.runtime_directory(entry.id)
+        await asyncio.to_thread(directory.mkdir, mode=0o700, exist_ok=True)
+        spec = SandboxSpec(
+            id=entry.id,
+            image=image.path,
+            resources=entry.record.resources,
+            slot=slot,
+            hostname=hostname(entry.id),
+            directory=directory,
+        )
+        return await self._parts.runtime.boot(spec)  # never cancelled in its middle: kill() comes after it
+
+    async def _greet(self, entry: Entry, handle: Handle, request: BootRequest, watch: Stopwatch) -> None:
+        guests, record = self._parts.guests, entry.record
+        try:
+            ready = guests.wait_ready(record.address, _READY_SECONDS)
+            await self._unless_doomed(entry, ready, handle)
+            watch.lap("ready")
+            prepare = guests.prepare(record.address, entry.id, record.guest_token, request.env, record.resources)
+            await self._unless_doomed(entry, prepare, handle)
+            watch.lap("prepare")
+        except GuestUnavailable as error:
+            raise BootFailed(f"the sandbox booted but its guest does not answer: {error.detail}") from error
+
+    async def _announce(self, entry: Entry, watch: Stopwatch) -> None:
+        boot_ms = watch.total
+        await self._parts.journal.append(entry.id, "sandbox_running", {"boot_ms": boot_ms})
+        record = entry.record.but(step="running", boot_ms=boot_ms)
+        await self._parts.records.save(record)
+        entry.record = record
+        watch.lap("record")
+        log.info("sandbox running", sandbox=entry.id, template=record.template, boot_ms=boot_ms, **watch.steps)
+
+    async def _unless_doomed(self, entry: Entry, work: Coroutine[Any, Any, T], handle: Handle | None = None) -> T:
+        """The result of `work`, given up as soon as the sandbox is deleted, or its kernel (`handle`) ends."""
+        doing = asyncio.ensure_future(work)
+        others: list[asyncio.Future[Any]] = [asyncio.ensure_future(entry.doomed.wait())]
+        if handle is not None:
+            others.append(asyncio.ensure_future(process_end(handle.pid)))
+        try:
+            await asyncio.wait({doing, *others}, return_when=asyncio.FIRST_COMPLETED)
+            if doing.done():
+                return doing.result()
+            if entry.doomed.is_set():
+                raise _deleted(entry)
+            raise BootFailed("the sandbox's kernel ended while it booted", hint="The node's log has its last lines.")
+        finally:
+            for task in (doing, *others):
+                task.cancel()
+
+
+def _deleted(entry: Entry) -> SandboxNotRunning:
+    return SandboxNotRunning(f"{entry.id} was deleted while it booted")

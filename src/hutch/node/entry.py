@@ -1,0 +1,118 @@
+"""A sandbox in the daemon's memory, and the registry of all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from hutch.errors import SandboxNotFound
+from hutch.model import LlmUsage, NodeSandbox
+from hutch.node.records import Figures, SandboxRecord
+from hutch.runtime.base import Handle, Stats
+
+_REMEMBERED = 10_000
+
+
+class Entry:
+    """The record, and what lives only as long as the daemon."""
+
+    def __init__(self, record: SandboxRecord) -> None:
+        self.record = record
+        self.handle: Handle | None = None
+        self.lock = asyncio.Lock()
+        """Held by whoever changes the sandbox's state, after its boot."""
+        self.doomed = asyncio.Event()
+        """Set when it is to be deleted: its boot gives up at the next step."""
+        self.boot: asyncio.Task[None] | None = None
+        self.watch: asyncio.Task[None] | None = None
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def running(self) -> bool:
+        return self.record.step == "running"
+
+    def saw(self, stats: Stats) -> None:
+        """Note fresh figures. Those that only rise never fall, whatever the host still knows after a death."""
+        old = self.record.figures
+        figures = Figures(
+            cpu_seconds=max(old.cpu_seconds, stats.cpu_seconds),
+            memory_bytes=stats.memory_bytes,
+            memory_peak_bytes=max(old.memory_peak_bytes, stats.memory_peak_bytes, stats.memory_bytes),
+            disk_bytes=stats.disk_bytes,
+        )
+        self.record = self.record.but(figures=figures)
+
+    def view(self, llm: LlmUsage | None = None) -> NodeSandbox:
+        """The sandbox as the API shows it; `llm` is its usage where that is newer than the record's."""
+        record = self.record
+        return NodeSandbox(
+            id=record.id,
+            state="dead" if record.step == "ending" else record.step,
+            template=record.template,
+            address=record.address,
+            guest_token=record.guest_token,
+            user=record.user,
+            workdir=record.workdir,
+            started_at=record.started_at,
+            deadline=record.deadline,
+            boot_ms=record.boot_ms,
+            **record.figures.model_dump(),
+            llm=llm or record.llm,
+            breaches=record.breaches,
+            death=record.death,
+        )
+
+
+class Registry:
+    """All sandboxes the node knows: booting, running, and the tombstones of the dead."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {}
+        self._deleted: OrderedDict[str, None] = OrderedDict()
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(list(self._entries.values()))
+
+    def find(self, id: str) -> Entry | None:
+        """The sandbox, when it is known."""
+        return self._entries.get(id)
+
+    def get(self, id: str) -> Entry:
+        """The sandbox. Raises `SandboxNotFound`."""
+        entry = self._entries.get(id)
+        if entry is None:
+            raise SandboxNotFound(f"no sandbox {id[:64]} on this node")
+        return entry
+
+    def add(self, entry: Entry) -> None:
+        """Take a new one in."""
+        self._entries[entry.id] = entry
+
+    def remove(self, entry: Entry) -> None:
+        """Forget it; no error when it is forgotten already."""
+        if self._entries.get(entry.id) is entry:
+            del self._entries[entry.id]
+
+    def alive(self) -> int:
+        """How many are not dead."""
+        return sum(entry.record.step != "dead" for entry in self._entries.values())
+
+    def address(self, id: str) -> str | None:
+        """Where a running sandbox is; None for any other id."""
+        entry = self._entries.get(id)
+        return entry.record.address if entry is not None and entry.running else None
+
+    def mark_deleted(self, id: str) -> None:
+        """Remember that it was deleted, so that a request to boot it that comes late is refused."""
+        self._deleted[id] = None
+        self._deleted.move_to_end(id)
+        while len(self._deleted) > _REMEMBERED:
+            self._deleted.popitem(last=False)
+
+    def was_deleted(self, id: str) -> bool:
+        """Whether a deletion of this id was asked for lately."""
+        return id in self._deleted

@@ -1,0 +1,138 @@
+"""The node's calls to a sandbox's PID 1. Everything it answers is hostile: bounded in size and time, validated."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import aiohttp
+from pydantic import ValidationError
+
+from hutch.errors import GuestUnavailable
+from hutch.model import LimitBreach, Resources
+from hutch.network.base import GUEST_PORT, LLM_ADDRESS
+
+_ANSWER_LIMIT = 64 * 1024
+_TEXT_LIMIT = 300
+_FIRST_RETRY = 0.005
+_SLOWEST_RETRY = 0.05
+
+
+class GuestClient:
+    """HTTP to `http://<guest address>:49983`, straight over the slot's link."""
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+
+    async def start(self) -> None:
+        """Open the connection pool."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=5),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+        )
+
+    async def stop(self) -> None:
+        """Close it."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def wait_ready(self, address: str, within: float) -> None:
+        """Return as soon as the guest answers. Raises `GuestUnavailable` after `within` seconds."""
+        end = time.monotonic() + within
+        pause = _FIRST_RETRY
+        while True:
+            try:
+                await self._call("GET", address, "/hutch/ready", timeout=2.0)
+                return
+            except GuestUnavailable as error:
+                if time.monotonic() + pause > end:
+                    raise GuestUnavailable(f"the guest did not answer within {within:g} s: {error.detail}") from error
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.15, _SLOWEST_RETRY)
+
+    async def prepare(self, address: str, sandbox: str, token: str, env: dict[str, str], resources: Resources) -> None:
+        """Tell the guest who it is. Raises `GuestUnavailable`."""
+        body = {
+            "sandbox_id": sandbox,
+            "hostname": hostname(sandbox),
+            "access_token": token,
+            "env": env,
+            "hosts": {"llm.hutch": LLM_ADDRESS},
+            "limits": {
+                "memory_bytes": resources.memory_mib << 20,
+                "pids": resources.pids,
+                "disk_bytes": resources.disk_mib << 20,
+            },
+            "time": time.time(),
+        }
+        await self._call("POST", address, "/hutch/prepare", timeout=10.0, token=token, body=body)
+
+    async def relieve(self, address: str, token: str, limit: int, used: int) -> LimitBreach:
+        """Have the guest kill its largest process; what it did. Raises `GuestUnavailable`."""
+        body = {"limit": "memory", "amount": limit, "used": used}
+        answer = await self._call("POST", address, "/hutch/limit", timeout=1.5, token=token, body=body)
+        return _memory_breach(answer, limit, used)
+
+    async def _call(
+        self,
+        method: str,
+        address: str,
+        path: str,
+        *,
+        timeout: float,
+        token: str | None = None,
+        body: dict[str, Any] | None = None,
+    ) -> bytes:
+        assert self._session is not None
+        url = f"http://{address}:{GUEST_PORT}{path}"
+        headers = {"X-Access-Token": token} if token else {}
+        try:
+            async with (
+                asyncio.timeout(timeout),
+                self._session.request(method, url, json=body, headers=headers, allow_redirects=False) as response,
+            ):
+                answer = await _read(response)
+                if response.status not in (200, 204):
+                    text = answer[:_TEXT_LIMIT].decode("utf-8", "replace")
+                    raise GuestUnavailable(f"the guest answered {response.status} to {path}: {text}")
+                return answer
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise GuestUnavailable(f"{path}: {str(error)[:_TEXT_LIMIT] or type(error).__name__}") from error
+
+
+def hostname(sandbox: str) -> str:
+    """The host name a sandbox sees: its id, in the letters that host names allow."""
+    return sandbox.replace("_", "-")
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    answer = await response.content.read(_ANSWER_LIMIT)
+    while answer and not response.content.at_eof() and len(answer) < _ANSWER_LIMIT:
+        more = await response.content.read(_ANSWER_LIMIT - len(answer))
+        if not more:
+            break
+        answer += more
+    return answer
+
+
+def _memory_breach(answer: bytes, limit: int, used: int) -> LimitBreach:
+    """What the guest says it killed. Only the process's name and number are its to say; the figures are ours."""
+    try:
+        said = LimitBreach.model_validate_json(answer)
+    except ValidationError as error:
+        raise GuestUnavailable("the guest's answer to /hutch/limit is not a breach") from error
+    process = "".join(c for c in said.process or "" if c.isprintable())[:64] or None
+    killed = said.action == "process_killed"
+    what = f"process {process} killed" if killed and process else "a process killed" if killed else "nothing to kill"
+    return LimitBreach(
+        limit="memory",
+        amount=limit,
+        used=used,
+        pid=said.pid if said.pid is not None and 0 < said.pid < 2**31 else None,
+        process=process,
+        action="process_killed" if killed else "refused",
+        message=f"memory limit {limit >> 20} MiB reached; {what}",
+    )

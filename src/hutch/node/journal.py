@@ -1,0 +1,198 @@
+"""The node's journal: facts in the order in which they became true, durable before anyone sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import structlog
+from pydantic import ValidationError
+
+from hutch.errors import DiskFull
+from hutch.model import JournalEntry, LlmUsage
+
+log = structlog.get_logger("hutch.node")
+T = TypeVar("T")
+
+Kind = Literal["sandbox_running", "sandbox_dead", "limit", "llm_usage", "llm_auth_failed", "llm_budget_exceeded"]
+
+PAGE = 500
+KEEP_SECONDS = 7 * 86400.0
+_RETRY_SECONDS = 1.0
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS journal (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, sandbox TEXT NOT NULL, kind TEXT NOT NULL,
+    data TEXT NOT NULL);
+CREATE UNIQUE INDEX IF NOT EXISTS once ON journal (sandbox, kind) WHERE kind IN ('sandbox_running', 'sandbox_dead');
+CREATE TABLE IF NOT EXISTS llm_total (sandbox TEXT PRIMARY KEY, usage TEXT NOT NULL);
+"""
+
+
+@dataclass(frozen=True)
+class _Pending:
+    row: tuple[float, str, str, str]
+    done: asyncio.Future[None]
+
+
+class Journal:
+    """SQLite in a thread of its own. Entries that wait while one is written are committed together."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._pending: list[_Pending] = []
+        self._flusher: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+        self._last = 0
+        self._closed = False
+        self._db: sqlite3.Connection
+
+    async def open(self) -> None:
+        """Open or make the database."""
+
+        def connect() -> int:
+            self._db = sqlite3.connect(self._path, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")  # a number that was seen is never given out again
+            self._db.executescript(_SCHEMA)
+            return _newest(self._db)
+
+        self._last = await self._run(connect)
+
+    async def append(self, sandbox: str, kind: Kind, data: dict[str, Any]) -> None:
+        """Write an entry; it is durable when this returns. `sandbox_running` and `sandbox_dead` are kept once a
+        sandbox: a second one changes nothing. Raises `DiskFull`."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        text = json.dumps(data, separators=(",", ":"))
+        self._pending.append(_Pending((time.time(), sandbox, kind, text), done))
+        if self._flusher is None or self._flusher.done():
+            self._flusher = asyncio.create_task(self._flush())
+        await done
+
+    async def insist(self, sandbox: str, kind: Kind, data: dict[str, Any]) -> None:
+        """`append` for what must not be lost: waits for the disk to have room again."""
+        while True:
+            try:
+                return await self.append(sandbox, kind, data)
+            except DiskFull as error:
+                log.error("journal not writable, trying again", sandbox=sandbox, kind=kind, error=str(error))
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def read(self, after: int, wait: float) -> tuple[list[JournalEntry], int]:
+        """The oldest entries behind `after` (at most `PAGE`), and the number to go on from. Waits up to `wait`
+        seconds for one."""
+        end = time.monotonic() + wait
+        while True:
+            news = self._news
+            entries = await self._run(lambda: _page(self._db, after)) if self._last > after else []
+            left = end - time.monotonic()
+            if entries or left <= 0 or self._closed:
+                return entries, entries[-1].seq if entries else self._last
+            try:
+                async with asyncio.timeout(left):
+                    await news.wait()
+            except TimeoutError:
+                continue
+
+    async def llm_totals(self) -> dict[str, LlmUsage]:
+        """The last usage written for each sandbox that was not forgotten."""
+        return await self._run(lambda: _totals(self._db))
+
+    async def forget(self, sandbox: str) -> None:
+        """Drop the sandbox's running total; its entries stay until they are trimmed."""
+        await self._run(lambda: self._db.execute("DELETE FROM llm_total WHERE sandbox = ?", (sandbox,)))
+
+    async def trim(self) -> None:
+        """Drop entries older than a week."""
+        horizon = time.time() - KEEP_SECONDS
+        await self._run(lambda: self._db.execute("DELETE FROM journal WHERE time < ?", (horizon,)))
+
+    def wake(self) -> None:
+        """Send all waiting readers home (the daemon stops)."""
+        self._closed = True
+        self._news.set()
+
+    async def close(self) -> None:
+        """Write what is pending and close."""
+        self.wake()
+        if self._flusher is not None:
+            await self._flusher
+        await self._run(self._db.close)
+        self._thread.shutdown(wait=True)
+
+    async def _flush(self) -> None:
+        while self._pending:
+            batch, self._pending = self._pending, []
+            rows = [entry.row for entry in batch]
+            try:
+                self._last = await self._run(lambda rows=rows: _insert(self._db, rows))  # type: ignore[misc]
+            except sqlite3.Error as error:
+                for entry in batch:
+                    _settle(entry.done, DiskFull(f"the node's journal cannot be written: {error}"))
+                continue
+            for entry in batch:
+                _settle(entry.done, None)
+            news, self._news = self._news, asyncio.Event()
+            news.set()
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _settle(future: asyncio.Future[None], error: Exception | None) -> None:
+    if future.done():  # the one who waited has gone
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+
+
+def _insert(db: sqlite3.Connection, rows: list[tuple[float, str, str, str]]) -> int:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        db.executemany("INSERT OR IGNORE INTO journal (time, sandbox, kind, data) VALUES (?, ?, ?, ?)", rows)
+        totals = [
+            (sandbox, json.dumps(json.loads(data)["usage"])) for _, sandbox, kind, data in rows if kind == "llm_usage"
+        ]
+        db.executemany("INSERT OR REPLACE INTO llm_total (sandbox, usage) VALUES (?, ?)", totals)
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+    return _newest(db)
+
+
+def _newest(db: sqlite3.Connection) -> int:
+    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'journal'").fetchone()
+    return int(row[0]) if row else 0
+
+
+def _page(db: sqlite3.Connection, after: int) -> list[JournalEntry]:
+    rows = db.execute(
+        "SELECT seq, time, sandbox, kind, data FROM journal WHERE seq > ? ORDER BY seq LIMIT ?", (after, PAGE)
+    )
+    return [
+        JournalEntry(seq=seq, time=datetime.fromtimestamp(at, UTC), sandbox=sandbox, kind=kind, data=json.loads(data))
+        for seq, at, sandbox, kind, data in rows
+    ]
+
+
+def _totals(db: sqlite3.Connection) -> dict[str, LlmUsage]:
+    totals = {}
+    for sandbox, usage in db.execute("SELECT sandbox, usage FROM llm_total"):
+        try:
+            totals[sandbox] = LlmUsage.model_validate_json(usage)
+        except ValidationError:
+            log.warning("stored usage unreadable", sandbox=sandbox)
+    return totals

@@ -1,0 +1,34 @@
+"""What the daemon is put together from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hutch.egress.llm import LlmGateway
+from hutch.images.catalog import ImageStore
+from hutch.network.base import SlotPool
+from hutch.node.entry import Registry
+from hutch.node.guest import GuestClient
+from hutch.node.home import NodeHome
+from hutch.node.journal import Journal
+from hutch.node.records import RecordStore
+from hutch.node.tunnel import Tunnel
+from hutch.runtime.base import Runtime
+from hutch.settings import Settings
+
+
+@dataclass(frozen=True)
+class Parts:
+    """One of each; made and started in `hutch.node.daemon`."""
+
+    settings: Settings
+    home: NodeHome
+    registry: Registry
+    records: RecordStore
+    journal: Journal
+    runtime: Runtime
+    slots: SlotPool
+    images: ImageStore
+    gateway: LlmGateway
+    guests: GuestClient
+    tunnel: Tunnel

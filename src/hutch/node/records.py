@@ -1,0 +1,165 @@
+"""What the node has written down about each sandbox, so that a new daemon can adopt it or clean it up."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import structlog
+from pydantic import ValidationError
+
+from hutch.model import LimitBreach, LlmGrant, LlmUsage, Model, NetworkPolicy, Resources, is_id
+from hutch.node.home import write_atomic
+
+log = structlog.get_logger("hutch.node")
+T = TypeVar("T")
+
+MAX_BREACHES = 100
+"""A sandbox that hits its limits all day must not grow its record without end: the newest are kept."""
+
+
+class Figures(Model):
+    """What a sandbox used, as last seen."""
+
+    cpu_seconds: float = 0.0
+    memory_bytes: int = 0
+    memory_peak_bytes: int = 0
+    disk_bytes: int = 0
+
+
+class SandboxRecord(Model):
+    """One sandbox. Written BEFORE the step it names is taken.
+
+    booting -> running -> ending -> dead; ending and dead may follow at any moment. A dead one is a small tombstone.
+    """
+
+    id: str
+    step: Literal["booting", "running", "ending", "dead"]
+    template: str
+    resources: Resources
+    network: NetworkPolicy
+    deadline: float
+    guest_token: str
+    started_at: datetime
+    machine_boot: str
+    """The host kernel's boot id: a sandbox of another boot cannot run any more."""
+    slot: int | None = None
+    address: str = ""
+    user: str = ""
+    workdir: str = ""
+    boot_ms: float = 0.0
+    figures: Figures = Figures()
+    llm: LlmUsage = LlmUsage()
+    breaches: list[LimitBreach] = []
+    death: str | None = None
+    ended_at: float | None = None
+
+    def but(self, **changes: object) -> SandboxRecord:
+        """The record with these changes."""
+        return self.model_copy(update=changes)
+
+
+class RecordStore:
+    """`sandboxes/<id>/record.json`, and the LLM grants in memory beside it.
+
+    No fsync: the records serve a daemon that was killed, on a machine that lives on. After a power cut nothing runs,
+    and a torn record is swept like any leftover.
+    """
+
+    def __init__(self, sandboxes: Path, grants: Path) -> None:
+        self._sandboxes = sandboxes
+        self._grants = grants
+        # One thread, so that two writes of one record land in the order in which they were asked for.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="records")
+
+    def directory(self, id: str) -> Path:
+        """All that the host keeps of this sandbox."""
+        return self._sandboxes / id
+
+    def runtime_directory(self, id: str) -> Path:
+        """The runtime's part of it."""
+        return self._sandboxes / id / "runtime"
+
+    async def save(self, record: SandboxRecord) -> None:
+        """Write it down; with the first writing the sandbox's directory is made."""
+        directory = self.directory(record.id)
+        data = record.model_dump_json().encode()
+
+        def write() -> None:
+            directory.mkdir(mode=0o700, exist_ok=True)
+            write_atomic(directory / "record.json", data)
+
+        await self._run(write)
+
+    async def load(self) -> tuple[list[SandboxRecord], list[str]]:
+        """All readable records, and the names of directories without one."""
+        return await self._run(self._load)
+
+    async def strip(self, id: str) -> None:
+        """Remove all but the record; no error when there is nothing."""
+
+        def strip() -> None:
+            for entry in self.directory(id).glob("*"):
+                if entry.name != "record.json":
+                    _remove(entry)
+
+        await self._run(strip)
+
+    async def remove(self, id: str) -> None:
+        """Remove everything of this sandbox; no error when there is nothing."""
+        await self._run(lambda: _remove(self.directory(id)))
+
+    async def save_grant(self, id: str, grant: LlmGrant | None) -> None:
+        """Keep the grant for the next daemon; None forgets it."""
+        path = self._grants / f"{id}.json"
+        if grant is None:
+            await self._run(lambda: path.unlink(missing_ok=True))
+            return
+        data = grant.model_dump_json().encode()
+        await self._run(lambda: write_atomic(path, data))
+
+    async def load_grant(self, id: str) -> LlmGrant | None:
+        """The grant that an earlier daemon kept."""
+        path = self._grants / f"{id}.json"
+        try:
+            return LlmGrant.model_validate_json(await self._run(path.read_bytes))
+        except (OSError, ValidationError):
+            return None
+
+    async def grant_ids(self) -> list[str]:
+        """Ids of all sandboxes with a kept grant."""
+        return await self._run(lambda: [path.stem for path in self._grants.glob("*.json")])
+
+    def close(self) -> None:
+        """After the last write."""
+        self._thread.shutdown(wait=True)
+
+    def _load(self) -> tuple[list[SandboxRecord], list[str]]:
+        records, torn = [], []
+        for directory in sorted(self._sandboxes.iterdir()):
+            try:
+                record = SandboxRecord.model_validate_json((directory / "record.json").read_bytes())
+            except (OSError, ValidationError) as error:
+                log.warning("record unreadable", directory=directory.name, error=str(error)[:300])
+                torn.append(directory.name)
+                continue
+            if record.id == directory.name and is_id(record.id, "sbx"):
+                records.append(record)
+            else:
+                torn.append(directory.name)
+        return records, torn
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

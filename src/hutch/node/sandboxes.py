@@ -1,0 +1,229 @@
+"""The manager: every state change of a sandbox goes through here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import secrets
+import time
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+
+import structlog
+
+from hutch.errors import BootFailed, DiskFull, HutchError, InvalidRequest, SandboxNotRunning
+from hutch.model import BootRequest, LimitBreach, LlmGrant, NetworkPolicy, NodeSandbox, is_id
+from hutch.node.booting import Booter, Stopwatch
+from hutch.node.ending import TOMBSTONE_SECONDS, Ender
+from hutch.node.entry import Entry
+from hutch.node.limits import Watcher
+from hutch.node.parts import Parts
+from hutch.node.process import boot_id
+from hutch.node.records import SandboxRecord
+from hutch.runtime.base import Handle
+
+log = structlog.get_logger("hutch.node")
+
+_JANITOR_SECONDS = 60.0
+
+
+class Sandboxes:
+    """All calls are idempotent by id and may come at the same time."""
+
+    def __init__(self, parts: Parts, boots_at_once: int) -> None:
+        self._parts = parts
+        self._registry = parts.registry
+        self.ender = Ender(parts)
+        self._booter = Booter(parts, boots_at_once)
+        self._watcher = Watcher(parts.runtime, parts.guests, self.ender.breached, self._ended)
+        self._machine_boot = boot_id()
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def boot(self, id: str, request: BootRequest) -> tuple[NodeSandbox, bool]:
+        """The running sandbox, and whether this call began its boot. A boot goes on when its caller is gone."""
+        watch = Stopwatch()
+        if not is_id(id, "sbx"):
+            raise InvalidRequest("not a sandbox id", field="id", value=id[:64])
+        entry = self._registry.find(id)
+        created = entry is None
+        if entry is None:
+            entry = self._new(id, request)
+            entry.boot = asyncio.create_task(self._boot(entry, request, watch))
+            entry.boot.add_done_callback(lambda task: task.cancelled() or task.exception())  # its caller may be gone
+        if entry.boot is not None:
+            await asyncio.shield(entry.boot)
+        if not entry.running:
+            raise SandboxNotRunning(f"{id} is dead: {entry.record.death or 'deleted'}")
+        return self.view(entry), created
+
+    async def destroy(self, id: str) -> NodeSandbox:
+        """End it in any state and forget it; its final figures. Raises `SandboxNotFound`."""
+        self._registry.mark_deleted(id)
+        entry = self._registry.get(id)
+        entry.doomed.set()
+        if entry.boot is not None:
+            await asyncio.wait({entry.boot})
+        await self.ender.end(entry, "deleted")
+        await self.ender.forget(entry)
+        return entry.view()
+
+    async def get(self, id: str) -> NodeSandbox:
+        """One sandbox, with fresh figures. Raises `SandboxNotFound`."""
+        entry = self._registry.get(id)
+        if entry.running and entry.handle is not None:
+            with contextlib.suppress(OSError):  # it may be dying just now
+                entry.saw(await self._parts.runtime.stats(entry.handle))
+        return self.view(entry)
+
+    def list(self) -> list[NodeSandbox]:
+        """All sandboxes; figures at most a moment old."""
+        return [self.view(entry) for entry in self._registry]
+
+    async def set_deadline(self, id: str, deadline: float) -> NodeSandbox:
+        """When the node ends it by itself (unix time)."""
+        entry = self._running(id)
+        async with entry.lock:
+            entry.record = entry.record.but(deadline=deadline)
+            await self._parts.records.save(entry.record)
+        return self.view(entry)
+
+    async def set_network(self, id: str, policy: NetworkPolicy) -> NodeSandbox:
+        """What it may reach, at once."""
+        entry = self._running(id)
+        async with entry.lock:
+            slot = self._running(id).record.slot
+            assert slot is not None
+            entry.record = entry.record.but(network=policy)
+            await self._parts.records.save(entry.record)
+            await self._parts.slots.set_policy(self._parts.slots.slot(slot), policy)
+        return self.view(entry)
+
+    async def set_llm(self, id: str, grant: LlmGrant | None) -> NodeSandbox:
+        """Give, replace or take back its permission to call a model provider."""
+        entry = self._running(id)
+        async with entry.lock:
+            self._running(id)
+            await self._parts.records.save_grant(id, grant)
+            self._parts.gateway.grant(id, entry.record.address, grant)
+        return self.view(entry)
+
+    def take(self, entry: Entry, handle: Handle) -> None:
+        """Watch a sandbox that runs: one just booted, or one adopted."""
+        entry.handle = handle
+        entry.watch = asyncio.create_task(self._watcher.watch(entry, handle))
+        entry.watch.add_done_callback(lambda task: self._watch_over(entry, task))
+
+    def view(self, entry: Entry) -> NodeSandbox:
+        """The sandbox as the API shows it."""
+        return entry.view(self._parts.gateway.usage(entry.id) if entry.running else None)
+
+    async def tidy_forever(self) -> None:
+        """Finish ends that failed, drop old tombstones, trim the journal; every minute."""
+        while True:
+            try:
+                await self._tidy()
+            except Exception:
+                log.exception("tidying failed")
+            await asyncio.sleep(_JANITOR_SECONDS)
+
+    async def stop(self) -> None:
+        """Let boots and ends under way finish, stop watching. The sandboxes go on."""
+        boots = [entry.boot for entry in self._registry if entry.boot is not None and not entry.boot.done()]
+        if waiting := {*boots, *self._background}:
+            await asyncio.wait(waiting, timeout=10)
+        for entry in self._registry:
+            if entry.watch is not None:
+                entry.watch.cancel()
+
+    def _new(self, id: str, request: BootRequest) -> Entry:
+        if self._registry.was_deleted(id):
+            raise SandboxNotRunning(f"{id} was deleted")
+        if request.deadline <= time.time():
+            raise InvalidRequest("the deadline has passed", field="deadline", value=request.deadline)
+        self._booter.check_room()
+        entry = Entry(
+            SandboxRecord(
+                id=id,
+                step="booting",
+                template=request.template,
+                resources=request.resources,
+                network=request.network,
+                deadline=request.deadline,
+                guest_token=secrets.token_urlsafe(24),
+                started_at=datetime.now(UTC),
+                machine_boot=self._machine_boot,
+            )
+        )
+        self._registry.add(entry)
+        return entry
+
+    async def _boot(self, entry: Entry, request: BootRequest, watch: Stopwatch) -> None:
+        try:
+            image = await asyncio.to_thread(self._parts.images.resolve, request.template)
+            entry.record = entry.record.but(user=image.recipe.user, workdir=image.recipe.workdir)
+            handle = await self._booter.boot(entry, image, request, watch)
+        except Exception as error:
+            if not entry.doomed.is_set():  # else the deletion that waits for us cleans up
+                await self._undo(entry)
+            raise _typed(error) from error
+        self.take(entry, handle)
+
+    async def _undo(self, entry: Entry) -> None:
+        """After a boot that failed: nothing is left, the same id may be tried again."""
+        try:
+            await self.ender.clear(entry)
+            await self.ender.forget(entry)
+        except Exception:
+            log.exception("cleaning up after a failed boot failed; will be tried again", sandbox=entry.id)
+            entry.record = entry.record.but(step="ending", death="boot failed")
+
+    def _running(self, id: str) -> Entry:
+        entry = self._registry.get(id)
+        if not entry.running:
+            raise SandboxNotRunning(f"{id} is {entry.view().state}")
+        return entry
+
+    def _ended(self, entry: Entry, reason: str, breach: LimitBreach | None) -> None:
+        self._spawn(self._end(entry, reason, breach))
+
+    async def _end(self, entry: Entry, reason: str, breach: LimitBreach | None) -> None:
+        try:
+            await self.ender.end(entry, reason, breach)
+        except Exception:
+            log.exception("ending a sandbox failed; will be tried again", sandbox=entry.id)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def _watch_over(self, entry: Entry, task: asyncio.Task[None]) -> None:
+        """A sandbox must not run unwatched: if our own watcher failed, it starts again."""
+        if task.cancelled() or task.exception() is None or not entry.running or entry.handle is None:
+            return
+        log.error("watcher failed", sandbox=entry.id, exc_info=task.exception())
+        self._spawn(self._watch_again(entry, entry.handle))
+
+    async def _watch_again(self, entry: Entry, handle: Handle) -> None:
+        await asyncio.sleep(1.0)
+        if entry.running:
+            self.take(entry, handle)
+
+    async def _tidy(self) -> None:
+        for entry in self._registry:
+            record = entry.record
+            if record.step == "ending" and not entry.lock.locked():
+                await self._end(entry, record.death or "", None)
+            elif record.step == "dead" and (record.ended_at or 0.0) < time.time() - TOMBSTONE_SECONDS:
+                await self.ender.forget(entry)
+        await self._parts.journal.trim()
+
+
+def _typed(error: Exception) -> HutchError:
+    if isinstance(error, HutchError):
+        return error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull("this node's disk is full")
+    log.error("boot failed", exc_info=error)
+    return BootFailed(f"the boot failed: {error}"[:300], hint="The node's log has the details.")

@@ -1,0 +1,113 @@
+"""What a new daemon does with what it finds: adopt what runs, finish what was half-done, sweep what nobody owns."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from hutch.node.ending import Ender
+from hutch.node.entry import Entry
+from hutch.node.parts import Parts
+from hutch.node.process import boot_id
+from hutch.node.sandboxes import Sandboxes
+from hutch.runtime.base import Handle
+
+log = structlog.get_logger("hutch.node")
+
+_AT_ONCE = 16
+
+INTERRUPTED = "boot was interrupted"
+
+
+class Takeover:
+    """Runs once, before the node answers anybody."""
+
+    def __init__(self, parts: Parts, sandboxes: Sandboxes) -> None:
+        self._parts = parts
+        self._sandboxes = sandboxes
+        self._ender: Ender = sandboxes.ender
+        self._gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def run(self) -> None:
+        """Afterwards every sandbox that the node knows is running or dead, and nothing else of it exists."""
+        entries, torn = await self._load()
+        await self._restore_usage()
+        found = await asyncio.gather(*(self._look(entry) for entry in entries))
+        adopted = [(entry, handle) for entry, handle in zip(entries, found, strict=True) if handle is not None]
+        # Kernels go before their slots: the pool's start removes every namespace that nobody claims.
+        await self._sweep_runtime({entry.id for entry, _ in adopted})
+        claimed = {entry.id: entry.record.slot for entry, _ in adopted if entry.record.slot is not None}
+        await self._parts.slots.start(claimed)
+        await asyncio.gather(*(self._adopt(entry, handle) for entry, handle in adopted))
+        lost = [entry for entry, handle in zip(entries, found, strict=True) if handle is None]
+        await asyncio.gather(*(self._finish(entry) for entry in lost))
+        await self._sweep_files(torn)
+        log.info("took over", adopted=len(adopted), ended=sum(e.record.step == "dead" for e in lost), torn=len(torn))
+
+    async def _load(self) -> tuple[list[Entry], list[str]]:
+        records, torn = await self._parts.records.load()
+        entries = [Entry(record) for record in records]
+        for entry in entries:
+            self._parts.registry.add(entry)
+        return entries, torn
+
+    async def _restore_usage(self) -> None:
+        """LLM counts go on where the last daemon wrote them down."""
+        for id, usage in (await self._parts.journal.llm_totals()).items():
+            entry = self._parts.registry.find(id)
+            if entry is None:
+                await self._parts.journal.forget(id)
+            elif entry.record.step != "dead":
+                self._parts.gateway.restore(id, usage)
+
+    async def _look(self, entry: Entry) -> Handle | None:
+        """The handle of a sandbox that runs and was running when the last daemon went."""
+        if not entry.running or entry.record.machine_boot != boot_id():
+            return None
+        async with self._gate:
+            directory = self._parts.records.runtime_directory(entry.id)
+            return await self._parts.runtime.adopt(entry.id, directory)
+
+    async def _sweep_runtime(self, adopted: set[str]) -> None:
+        async def kill(id: str) -> None:
+            async with self._gate:
+                log.info("sweeping", sandbox=id)
+                await self._parts.runtime.kill(id, self._parts.records.runtime_directory(id))
+
+        ids = [id for id in await self._parts.runtime.leftovers() if id not in adopted]
+        for id, result in zip(ids, await asyncio.gather(*map(kill, ids), return_exceptions=True), strict=True):
+            if isinstance(result, BaseException):
+                log.error("sweeping failed", sandbox=id, exc_info=result)
+
+    async def _adopt(self, entry: Entry, handle: Handle) -> None:
+        """Put in force again what the record says: a step may have been written and not taken."""
+        parts, record = self._parts, entry.record
+        assert record.slot is not None
+        await parts.slots.set_policy(parts.slots.slot(record.slot), record.network)
+        parts.gateway.grant(entry.id, record.address, await parts.records.load_grant(entry.id))
+        self._sandboxes.take(entry, handle)
+
+    async def _finish(self, entry: Entry) -> None:
+        """Bring a sandbox that does not run (any more) to its end, with the reason that is true."""
+        if entry.record.step == "dead":
+            return
+        reason = "its kernel ended while the node was down"
+        if entry.record.step == "booting":
+            reason = INTERRUPTED
+        elif entry.record.machine_boot != boot_id():
+            reason = "the machine was restarted"
+        entry.record = entry.record.but(slot=None)  # the pool's start has removed it
+        async with self._gate:
+            try:
+                await self._ender.end(entry, reason)
+            except Exception:
+                log.exception("finishing failed; will be tried again", sandbox=entry.id)
+
+    async def _sweep_files(self, torn: list[str]) -> None:
+        for name in torn:
+            await self._parts.records.remove(name)
+        known = {entry.id for entry in self._parts.registry}
+        for id in await self._parts.records.grant_ids():
+            if id not in known:
+                await self._parts.records.save_grant(id, None)
