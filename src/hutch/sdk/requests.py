@@ -1,0 +1,51 @@
+"""Requests, built and checked before they are sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from hutch.model import AllowAll, CreateSandbox, DenyAll, ExecRequest, Input
+from hutch.sdk.wire import refuse
+
+AGENT_TEMPLATES = {"claude-code": "claude-code", "codex": "codex"}
+"""The template that carries an agent, where the call names none."""
+
+
+def exec_request(
+    command: str | list[str],
+    env: Mapping[str, str] | None,
+    cwd: str | None,
+    user: str | None,
+    timeout: float | None,
+    **options: Any,
+) -> ExecRequest:
+    """A command; `InvalidRequest` when it cannot be one."""
+    try:
+        return ExecRequest(command=command, env=dict(env or {}), cwd=cwd, user=user, timeout=timeout, **options)
+    except ValidationError as error:
+        refuse(error)
+
+
+def create_body(template: str | None, inputs: Sequence[Input], **fields: Any) -> dict[str, Any]:
+    """The body of `POST /v1/sandboxes`; `InvalidRequest` when the server would refuse it."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    template = template or AGENT_TEMPLATES.get(str(given.get("agent")), "standard")
+    if isinstance(network := given.get("network"), str):
+        given["network"] = {"mode": network}
+    elif isinstance(network, AllowAll | DenyAll):
+        given["network"] = network.model_dump()
+    try:
+        request = CreateSandbox(template=template, inputs=list(inputs), **given)
+    except ValidationError as error:
+        refuse(error)
+    body = request.model_dump(mode="json", exclude_defaults=True)
+    if request.network is not None:
+        body["network"] = request.network.model_dump()
+    if request.inputs:
+        body["inputs"] = [each.model_dump() for each in request.inputs]
+    if request.llm_key is not None:
+        body["llm_key"] = request.llm_key.get_secret_value()
+    return body | {"template": template}
