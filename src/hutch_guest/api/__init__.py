@@ -1,0 +1,1 @@
+"""Our own calls, below `/hutch/`."""

@@ -1,0 +1,80 @@
+"""The guest's state: who it is, what it was told at `prepare`, and its parts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from hutch_guest import accounts
+from hutch_guest.accounts import Account, UnknownUser
+from hutch_guest.processes.manager import Manager
+from hutch_guest.processes.process import Process
+from hutch_guest.processes.request import StartRequest
+
+
+class Template:
+    """The defaults of the image: `/.hutch/template.json`."""
+
+    def __init__(self, path: str) -> None:
+        raw: dict[str, Any] = {}
+        try:
+            with open(path, encoding="utf-8") as file:
+                raw = json.load(file)
+        except FileNotFoundError:
+            pass
+        self.name = str(raw.get("name") or "")
+        self.user: str | None = raw.get("user")
+        self.workdir: str | None = raw.get("workdir")
+        self.env: dict[str, str] = dict(raw.get("env") or {})
+
+
+class Guest:
+    """Everything handlers work with."""
+
+    def __init__(self, template: Template, spool_dir: str, system: bool) -> None:
+        self.template = template
+        self.system = system
+        """Whether the machine is ours: PID 1 of a sandbox, not a process in a test."""
+        self.started = time.monotonic()
+        self.prepared = False
+        self.sandbox_id = ""
+        self.access_token: str | None = None
+        self.env: dict[str, str] = {}
+        self.limits: dict[str, int] = {}
+        self.default_user = template.user
+        self.default_workdir = template.workdir
+        self.manager = Manager(spool_dir)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self.manager.reap)
+
+    def account(self, name: str | None) -> Account:
+        """The account to act as; the template's user when no name is given."""
+        if name:
+            return accounts.lookup(name)
+        if self.default_user is not None:
+            try:
+                return accounts.lookup(self.default_user)
+            except UnknownUser:
+                return accounts.current()  # an image without the template's user: root, as in any container
+        return accounts.current()
+
+    def layers(self) -> list[Mapping[str, str]]:
+        """The environment below a request's own."""
+        identity = {"HUTCH_SANDBOX_ID": self.sandbox_id} if self.sandbox_id else {}
+        return [self.template.env, identity, self.env]
+
+    def start(self, request: StartRequest) -> Process:
+        """Start a process with the sandbox's defaults."""
+        return self.manager.start(request, self.account(request.user), self.layers(), self.default_workdir)
+
+    def set_limits(self, limits: dict[str, int]) -> None:
+        """What the sandbox may use."""
+        self.limits = limits
+
+    async def close(self) -> None:
+        """End everything (a test's guest; PID 1 never ends)."""
+        for id in list(self.manager.processes):
+            await self.manager.forget(id)

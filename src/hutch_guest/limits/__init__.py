@@ -1,0 +1,1 @@
+"""The sandbox's limits: noticing a breach, and saying what happened."""

@@ -1,0 +1,1 @@
+"""Starting, watching, feeding, following and killing processes."""

@@ -1,0 +1,198 @@
+"""All processes of the sandbox: starts them, reaps them, keeps the ended ones for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+
+from hutch_guest.accounts import Account
+from hutch_guest.errors import ExecNotFound, InvalidRequest, from_os_error
+from hutch_guest.processes import environment, frames
+from hutch_guest.processes.pipes import InputPipe
+from hutch_guest.processes.process import Process
+from hutch_guest.processes.request import StartRequest
+from hutch_guest.processes.spawn import spawn
+from hutch_guest.processes.spool import Spool
+from hutch_guest.processes.terminal import open_terminal
+
+KEEP_ENDED = 1000
+KEEP_SPOOL = 600.0
+KEEP_SPOOL_BYTES = 256 << 20
+_PRUNE_EVERY = 32
+
+
+class _Ends:
+    """Descriptors made for one start: those of the child, and ours, closed again if it fails."""
+
+    def __init__(self) -> None:
+        self.child: list[int] = []
+        self.ours: list[int] = []
+
+    def pipe(self, child_reads: bool) -> tuple[int, int]:
+        """A pipe: the child's end, our end."""
+        reader, writer = os.pipe()
+        child, ours = (reader, writer) if child_reads else (writer, reader)
+        self.child.append(child)
+        self.ours.append(ours)
+        return child, ours
+
+    def close(self, *, failed: bool) -> None:
+        for fd in self.child + (self.ours if failed else []):
+            os.close(fd)
+
+
+class Manager:
+    """The processes, by id."""
+
+    def __init__(self, spool_dir: str) -> None:
+        self.processes: dict[str, Process] = {}
+        self._by_pid: dict[int, Process] = {}
+        self._spool_dir = spool_dir
+        self._serial = 0
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        os.makedirs(spool_dir, 0o700, exist_ok=True)
+        self._null = os.open("/dev/null", os.O_RDWR)
+
+    def get(self, id: str) -> Process:
+        """The process of this id."""
+        try:
+            return self.processes[id]
+        except KeyError:
+            raise ExecNotFound(f"no process with id '{id[:64]}'") from None
+
+    def start(
+        self, request: StartRequest, account: Account, layers: list[Mapping[str, str]], workdir: str | None
+    ) -> Process:
+        """Start it. The same id again answers the process that has it; `layers` are the environment below its own."""
+        known = self.processes.get(request.id)
+        if known is not None:
+            return known
+        self._prune()
+        argv = request.argv if request.argv is not None else environment.login_shell(request.shell or "")
+        terminal = {"TERM": "xterm-256color"} if request.pty else {}
+        env = environment.build(account, [terminal, *layers, request.env], request.id)
+        cwd = environment.working_directory(request.cwd, account, workdir)
+        ends = _Ends()
+        try:
+            if request.pty:
+                process = self._start_in_terminal(request, argv, env, cwd, account, ends)
+            else:
+                process = self._start_on_pipes(request, argv, env, cwd, account, ends)
+        except BaseException:
+            ends.close(failed=True)
+            raise
+        ends.close(failed=False)
+        self.processes[process.id] = process
+        self._by_pid[process.pid] = process
+        if request.timeout is not None:
+            process.set_timeout(request.timeout)
+        if isinstance(request.stdin, bytes):
+            self._feed(process, request.stdin)
+        return process
+
+    def _new_process(self, request: StartRequest) -> Process:
+        self._serial += 1
+        spool = Spool(os.path.join(self._spool_dir, str(self._serial)), request.max_spool, request.retain_all)
+        return Process(request.id, request.command, spool, request.linger)
+
+    def _start_on_pipes(
+        self, request: StartRequest, argv: list[str], env: dict[str, str], cwd: str, account: Account, ends: _Ends
+    ) -> Process:
+        stdin, writer = self._stdin(request, account, cwd, ends)
+        stdout, stdout_reader = ends.pipe(child_reads=False)
+        stderr, stderr_reader = ends.pipe(child_reads=False)
+        pid = spawn(argv, env, cwd, account, (stdin, stdout, stderr))
+        process = self._new_process(request)
+        process.began(pid, {frames.STDOUT: stdout_reader, frames.STDERR: stderr_reader})
+        process.stdin = InputPipe(writer) if writer is not None else None
+        return process
+
+    def _stdin(self, request: StartRequest, account: Account, cwd: str, ends: _Ends) -> tuple[int, int | None]:
+        """The child's standard input, and our end of it."""
+        if isinstance(request.stdin, str):
+            path = os.path.join(cwd, request.stdin)
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            except (OSError, ValueError) as error:
+                raise from_os_error(error, path) if isinstance(error, OSError) else InvalidRequest(str(error)) from None
+            os.set_blocking(fd, True)
+            ends.child.append(fd)
+            return fd, None
+        if request.stdin is False:
+            return self._null, None
+        return ends.pipe(child_reads=True)
+
+    def _start_in_terminal(
+        self, request: StartRequest, argv: list[str], env: dict[str, str], cwd: str, account: Account, ends: _Ends
+    ) -> Process:
+        master, slave, path = open_terminal(account, *(request.pty or (80, 24)))
+        ends.ours.append(master)
+        ends.child.append(slave)
+        writer = os.dup(master)
+        ends.ours.append(writer)
+        pid = spawn(argv, env, cwd, account, path)
+        process = self._new_process(request)
+        process.began(pid, {frames.PTY: master})
+        process.stdin = InputPipe(writer)
+        process.terminal = writer
+        return process
+
+    def _feed(self, process: Process, data: bytes) -> None:
+        """Write its given input, then end-of-file."""
+
+        async def feed(stdin: InputPipe) -> None:
+            try:
+                await stdin.write(data)
+                await stdin.finish()
+            except Exception:  # noqa: S110 - it ended, or does not read: both are its own business
+                pass
+
+        if process.stdin is not None:
+            task = self._loop.create_task(feed(process.stdin))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    # ends
+
+    def reap(self) -> None:
+        """Collect every child that has ended: ours, and orphans that were handed to us."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            process = self._by_pid.pop(pid, None)
+            if process is not None:
+                process.ended(status)
+
+    async def forget(self, id: str) -> None:
+        """Kill the process's tree and remove every trace of it."""
+        process = self.get(id)
+        await process.kill()
+        self.reap()
+        if self.processes.get(id) is process:
+            del self.processes[id]
+        process.forget()
+
+    def _prune(self) -> None:
+        """Forget the oldest ended ones when there are many, and the old spools when they are large."""
+        if self._serial % _PRUNE_EVERY and len(self.processes) <= KEEP_ENDED:
+            return
+        ended = [process for process in self.processes.values() if process.finished]
+        kept = sum(process.spool.size for process in ended)
+        for number, process in enumerate(ended):
+            unread = process.spool.retain_all and process.spool.acked < process.spool.end
+            if unread:
+                continue
+            old = time.time() - (process.ended_at or 0) > KEEP_SPOOL
+            if len(ended) - number > KEEP_ENDED:
+                del self.processes[process.id]
+                process.forget()
+            elif kept > KEEP_SPOOL_BYTES and old:
+                kept -= process.spool.size
+                process.spool.drop()

@@ -1,0 +1,58 @@
+"""The guest's life: take the place of init, serve, never end (PID 1) or end tidily (a test's process)."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+from hutch_guest.guest import Guest, Template
+from hutch_guest.http.protocol import Connection
+from hutch_guest.routes import Router
+
+if TYPE_CHECKING:
+    from hutch_guest.main import Options
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def become_init(options: Options) -> asyncio.Event:
+    """Be the one that orphans are handed to. The answer is set when the guest should end: never, as PID 1."""
+    end = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    if options.system:
+        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        os.umask(0o022)
+        os.chdir("/")
+    else:
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, end.set)
+    return end
+
+
+async def serve(options: Options, listener: socket.socket) -> None:
+    """Answer requests until told to end."""
+    end = become_init(options)
+    guest = Guest(Template(options.template), options.spool_dir, options.system)
+    if options.token is not None:
+        guest.access_token, guest.prepared = options.token or None, True
+    router = Router(guest)
+    server = await asyncio.get_running_loop().create_server(lambda: Connection(router), sock=listener)
+    _preload()
+    gc.collect()
+    gc.freeze()  # what is loaded stays: later collections need not look at it
+    async with server:
+        await end.wait()
+    await guest.close()
+
+
+def _preload() -> None:
+    """Import what the first exec needs while the node is still on its way to us."""
+    import hutch_guest.api.processes
+    import hutch_guest.api.system  # noqa: F401
