@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hutch.errors import TemplateNotBuilt
-from hutch.images import erofs, guest, recipe, rootfs
+from hutch.errors import InvalidRequest, TemplateNotBuilt
+from hutch.images import erofs, garbage, guest, recipe, rootfs
 from hutch.images.cache import Cache, write_atomic
 from hutch.images.events import Done, Emit, Log, Progress, Steps
 from hutch.images.host import DebianSources, debian_sources
@@ -90,9 +90,15 @@ class ImageStore:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
+    def collect(self) -> list[Path]:
+        """Remove images and root file systems that nobody needs any more. Blocking."""
+        self.cache.sweep()
+        return garbage.collect(self.cache, self._current())
+
     async def _run(self, name: str, force: bool, queue: asyncio.Queue[Log | Progress | Done | None]) -> None:
         try:
             await self._build(name, force, queue.put)
+            await asyncio.to_thread(self.collect)
             await queue.put(Done(template=await asyncio.to_thread(self.info, name)))
         finally:
             await queue.put(None)
@@ -124,6 +130,7 @@ class ImageStore:
         async with self.cache.lock(key, waiting):
             now = self._rootfs(chain)
             if now and not (force and now == before):
+                (self.cache.rootfs / f"{key}.json").touch()
                 return now
             build = f"{key}-{secrets.token_hex(4)}"
             layers = base.layers if base else ()
@@ -150,6 +157,16 @@ class ImageStore:
                 await erofs.make_image(stack, work / "image", steps.log)
                 (work / "image").rename(image.path)
 
+    def _current(self) -> garbage.Current:
+        images, pointers = set(), set()
+        for name in self.recipes.names():
+            with contextlib.suppress(InvalidRequest):  # a broken recipe keeps what it has: its images are strangers
+                chain = self.recipes.chain(name)
+                pointers |= {recipe.key(chain[:i]) for i in range(1, len(chain) + 1)}
+                if image := self._find(chain):
+                    images.add(image.hash)
+        return garbage.Current(frozenset(images), frozenset(pointers), guest.python_key())
+
     def _rootfs(self, chain: list[Recipe]) -> _Rootfs | None:
         try:
             record = json.loads((self.cache.rootfs / f"{recipe.key(chain)}.json").read_text())
@@ -164,6 +181,11 @@ class ImageStore:
         return image if image and image.path.exists() else None
 
     def _image(self, chain: list[Recipe], built: _Rootfs) -> BuiltImage:
-        parts = [erofs.FORMAT, built.build, guest.python_key(), guest.digest(), guest.defaults(chain[-1])]
-        name = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+        # Two halves, so that an image whose guest alone is out of date can be told from a stranger's.
+        guest_parts = [erofs.FORMAT, guest.python_key(), guest.digest(), guest.defaults(chain[-1])]
+        name = _hash(built.build) + _hash(json.dumps(guest_parts, sort_keys=True))
         return BuiltImage(self.cache.images / f"{name}.erofs", name, chain[-1])
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,42 @@
+# The front door. Every target does its own set-up, and that is quick when nothing is missing.
+.PHONY: help setup demo test test-fast lint templates bench clean
+.DEFAULT_GOAL := help
+
+PYTHON := .venv/bin/python
+PYTEST := $(PYTHON) -m pytest
+
+help:            ## show this
+	@sed -n 's/^\([a-z-]*\): *.*## /    make \1|/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
+
+setup:           ## system packages, the Python environment, the built templates (root)
+	@scripts/setup.sh
+
+demo: setup      ## run an agent in a fresh sandbox and show everything (root)
+	@.venv/bin/hutch demo
+
+test: setup      ## all tests, with real sandboxes; what CI runs (root)
+	$(PYTEST)
+
+test-fast:       ## unit tests
+	@scripts/setup.sh python
+	$(PYTEST) tests/unit
+
+lint:            ## ruff, mypy, the import rule
+	@scripts/setup.sh python
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+templates: setup ## build the built-in templates anew, with today's packages (root)
+	$(PYTHON) -m hutch.images build --force standard claude-code codex
+
+bench: setup     ## every benchmark, one after the other (root)
+	@for file in bench/*.py; do \
+		case $$file in */harness.py) continue ;; esac; \
+		echo "== $$file"; $(PYTHON) $$file || exit 1; \
+	done
+
+clean:           ## remove the Python environment and all caches of the checkout
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
