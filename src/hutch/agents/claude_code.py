@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from hutch.agents import lines, tools
 from hutch.agents.base import Agent, AgentContext, Launch, Outcome, Parsed
+from hutch.agents.prompt import deliver
 from hutch.model import EventType
 
 _FLUSH_AT = 160
@@ -35,7 +36,8 @@ class ClaudeCode(Agent):
             "DISABLE_AUTOUPDATER": "1",
             "IS_SANDBOX": "1",  # else it refuses to run where a template's user is root
         }
-        return Launch(argv=argv, env=env, stdin=context.prompt.encode("utf-8", "replace"))
+        stdin, files = deliver(context.prompt)
+        return Launch(argv=argv, env=env, stdin=stdin, files=files)
 
     def parse(self, line: bytes, outcome: Outcome) -> list[Parsed]:
         record = lines.load(line)

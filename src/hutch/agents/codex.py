@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any, ClassVar, Literal
 
 from hutch.agents import lines, tools
 from hutch.agents.base import Agent, AgentContext, Launch, Outcome, Parsed
+from hutch.agents.prompt import deliver
 from hutch.model import EventType
 
 _MAX_OPEN = 200
@@ -32,8 +34,8 @@ class Codex(Agent):
         argv += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         if context.model:
             argv += ["--model", context.model]
-        prompt = context.prompt.encode("utf-8", "replace")
-        return Launch(argv=[*argv, "-"], env={"OPENAI_API_KEY": context.placeholder or ""}, stdin=prompt)
+        stdin, files = deliver(context.prompt)
+        return Launch(argv=[*argv, "-"], env={"OPENAI_API_KEY": context.placeholder or ""}, stdin=stdin, files=files)
 
     def parse(self, line: bytes, outcome: Outcome) -> list[Parsed]:
         record = lines.load(line)
@@ -89,7 +91,7 @@ def _described(item: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
     """Title, kind and input of a tool call."""
     match item.get("type"):
         case "command_execution":
-            command = lines.text(item.get("command"))
+            command = _unwrapped(lines.text(item.get("command")))
             return command, "execute", {"command": command}
         case "file_change":
             changes = lines.items(item.get("changes"))
@@ -103,6 +105,15 @@ def _described(item: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
             return title, "other", lines.mapping(item.get("arguments"))
     kind = lines.text(item.get("type")) or "tool"
     return kind.replace("_", " "), "other", {key: value for key, value in item.items() if key not in ("id", "type")}
+
+
+def _unwrapped(command: str) -> str:
+    """The command that Codex was asked to run, without the shell that it puts around it."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return command
+    return words[2] if len(words) == 3 and words[1] == "-lc" else command
 
 
 def _result(item: dict[str, Any]) -> str:

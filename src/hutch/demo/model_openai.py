@@ -138,6 +138,10 @@ def _item(part: Part, talk: Conversation) -> dict[str, Any] | None:
             return {"type": "reasoning", "id": _id("rs_"), "summary": summary, "encrypted_content": None}
         case Run(command, _):
             return _command(command, talk)
+        case Write(path, content) if "exec" in talk.tools:
+            lines = "".join(f"+{line}\n" for line in content.splitlines())
+            patch = f"*** Begin Patch\n*** Add File: {path}\n{lines}*** End Patch"
+            return _script(f"text(await tools.apply_patch({json.dumps(patch)}));")
         case Write(path, content):
             return _command(f"cat > {shlex.quote(path)} <<'END_OF_FILE'\n{content}END_OF_FILE", talk)
         case Plan(steps, done) if "update_plan" in talk.tools:
@@ -150,8 +154,7 @@ def _item(part: Part, talk: Conversation) -> dict[str, Any] | None:
 def _command(command: str, talk: Conversation) -> dict[str, Any]:
     """A call of whichever shell tool the client offers; they differ in name and argument."""
     if "exec" in talk.tools:  # Codex with newer models: one tool that takes JavaScript, which calls the others
-        script = f"const r = await tools.exec_command({json.dumps({'cmd': command})}); text(r.output);"
-        return _made("custom_tool_call", "ctc_", {"name": "exec", "input": script})
+        return _script(f"const r = await tools.exec_command({json.dumps({'cmd': command})}); text(r.output);")
     if "exec_command" in talk.tools:
         return _call("exec_command", {"cmd": command})
     if "shell_command" in talk.tools:
@@ -159,6 +162,10 @@ def _command(command: str, talk: Conversation) -> dict[str, Any]:
     if "shell" in talk.tools:
         return _call("shell", {"command": ["bash", "-lc", command]})
     return _call(next(iter(talk.tools)), {"command": command})
+
+
+def _script(source: str) -> dict[str, Any]:
+    return _made("custom_tool_call", "ctc_", {"name": "exec", "input": source})
 
 
 def _call(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
