@@ -1,8 +1,8 @@
 """Move into the disk that the host has given: a size-limited file system for everything that is written.
 
-The root file system is read-only. The host names, in HUTCH_DISK, a mount that lies on its disk and has a ceiling; with an
-overlay on top of it the whole tree becomes writable, `df /` shows the ceiling, and writing past it is ENOSPC. To be called
-first of all by PID 1, before there are threads, children or open files.
+The root file system is read-only. The host names, in HUTCH_DISK, a mount that lies on its disk and has a ceiling;
+with an overlay on top of it the whole tree becomes writable, `df /` shows the ceiling, and writing past it is ENOSPC.
+To be called first of all by PID 1, before there are threads, children or open files.
 """
 
 import ctypes
