@@ -1,6 +1,7 @@
 """Images: from a recipe to an EROFS file that sandboxes boot from."""
 
-from hutch.images.catalog import BuiltImage, ImageStore
+from hutch.images.catalog import ImageStore
 from hutch.images.events import Done, Log, Progress
+from hutch.images.lookup import BuiltImage
 
 __all__ = ["BuiltImage", "Done", "ImageStore", "Log", "Progress"]

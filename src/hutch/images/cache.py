@@ -93,9 +93,14 @@ class Cache:
             finally:
                 os.close(fd)
 
+    def free_space(self) -> int:
+        """Bytes that may still be written."""
+        return shutil.disk_usage(self.root).free
+
     def require_space(self, need: int) -> None:
         """Raise `DiskFull` now rather than in the middle of a build."""
-        free = shutil.disk_usage(self.root).free
+        self.prepare()
+        free = self.free_space()
         if free < need:
             raise DiskFull(
                 f"{self.root} has {free >> 20} MiB free, the build needs about {need >> 20} MiB",

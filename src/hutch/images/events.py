@@ -38,7 +38,7 @@ class Done(Model):
 
 BuildEvent = Annotated[Log | Progress | Done, Field(discriminator="type")]
 
-Emit = Callable[[Log | Progress | Done], Awaitable[None]]
+Emit = Callable[[Log | Progress], Awaitable[None]]
 """Where a build sends its events. It waits when the reader is slow."""
 
 

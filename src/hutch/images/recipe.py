@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,16 @@ class Recipes:
                 raise InvalidTemplate(
                     f"template {chain[0].name!r} is based on {base!r}, which does not exist", field="base", value=base
                 ) from error
+        for lower, upper in pairwise(range(len(chain))):
+            chain[upper] = _inherit(chain[lower], chain[upper])
         return chain
+
+
+def _inherit(base: Recipe, own: Recipe) -> Recipe:
+    """The defaults for what runs in the sandbox come from the base, unless the recipe has its own."""
+    update: dict[str, object] = {"env": base.env | own.env}
+    update |= {field: getattr(base, field) for field in ("user", "workdir") if field not in own.model_fields_set}
+    return own.model_copy(update=update)
 
 
 def read(path: Path) -> Recipe:

@@ -78,6 +78,7 @@ async def build_layer(recipe: Recipe, base: tuple[Path, ...], work: Path, source
     await builder.npm()
     await builder.steps()
     await builder.finish()
+    layer.chmod(0o755)
     return layer
 
 

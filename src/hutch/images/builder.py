@@ -1,0 +1,111 @@
+"""Building what is missing for one template: its layers, then its image."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+from pathlib import Path
+
+from hutch.errors import DiskFull, TemplateBuildFailed
+from hutch.images import erofs, guest, recipe, rootfs
+from hutch.images.cache import Cache, write_atomic
+from hutch.images.events import Emit, Steps
+from hutch.images.host import DebianSources, debian_sources
+from hutch.images.layers import Stack
+from hutch.images.lookup import Build, find_build, image_hash, image_path
+from hutch.model import Recipe
+
+_SPACE_NEEDED = 3 << 30
+_SPACE_NEEDED_FOR_IMAGE = 1536 << 20
+_FULL = 64 << 20
+
+
+class Builder:
+    """One run for one template (`chain`: it and its bases, the lowest first)."""
+
+    def __init__(self, cache: Cache, chain: list[Recipe], emit: Emit, *, force: bool) -> None:
+        self._cache = cache
+        self._chain = chain
+        self._force = force
+        missing = [
+            part for i, part in enumerate(chain, 1) if (force and i == len(chain)) or not find_build(cache, chain[:i])
+        ]
+        self._space = _SPACE_NEEDED if missing else _SPACE_NEEDED_FOR_IMAGE
+        self._steps = Steps(2 + sum(map(rootfs.step_count, missing)), emit)
+
+    async def run(self) -> None:
+        """Build. What is finished stays for the next time when a later part fails."""
+        self._cache.require_space(self._space)
+        try:
+            await self._run()
+        except TemplateBuildFailed as error:
+            if self._cache.free_space() < _FULL:
+                raise DiskFull(f"the disk of {self._cache.root} is full: {error.detail}", **error.extra) from error
+            raise
+
+    async def _run(self) -> None:
+        await self._steps.next("The guest's Python")
+        sources = await debian_sources()
+        python = await guest.build_python(self._cache, sources, self._steps.log)
+        below: tuple[Path, ...] = ()
+        for i in range(1, len(self._chain)):
+            below = (await self._build_base(self._chain[:i], below, sources)).layers
+        await self._build_template(below, python, sources)
+
+    async def _build_base(self, chain: list[Recipe], below: tuple[Path, ...], sources: DebianSources) -> Build:
+        key = recipe.key(chain)
+        async with self._cache.lock(key, self._waiting):
+            if found := find_build(self._cache, chain):
+                (self._cache.rootfs / f"{key}.json").touch()
+                return found
+            build = await self._build_layer(chain, below, sources)
+            self._point(key, build)
+            return build
+
+    async def _build_template(self, below: tuple[Path, ...], python: Path, sources: DebianSources) -> None:
+        """The template itself. Its old build stands for it until the image of the new one is there."""
+        key = recipe.key(self._chain)
+        before = find_build(self._cache, self._chain)
+        async with self._cache.lock(key, self._waiting):
+            build = find_build(self._cache, self._chain)
+            if build is None or (self._force and build == before):
+                build = await self._build_layer(self._chain, below, sources)
+            await self._steps.next("The image")
+            while not await self._build_image(build, python):
+                await self._steps.log("The guest program has changed meanwhile; once more")
+            self._point(key, build)
+        if before and before != build:
+            os.utime(before.layers[-1])  # from now on it counts as superseded
+
+    async def _build_layer(self, chain: list[Recipe], below: tuple[Path, ...], sources: DebianSources) -> Build:
+        key = recipe.key(chain)
+        async with self._cache.temporary(key) as work:
+            layer = await rootfs.build_layer(chain[-1], below, work, sources, self._steps)
+            final = self._cache.rootfs / f"{key}-{secrets.token_hex(4)}"
+            layer.rename(final)
+        return Build((*below, final))
+
+    async def _build_image(self, build: Build, python: Path) -> bool:
+        """Make the image unless it is there; False when the guest's source is not what it was in the beginning."""
+        top = self._chain[-1]
+        hash = image_hash(build, top)
+        async with self._cache.lock(hash, self._waiting):
+            final = image_path(self._cache, hash)
+            if not final.exists():
+                async with self._cache.temporary(hash) as work:
+                    app = work / "app"
+                    await guest.build_app(app, python, top, self._steps.log)
+                    await erofs.make_image(Stack((*build.layers, python, app), work), work / "image", self._steps.log)
+                    if image_hash(build, top) != hash:
+                        return False
+                    await asyncio.to_thread((work / "image").rename, final)
+        return True
+
+    def _point(self, key: str, build: Build) -> None:
+        record = {"template": self._chain[-1].name, "builds": [layer.name for layer in build.layers]}
+        write_atomic(self._cache.rootfs / f"{key}.json", json.dumps(record))
+
+    async def _waiting(self) -> None:
+        await self._steps.log("Waiting: another build of the same is running")

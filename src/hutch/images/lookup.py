@@ -1,0 +1,64 @@
+"""Finding what is built: from a recipe to its build, from a build to its image."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from hutch.images import erofs, guest, recipe
+from hutch.images.cache import Cache
+from hutch.model import Recipe
+
+
+@dataclass(frozen=True)
+class Build:
+    """One build of a recipe's root file system: its layers, the lowest first."""
+
+    layers: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class BuiltImage:
+    """An image that sandboxes can boot from. The file of a hash never changes."""
+
+    path: Path
+    hash: str
+    recipe: Recipe
+
+
+def find_build(cache: Cache, chain: list[Recipe]) -> Build | None:
+    """The build that stands for the recipe now."""
+    try:
+        names = json.loads((cache.rootfs / f"{recipe.key(chain)}.json").read_text())["builds"]
+    except (OSError, ValueError, KeyError):
+        return None
+    layers = tuple(cache.rootfs / name for name in names)
+    return Build(layers) if layers and all(layer.is_dir() for layer in layers) else None
+
+
+def find_image(cache: Cache, chain: list[Recipe]) -> BuiltImage | None:
+    """The image that stands for the recipe now, with the guest program as it is installed now."""
+    build = find_build(cache, chain)
+    if build is None:
+        return None
+    hash = image_hash(build, chain[-1])
+    path = image_path(cache, hash)
+    return BuiltImage(path, hash, chain[-1]) if path.exists() else None
+
+
+def image_hash(build: Build, top: Recipe) -> str:
+    """Of the root file system, then of the guest: two halves, so that an image of which only the guest is out of date
+    can be told from a stranger's."""
+    parts = [erofs.FORMAT, guest.python_key(), guest.digest(), guest.defaults(top)]
+    return _half(build.layers[-1].name) + _half(json.dumps(parts, sort_keys=True))
+
+
+def image_path(cache: Cache, hash: str) -> Path:
+    """Where the image of a hash lies."""
+    return cache.images / f"{hash}.erofs"
+
+
+def _half(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
