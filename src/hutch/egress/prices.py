@@ -85,7 +85,7 @@ class PriceTable:
     """Finds the price of a model by its name."""
 
     def __init__(self, models: dict[str, Price]) -> None:
-        by_length = sorted(models.items(), key=lambda item: len(item[0]), reverse=True)
+        by_length = sorted(models.items(), key=lambda item: len(item[0].replace("*", "")), reverse=True)
         self._patterns = [(_pattern(name), price) for name, price in by_length]
         self._found: dict[str, Price | None] = {}
 
