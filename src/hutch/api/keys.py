@@ -20,8 +20,9 @@ async def list_keys(keys: KeysDep, org: OrgDep) -> KeyList:
 
 
 @router.post("", status_code=201, responses=documented())
-async def create_key(body: CreateKey, keys: KeysDep, org: OrgDep) -> NewApiKey:
+async def create_key(body: CreateKey, keys: KeysDep, org: OrgDep, response: Response) -> NewApiKey:
     """Make a key. The answer shows it this once."""
+    response.headers["Cache-Control"] = "no-store"
     return await keys.create(body, org=org)
 
 

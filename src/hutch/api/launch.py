@@ -129,9 +129,10 @@ def _open_paths(settings: Settings, user: pwd.struct_passwd) -> None:
 
 
 def _code_paths() -> list[Path]:
-    """Everything Python may load: this package, the environment, the interpreter behind its links, `sys.path`."""
+    """Everything Python may load: this package, the environment, the interpreter behind its links, `sys.path`. Not the
+    directory we happen to be started in, which `-m` has put first there."""
     paths = [Path(hutch.__path__[0]).parent, Path(sys.prefix), Path(sys.base_prefix)]
-    paths += [Path(entry) for entry in sys.path if entry and os.path.exists(entry)]
+    paths += [Path(entry) for entry in sys.path if entry and os.path.exists(entry) and entry != os.getcwd()]
     executable = Path(sys.executable)
     while True:
         paths.append(executable.parent.parent)

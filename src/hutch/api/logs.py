@@ -20,7 +20,8 @@ def configure_logs(settings: Settings) -> None:
     ]
     renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
     if not settings.log_json:
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        plain = structlog.dev.plain_traceback  # the default one prints local variables: keys would be among them
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
     final = [structlog.processors.format_exc_info, renderer] if settings.log_json else [renderer]
     structlog.configure(
         processors=[*shared, *final],

@@ -1,0 +1,43 @@
+"""What needs no sandbox to be seen."""
+
+from __future__ import annotations
+
+from tests.unit.api.conftest import Api
+
+
+async def test_lists_are_empty_at_first(api: Api) -> None:
+    assert (await api.client.get("/v1/sandboxes")).json() == {"sandboxes": [], "next_cursor": None}
+    assert (await api.client.get("/v1/tasks")).json() == {"tasks": [], "next_cursor": None}
+
+
+async def test_list_takes_states_and_labels(api: Api) -> None:
+    answer = await api.client.get("/v1/sandboxes?state=running&state=failed&label=team=a&label=env=&all=true&limit=1")
+    assert answer.status_code == 200, answer.text
+
+
+async def test_upload_is_streamed_in_and_named(api: Api) -> None:
+    async def chunks():  # type: ignore[no-untyped-def]
+        for _ in range(64):
+            yield b"\0" * 65536
+
+    answer = await api.client.post("/v1/uploads", content=chunks(), headers={"Content-Type": "application/x-tar"})
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["id"].startswith("upl_") and answer.json()["size"] == 64 * 65536
+
+
+async def test_key_is_shown_once_and_listed_without_its_secret(api: Api) -> None:
+    made = (await api.client.post("/v1/keys", json={"name": "ci"})).json()
+    listed = await api.client.get("/v1/keys")
+    assert made["key"].startswith("hk_") and made["key"] not in listed.text
+    assert [key["name"] for key in listed.json()["keys"]] == ["first key", "ci"]
+
+
+async def test_last_key_is_not_revoked(api: Api) -> None:
+    (only,) = (await api.client.get("/v1/keys")).json()["keys"]
+    answer = await api.client.delete(f"/v1/keys/{only['id']}")
+    assert answer.status_code == 409 and answer.json()["hint"]
+
+
+async def test_answers_that_hold_keys_are_not_cached(api: Api) -> None:
+    answer = await api.client.post("/v1/keys", json={"name": "ci"})
+    assert answer.headers["cache-control"] == "no-store"
