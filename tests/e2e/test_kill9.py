@@ -11,14 +11,13 @@ import os
 import random
 import re
 import time
-from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 
 import httpx
 import pytest
 
-from hutch.demo.scripted_model import ScriptedModel
+from tests.e2e.conftest import PROVIDER_KEY
 from tests.machine import Daemon, Machine
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(400)]
@@ -26,23 +25,6 @@ pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(400)]
 ROUNDS = int(os.environ.get("HUTCH_TEST_KILLS", "12"))
 LINES = 400
 """At 50 ms a line the command outlives the killing by a little."""
-
-
-@pytest.fixture
-async def model() -> AsyncIterator[str]:
-    server = ScriptedModel()
-    yield await server.start()
-    await server.stop()
-
-
-@pytest.fixture
-async def machine(model: str) -> AsyncIterator[Machine]:
-    machine = Machine(anthropic_base_url=model)
-    try:
-        await machine.start()
-        yield machine
-    finally:
-        await machine.stop()
 
 
 async def watch(machine: Machine, task: str, events: list[dict[str, Any]]) -> None:
@@ -104,7 +86,7 @@ async def test_kills_at_random_moments_lose_nothing(machine: Machine) -> None:
     agent = await machine.create(
         template="claude-code",
         agent="claude-code",
-        llm_key="sk-test-kill9",
+        llm_key=PROVIDER_KEY,
         task="Report. [model run=for i in $(seq 1 50); do echo $i; sleep 0.2; done] [model slow=0.3]",
     )
     plain = await machine.create(lifetime=600)
@@ -120,7 +102,9 @@ async def test_kills_at_random_moments_lose_nothing(machine: Machine) -> None:
 
     for events in streams:
         assert_whole(events)
-    lines = [int(number) for number in re.findall(r"line-(\d+)\.", text_of(streams[0], "output", "agent_message_chunk"))]
+    lines = [
+        int(number) for number in re.findall(r"line-(\d+)\.", text_of(streams[0], "output", "agent_message_chunk"))
+    ]
     assert lines == list(range(1, LINES + 1))
     assert streams[0][-1]["data"]["state"] == "succeeded"
     assert streams[1][-1]["data"]["state"] == "succeeded", streams[1][-1]
