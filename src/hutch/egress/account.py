@@ -107,9 +107,9 @@ class Account:
         async with self._writing:
             try:
                 await self._write()
-            except Exception:
+            except Exception as error:
                 self._unwritten = True
-                log.exception("llm usage could not be journaled", sandbox=self.sandbox)
+                log.error("llm usage could not be journaled", sandbox=self.sandbox, error=describe(error))
 
     def write_soon(self) -> None:
         """`write` without waiting, where waiting would delay an answer."""
@@ -135,6 +135,11 @@ class Account:
         data = {"provider": self.grant.provider, "status": status, "message": message}
         try:
             await self._journal(self.sandbox, "llm_auth_failed", data)
-        except Exception:
+        except Exception as error:
             self._auth_failed_written = False
-            log.exception("a refused llm key could not be journaled", sandbox=self.sandbox)
+            log.error("a refused llm key could not be journaled", sandbox=self.sandbox, error=describe(error))
+
+
+def describe(error: BaseException) -> str:
+    """An error for the log. Never a traceback: the variables in one may hold a key."""
+    return f"{type(error).__name__}: {error}"

@@ -15,7 +15,7 @@ import aiohttp
 import structlog
 from aiohttp import web
 
-from hutch.egress.account import Account, Journal
+from hutch.egress.account import Account, Journal, describe
 from hutch.egress.call import Call, Refused, exceeded_message
 from hutch.egress.listener import Server
 from hutch.egress.prices import PriceTable
@@ -133,11 +133,12 @@ class LlmGateway:
             call = self._admit(request, account, provider if name in PROVIDERS else None, f"/{rest}")
             return await self._run(call, request, account)
         except Refused as refused:
-            return web.Response(
-                body=provider.error(refused.status, refused.message),
-                status=refused.status,
-                headers={"content-type": "application/json", "x-should-retry": _retry(refused.status)},
-            )
+            return _refusal(provider, refused)
+        except ConnectionError:
+            raise  # the guest has gone
+        except Exception as error:
+            log.error("llm call failed", path=request.path[:200], error=describe(error))
+            return _refusal(provider, Refused(500, "The gateway failed."))
 
     def _admit(self, request: web.BaseRequest, account: Account, provider: Provider | None, path: str) -> Call:
         """All checks, cheapest first; what passes them may cost money."""
@@ -184,9 +185,14 @@ def _authenticated(request: web.BaseRequest, placeholder: str) -> bool:
     return any([hmac.compare_digest(text.encode("utf-8", "replace"), placeholder.encode()) for text in given])
 
 
-def _retry(status: int) -> str:
-    """For clients that heed it: whether trying again can help."""
-    return "true" if status in (429, 502) else "false"
+def _refusal(provider: Provider, refused: Refused) -> web.Response:
+    """In the provider's shape; the header says, to clients that heed it, whether trying again can help."""
+    retry = "true" if refused.status in (429, 502) else "false"
+    return web.Response(
+        body=provider.error(refused.status, refused.message),
+        status=refused.status,
+        headers={"content-type": "application/json", "x-should-retry": retry},
+    )
 
 
 async def _end_calls(account: Account) -> None:
