@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import secrets
 from pathlib import Path
 
 from hutch.errors import DiskFull, TemplateBuildFailed
 from hutch.images import erofs, guest, recipe, rootfs
-from hutch.images.cache import Cache, write_atomic
+from hutch.images.cache import Cache, write_pointer
 from hutch.images.events import Emit, Steps
 from hutch.images.host import DebianSources, debian_sources
 from hutch.images.layers import Stack
@@ -61,7 +60,7 @@ class Builder:
                 (self._cache.rootfs / f"{key}.json").touch()
                 return found
             build = await self._build_layer(chain, below, sources)
-            self._point(key, build)
+            self._point(chain, build)
             return build
 
     async def _build_template(self, below: tuple[Path, ...], python: Path, sources: DebianSources) -> None:
@@ -75,7 +74,7 @@ class Builder:
             await self._steps.next("The image")
             while not await self._build_image(build, python):
                 await self._steps.log("The guest program has changed meanwhile; once more")
-            self._point(key, build)
+            self._point(self._chain, build)
         if before and before != build:
             os.utime(before.layers[-1])  # from now on it counts as superseded
 
@@ -103,9 +102,9 @@ class Builder:
                     await asyncio.to_thread((work / "image").rename, final)
         return True
 
-    def _point(self, key: str, build: Build) -> None:
-        record = {"template": self._chain[-1].name, "builds": [layer.name for layer in build.layers]}
-        write_atomic(self._cache.rootfs / f"{key}.json", json.dumps(record))
+    def _point(self, chain: list[Recipe], build: Build) -> None:
+        pointer = self._cache.rootfs / f"{recipe.key(chain)}.json"
+        write_pointer(pointer, chain[-1].name, [layer.name for layer in build.layers])
 
     async def _waiting(self) -> None:
         await self._steps.log("Waiting: another build of the same is running")

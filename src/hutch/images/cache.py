@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import json
 import os
 import secrets
 import shutil
@@ -123,3 +124,17 @@ def write_atomic(path: Path, data: str) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     temporary.write_text(data)
     temporary.replace(path)
+
+
+def write_pointer(path: Path, template: str, builds: list[str]) -> None:
+    """Let the recipe of this pointer stand for these builds, the lowest first."""
+    write_atomic(path, json.dumps({"template": template, "builds": builds}))
+
+
+def read_pointer(path: Path) -> list[str]:
+    """The builds that a pointer names; none when it is absent or damaged."""
+    try:
+        builds = json.loads(path.read_text())["builds"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [name for name in builds if isinstance(name, str)] if isinstance(builds, list) else []

@@ -7,14 +7,13 @@ the last time it was built upon.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hutch.images.cache import Cache
+from hutch.images.cache import Cache, read_pointer
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -22,7 +21,7 @@ DAY = 24 * HOUR
 SUPERSEDED_AFTER = HOUR
 """For images and builds in whose place a newer one stands: long enough for a boot that was just given the old one."""
 
-UNKNOWN_AFTER = 30 * DAY
+UNKNOWN_AFTER = 7 * DAY
 """For what belongs to recipes that these settings do not know: another `templates_dir` may."""
 
 
@@ -62,22 +61,28 @@ def _builds(cache: Cache, current: Current, clock: float) -> Iterator[Path]:
         if pointer.stem not in current.pointers and clock - _modified(pointer) > UNKNOWN_AFTER:
             yield pointer
         else:
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                needed.update(json.loads(pointer.read_text())["builds"])
+            needed.update(read_pointer(pointer))
     for build in cache.rootfs.iterdir():
-        changed = build.lstat().st_ctime
-        if build.is_dir() and build.name not in needed and clock - changed > SUPERSEDED_AFTER:
+        if build.suffix != ".json" and build.name not in needed and clock - _changed(build) > SUPERSEDED_AFTER:
             yield build
 
 
 def _pythons(cache: Cache, current: Current, clock: float) -> list[Path]:
     trees = [path for path in cache.python.iterdir() if path.name != current.python]
-    return [path for path in trees if clock - path.lstat().st_ctime > UNKNOWN_AFTER]
+    return [path for path in trees if clock - _changed(path) > UNKNOWN_AFTER]
 
 
 def _modified(path: Path) -> float:
     try:
         return path.stat().st_mtime
+    except FileNotFoundError:  # another collector was quicker
+        return time.time()
+
+
+def _changed(path: Path) -> float:
+    """When it came to its name, or was last touched: the time of modification is that of what is in it."""
+    try:
+        return path.lstat().st_ctime
     except FileNotFoundError:
         return time.time()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hutch.images import erofs, guest, recipe
-from hutch.images.cache import Cache
+from hutch.images.cache import Cache, read_pointer
 from hutch.model import Recipe
 
 
@@ -30,10 +30,7 @@ class BuiltImage:
 
 def find_build(cache: Cache, chain: list[Recipe]) -> Build | None:
     """The build that stands for the recipe now."""
-    try:
-        names = json.loads((cache.rootfs / f"{recipe.key(chain)}.json").read_text())["builds"]
-    except (OSError, ValueError, KeyError):
-        return None
+    names = read_pointer(cache.rootfs / f"{recipe.key(chain)}.json")
     layers = tuple(cache.rootfs / name for name in names)
     return Build(layers) if layers and all(layer.is_dir() for layer in layers) else None
 

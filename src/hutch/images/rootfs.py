@@ -22,6 +22,7 @@ _DPKG_OPTIONS = (
 )
 """Kept in the image as well: packages installed in a sandbox leave out the same."""
 
+# No daemon starts by itself when its package is installed; and a login shell keeps the PATH that it is given.
 _BARE = """
 set -eu
 printf '%s\\n' {sources} >/etc/apt/sources.list
@@ -29,6 +30,7 @@ printf '%s\\n' {dpkg} >/etc/dpkg/dpkg.cfg.d/hutch
 printf 'Acquire::Languages "none";\\n' >/etc/apt/apt.conf.d/90hutch
 printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d
 chmod 755 /usr/sbin/policy-rc.d
+sed -i '/^if .*id -u/,/^export PATH/d' /etc/profile
 useradd --create-home --uid 1000 --shell /bin/bash user
 if [ -d /etc/sudoers.d ]; then
     printf 'user ALL=(ALL:ALL) NOPASSWD:ALL\\n' >/etc/sudoers.d/hutch
@@ -132,7 +134,7 @@ async def _bootstrap(recipe: Recipe, layer: Path, sources: DebianSources, steps:
             *(f"--dpkgopt={option}" for option in _DPKG_OPTIONS),
             *(f"--aptopt={option}" for option in sources.apt_options),
             *('--aptopt=APT::Install-Recommends "false"', '--aptopt=Acquire::Languages "none"'),
-            *([f"--include={','.join(recipe.packages)}"] if recipe.packages else []),
+            f"--include={','.join(['passwd', *recipe.packages])}",
             *(recipe.suite, str(layer), *sources.lines(recipe.suite)),
         ],
         what="installing Debian",
