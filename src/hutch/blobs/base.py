@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 
 class BlobStore(ABC):
@@ -19,7 +19,7 @@ class BlobStore(ABC):
         """The blob's size in bytes, None when it is absent."""
 
     @abstractmethod
-    def get(self, key: str, start: int = 0) -> AsyncIterator[bytes]:
+    def get(self, key: str, start: int = 0) -> AsyncGenerator[bytes, None]:
         """The blob's bytes from `start`. Raises `NotFound`."""
 
     @abstractmethod

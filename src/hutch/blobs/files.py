@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -68,7 +68,7 @@ class FileBlobs(BlobStore):
         except FileNotFoundError:
             return None
 
-    async def get(self, key: str, start: int = 0) -> AsyncIterator[bytes]:
+    async def get(self, key: str, start: int = 0) -> AsyncGenerator[bytes, None]:
         try:
             file = await asyncio.to_thread(self._path(key).open, "rb")
         except FileNotFoundError as error:

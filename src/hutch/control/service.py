@@ -1,16 +1,44 @@
-"""`Control`: the facade that the API calls. (Signatures first; the bodies follow.)"""
+"""`Control`: the facade that the API calls."""
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
+from hutch.blobs import FileBlobs
+from hutch.control.context import Context
+from hutch.control.create import Creator
+from hutch.control.exclusive import hold
 from hutch.control.exec import Execs
 from hutch.control.files import Files
-from hutch.control.types import Download, Idempotency, Page, Upload
+from hutch.control.guests import Guests
+from hutch.control.journal import Journal
+from hutch.control.lifecycle import Lifecycle
+from hutch.control.outputs import Outputs
+from hutch.control.reconcile import Reconciler
+from hutch.control.streams import TaskStreams
+from hutch.control.supervisor import Supervisor
+from hutch.control.sweeper import Sweeper
+from hutch.control.templates import Templates
+from hutch.control.types import Download, Idempotency, Page, Stream, Upload
+from hutch.control.uploads import Uploader
+from hutch.control.views import sandbox_view, task_view
+from hutch.errors import NodeUnavailable, TaskNotFound
+from hutch.fleet import Fleet, LocalFleet
 from hutch.model import CreateSandbox, Event, NodeInfo, Sandbox, SandboxState, Task, TaskState, TemplateInfo
+from hutch.secrets import Vault
 from hutch.settings import Settings
 from hutch.store import DEFAULT_ORG, Store
+from hutch.store.pages import make_cursor
+from hutch.store.tasks import TaskRow
+
+_LIVE = (SandboxState.STARTING, SandboxState.RUNNING, SandboxState.STOPPING)
+_CANCELLED = {"state": "cancelled", "error": "cancelled", "detail": "cancelled by the caller"}
+_DELETED = {"state": "cancelled", "error": "sandbox_deleted", "detail": "the sandbox was deleted by the caller"}
+_MAX_PAGE = 1000
 
 
 class Control:
@@ -26,23 +54,87 @@ class Control:
     execs: Execs
     files: Files
 
-    def __init__(self, settings: Settings) -> None: ...
+    def __init__(self, settings: Settings, fleet: Fleet | None = None) -> None:
+        self._settings = settings
+        self._fleet = fleet if fleet is not None else LocalFleet(settings)
+        self._background: list[asyncio.Task[None]] = []
+        self._opened = AsyncExitStack()
 
     async def start(self) -> None:
         """Open the database (migrating it), take over what an earlier process left, start the background work."""
+        settings = self._settings
+        settings.server_dir.mkdir(parents=True, exist_ok=True)
+        async with AsyncExitStack() as opened:
+            lock = await hold(settings.server_dir / "server.lock")
+            opened.callback(os.close, lock)
+            vault = await asyncio.to_thread(Vault.open_file, settings.server_dir / "master.key")
+            self.store = await Store.open(settings.database)
+            opened.push_async_callback(self.store.close)
+            await self._fleet.start()
+            opened.push_async_callback(self._fleet.stop)
+            self._assemble(Context(settings, self.store, self._fleet, vault, FileBlobs(settings.server_dir / "blobs")))
+            if self.store.database.sqlite:
+                await self.store.tasks.break_leases()  # we have the lock: whoever held them is dead
+            self._opened = opened.pop_all()
+        self._background = [
+            asyncio.create_task(work)
+            for work in (
+                self._journal.follow(self._reconciler.run),
+                self._reconciler.watch(),
+                self._sweeper.watch(),
+                self._supervisor.watch(),
+            )
+        ]
+
+    def _assemble(self, context: Context) -> None:
+        node = self._fleet.nodes()[0]
+        self._context = context
+        self._lifecycle = Lifecycle(context)
+        self._journal = Journal(context, self._lifecycle, node)
+        self._supervisor = Supervisor(context, self._lifecycle, self._journal)
+        self._templates = Templates(context, self._journal)
+        self._creator = Creator(context, self._lifecycle, self._supervisor, self._templates)
+        self._reconciler = Reconciler(context, self._lifecycle, self._creator, node)
+        self._sweeper = Sweeper(context, self._lifecycle)
+        self._streams = TaskStreams(context)
+        self._outputs = Outputs(context)
+        self._uploader = Uploader(context)
+        self._guests = Guests(context)
+        self.execs = Execs(self._guests)
+        self.files = Files(self._guests)
 
     async def stop(self) -> None:
         """Stop the background work; sandboxes and agents go on. A second call does nothing."""
+        opened, self._opened = self._opened, AsyncExitStack()
+        background, self._background = self._background, []
+        if not background:
+            return
+        for work in background:
+            work.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await self._supervisor.close()
+        await self._creator.close()
+        await opened.aclose()
+
+    # ---- sandboxes ----
 
     async def create(
         self, request: CreateSandbox, *, org: str = DEFAULT_ORG, idempotency: Idempotency | None = None
     ) -> Sandbox:
         """A plain sandbox: returns when it is `running`. With an agent: returns at once, with `task` set."""
-        raise NotImplementedError
+        return await self._creator.create(request, org, idempotency)
 
     async def get(self, sandbox_id: str, *, org: str = DEFAULT_ORG) -> Sandbox:
         """The sandbox, with fresh figures of use."""
-        raise NotImplementedError
+        row = await self._guests.row(sandbox_id, org)
+        facts = None
+        if row.state == "running":
+            try:
+                facts = await self._context.node_of(row).sandbox(row.id)
+            except NodeUnavailable:
+                facts = None  # what the database knows will do
+        tasks = await self.store.tasks.of_sandboxes([row.id])
+        return sandbox_view(row, tasks.get(row.id), facts)
 
     async def list(
         self,
@@ -56,13 +148,25 @@ class Control:
     ) -> Page[Sandbox]:
         """Newest first. Ended ones only with `include_ended` or where `states` names them. `InvalidRequest` on a bad
         cursor."""
-        raise NotImplementedError
+        wanted = states or (() if include_ended else _LIVE)
+        limit = max(1, min(limit, _MAX_PAGE))
+        rows = await self.store.sandboxes.page(org, [state.value for state in wanted], labels, limit + 1, cursor)
+        more = len(rows) > limit
+        rows = rows[:limit]
+        tasks = await self.store.tasks.of_sandboxes([row.id for row in rows])
+        following = make_cursor(rows[-1].created_at, rows[-1].id) if more else None
+        return Page([sandbox_view(row, tasks.get(row.id)) for row in rows], following)
 
     async def delete(self, sandbox_id: str, *, org: str = DEFAULT_ORG) -> None:
         """Destroy it, in any state; its task, if one runs, is cancelled. No error when it has ended already."""
+        row = await self._guests.row(sandbox_id, org)
+        await self._lifecycle.destroy(row.id, "deleted by the caller", _DELETED)
+
+    # ---- tasks ----
 
     async def task(self, task_id: str, *, org: str = DEFAULT_ORG) -> Task:
-        raise NotImplementedError
+        """The task as it is now."""
+        return task_view(await self._task(task_id, org))
 
     async def tasks(
         self,
@@ -73,38 +177,58 @@ class Control:
         limit: int = 100,
         cursor: str | None = None,
     ) -> Page[Task]:
-        raise NotImplementedError
+        """Newest first."""
+        limit = max(1, min(limit, _MAX_PAGE))
+        rows = await self.store.tasks.page(org, [state.value for state in states], sandbox_id, limit + 1, cursor)
+        following = make_cursor(rows[limit - 1].created_at, rows[limit - 1].id) if len(rows) > limit else None
+        return Page([task_view(row) for row in rows[:limit]], following)
 
     async def cancel(self, task_id: str, *, org: str = DEFAULT_ORG) -> Task:
         """Ask the task to stop (outputs are still collected). No error when it has ended already."""
-        raise NotImplementedError
+        row = await self._task(task_id, org)
+        await self._streams.ask_to_stop(row.id, _CANCELLED)
+        return await self.task(task_id, org=org)
 
-    async def events(self, task_id: str, *, start: int = 1, limit: int = 1000, org: str = DEFAULT_ORG) -> Sequence[Event]:
+    async def events(
+        self, task_id: str, *, start: int = 1, limit: int = 1000, org: str = DEFAULT_ORG
+    ) -> Sequence[Event]:
         """Stored events from offset `start` (inclusive)."""
-        raise NotImplementedError
+        row = await self._task(task_id, org)
+        return await self._streams.page(row.id, max(1, start), max(1, min(limit, _MAX_PAGE)))
 
-    async def follow(self, task_id: str, *, start: int = 1, org: str = DEFAULT_ORG) -> AsyncIterator[Event]:
+    async def follow(self, task_id: str, *, start: int = 1, org: str = DEFAULT_ORG) -> Stream[Event]:
         """Events from offset `start` as they come; ends after the `result` event."""
-        raise NotImplementedError
+        row = await self._task(task_id, org)
+        return Stream(self._streams.follow(row.id, max(1, start)))
 
     async def outputs(self, task_id: str, *, org: str = DEFAULT_ORG) -> Download:
         """The artifact as a tar. `NotFound` while there is none."""
-        raise NotImplementedError
+        return await self._outputs.whole(await self._task(task_id, org))
 
     async def output_file(self, task_id: str, path: str, *, org: str = DEFAULT_ORG) -> Download:
         """One file of the artifact. `FileMissing` when it is not in there."""
-        raise NotImplementedError
+        return await self._outputs.file(await self._task(task_id, org), path)
 
     async def upload(self, chunks: AsyncIterator[bytes], *, org: str = DEFAULT_ORG) -> Upload:
         """Store a tar stream for a later `inputs`."""
-        raise NotImplementedError
+        return await self._uploader.store(chunks, org)
+
+    # ---- the node ----
 
     async def templates(self) -> Sequence[TemplateInfo]:
-        raise NotImplementedError
+        """All templates, as the node has them now."""
+        return await self._templates.now()
 
     async def build_template(self, name: str, *, force: bool = False) -> AsyncIterator[dict[str, Any]]:
         """Build messages as in the node's API: log, progress, done, error."""
-        raise NotImplementedError
+        return await self._templates.build(name, force)
 
     async def node_info(self) -> NodeInfo:
-        raise NotImplementedError
+        """Health and size of the node. `NodeUnavailable` when it does not answer."""
+        return await self._fleet.nodes()[0].info()
+
+    async def _task(self, task_id: str, org: str) -> TaskRow:
+        row = await self.store.tasks.get(task_id)
+        if row is None or row.org != org:
+            raise TaskNotFound(f"no task {task_id[:64]}")
+        return row

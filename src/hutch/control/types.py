@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -27,11 +27,35 @@ class Idempotency:
     key: str
 
 
+class Stream(AsyncIterator[T]):
+    """Something that is open and is read: exhaust it or `aclose` it. Unlike a generator that was never begun, it
+    lets go of what it holds even when nothing of it was read."""
+
+    def __init__(self, items: AsyncGenerator[T, None], close: Callable[[], Awaitable[None]] | None = None) -> None:
+        self._items = items
+        self._close = close
+
+    async def __anext__(self) -> T:
+        try:
+            return await anext(self._items)
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        close, self._close = self._close, None
+        try:
+            await self._items.aclose()
+        finally:
+            if close is not None:
+                await close()
+
+
 @dataclass(frozen=True)
 class Download:
     """A stream of bytes on its way out. `chunks` must be exhausted or closed (`aclose`)."""
 
-    chunks: AsyncIterator[bytes]
+    chunks: Stream[bytes]
     size: int | None
     """Bytes that `chunks` will give; None when that is not known."""
     total: int | None = None

@@ -16,7 +16,7 @@ from hutch.fleet.guest_files import GuestFiles
 from hutch.fleet.transport import Answer, Body, GuestTransport
 from hutch.model import ExecState, LimitBreach, PtySize
 
-__all__ = ["Frame", "FrameKind", "GuestClient", "Output", "ProcessSpec", "exec_state", "limit_breach"]
+__all__ = ["Frame", "FrameKind", "GuestClient", "Output", "ProcessSpec", "exec_state", "exit_state", "limit_breach"]
 
 _MAX_JSON = 4 << 20
 _SILENCE = 60.0
@@ -159,6 +159,14 @@ def exec_state(found: Any) -> ExecState:
         known = {name: found[name] for name in ExecState.model_fields if name in found}
         return ExecState.model_validate(known)
     except (ValidationError, TypeError, ValueError) as error:
+        raise GuestUnavailable("the sandbox's guest answered nonsense") from error
+
+
+def exit_state(payload: bytes) -> ExecState:
+    """The final state in an `EXIT` frame, checked."""
+    try:
+        return exec_state(json.loads(payload))
+    except (ValueError, RecursionError) as error:
         raise GuestUnavailable("the sandbox's guest answered nonsense") from error
 
 

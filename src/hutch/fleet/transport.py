@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -73,7 +73,7 @@ class Answer:
         self.status = response.status
         self.headers = {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in response.headers}
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it comes. Raises `GuestUnavailable` when the guest hangs up in the middle."""
         try:
             async for chunk in self._response.aiter_stream():

@@ -113,7 +113,6 @@ tasks = Table(
     Column("stop", JSON(none_as_null=True), comment="why the agent must stop: {state, error, detail}; the first stays"),
     Column("created_at", Float, nullable=False),
     Column("started_at", Float, comment="when the agent started"),
-    Column("run_deadline", Float, comment="started_at + budget.run_time"),
     Column("ended_at", Float),
     Column("result", JSON(none_as_null=True)),
     Column("last_offset", BigInteger, nullable=False, comment="of its newest event"),

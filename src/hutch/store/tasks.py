@@ -51,7 +51,6 @@ class TaskRow:
     exec_id: str | None = None
     stop: dict[str, Any] | None = None
     started_at: float | None = None
-    run_deadline: float | None = None
     ended_at: float | None = None
     result: dict[str, Any] | None = None
     last_offset: int = 0
@@ -112,6 +111,11 @@ class Tasks:
         """All that still have a step to do."""
         return await self._select(select(tasks).where(tasks.c.step != "done").order_by(tasks.c.created_at))
 
+    async def with_artifact(self, ended_before: float, limit: int = 100) -> list[TaskRow]:
+        """Those whose artifact is old enough to be forgotten."""
+        statement = select(tasks).where(tasks.c.ended_at < ended_before, tasks.c.artifact.is_not(None))
+        return await self._select(statement.limit(limit))
+
     async def claim(self, task_id: str, owner: str, now: float, lease: float) -> TaskRow | None:
         """Take the task for `lease` seconds; None when another has it or nothing is left to do."""
         free = or_(tasks.c.lease_owner.is_(None), tasks.c.lease_owner == owner, tasks.c.lease_until < now)
@@ -145,6 +149,12 @@ class Tasks:
         """Set columns on behalf of the worker that holds the lease. Raises `LeaseLost`, which undoes the whole
         transaction."""
         statement = update(tasks).where(tasks.c.id == task_id, tasks.c.fence == fence).values(**values)
+        if (await connection.execute(statement)).rowcount != 1:
+            raise LeaseLost(task_id)
+
+    async def check(self, connection: AsyncConnection, task_id: str, fence: int) -> None:
+        """Raises `LeaseLost` when another worker has claimed the task; holds that off until the transaction ends."""
+        statement = update(tasks).where(tasks.c.id == task_id, tasks.c.fence == fence).values(fence=fence)
         if (await connection.execute(statement)).rowcount != 1:
             raise LeaseLost(task_id)
 

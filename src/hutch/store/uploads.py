@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 
 from hutch.store.engine import Database
 from hutch.store.tables import uploads
@@ -37,16 +37,18 @@ class Uploads:
             await connection.execute(uploads.insert().values(**asdict(row)))
 
     async def get(self, upload_id: str, org: str, now: float) -> UploadRow | None:
-        """The upload, unless it is another org's or expired."""
-        statement = select(uploads).where(uploads.c.id == upload_id, uploads.c.org == org, uploads.c.expires_at > now)
+        """The upload, unless it is another org's, expired, or not whole."""
+        statement = select(uploads).where(
+            uploads.c.id == upload_id, uploads.c.org == org, uploads.c.expires_at > now, uploads.c.size > 0
+        )
         async with self._database.read() as connection:
             row = (await connection.execute(statement)).mappings().one_or_none()
         return UploadRow(**row) if row is not None else None
 
-    async def exists(self, upload_id: str) -> bool:
-        async with self._database.read() as connection:
-            row = (await connection.execute(select(uploads.c.id).where(uploads.c.id == upload_id))).first()
-        return row is not None
+    async def complete(self, upload_id: str, size: int) -> None:
+        """All of its bytes are stored."""
+        async with self._database.write() as connection:
+            await connection.execute(update(uploads).where(uploads.c.id == upload_id).values(size=size))
 
     async def expired(self, now: float, limit: int = 100) -> list[UploadRow]:
         async with self._database.read() as connection:

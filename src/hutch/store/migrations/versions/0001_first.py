@@ -155,7 +155,6 @@ def upgrade() -> None:
         ),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("started_at", sa.Float(), nullable=True, comment="when the agent started"),
-        sa.Column("run_deadline", sa.Float(), nullable=True, comment="started_at + budget.run_time"),
         sa.Column("ended_at", sa.Float(), nullable=True),
         sa.Column("result", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("last_offset", sa.BigInteger(), nullable=False, comment="of its newest event"),

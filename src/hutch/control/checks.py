@@ -1,0 +1,93 @@
+"""What a request to create a sandbox may say, beyond the form of its fields."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from hutch import agents
+from hutch.agents import Agent
+from hutch.control.outputs import check_glob
+from hutch.errors import InvalidPath, InvalidRequest, MissingLlmKey, PayloadTooLarge, UnknownTemplate
+from hutch.model import CreateSandbox, TemplateInfo, UploadInput
+from hutch.settings import Settings
+
+MAX_PROMPT = 8 << 20
+_MAX_ENV = 1 << 20
+_MAX_LABEL_KEY, _MAX_LABEL_VALUE = 256, 1024
+_MAX_INPUT_PATH = 4096
+
+
+def check(request: CreateSandbox, templates: Sequence[TemplateInfo], settings: Settings) -> TemplateInfo:
+    """The template to use. Raises what is wrong, naming the field."""
+    template = _template(request.template, templates)
+    _texts(request)
+    if request.lifetime is not None and request.lifetime > settings.max_lifetime:
+        raise InvalidRequest(f"`lifetime` is at most {settings.max_lifetime:g} s", field="lifetime")
+    if request.agent is None:
+        _plain(request)
+    else:
+        _task(request, template, agents.get(request.agent))
+    return template
+
+
+def _template(name: str, templates: Sequence[TemplateInfo]) -> TemplateInfo:
+    for template in templates:
+        if template.name == name:
+            return template
+    names = sorted(template.name for template in templates)
+    near = difflib.get_close_matches(name, names, 1)
+    hint = f"Did you mean {near[0]}?" if near else f"The templates are {', '.join(names)}."
+    raise UnknownTemplate(f"there is no template {name!r}", hint=hint, field="template")
+
+
+def _plain(request: CreateSandbox) -> None:
+    for field in ("task", "llm_key", "model", "inputs", "outputs"):
+        if getattr(request, field):
+            raise InvalidRequest(f"`{field}` goes with an `agent`", field=field, hint="Name the `agent` that runs it.")
+
+
+def _task(request: CreateSandbox, template: TemplateInfo, agent: Agent) -> None:
+    if request.task is None or not request.task.strip():
+        raise InvalidRequest(f"the agent {agent.name} needs a `task`", field="task")
+    if len(request.task.encode()) > MAX_PROMPT:
+        raise PayloadTooLarge(f"`task` is at most {MAX_PROMPT >> 20} MiB", field="task")
+    if agent.provider is not None and request.llm_key is None:
+        raise MissingLlmKey(f"the agent {agent.name} needs a key of {agent.provider}", field="llm_key")
+    if request.llm_key is not None and not _is_key(request.llm_key.get_secret_value()):
+        raise InvalidRequest("`llm_key` is no key: it has spaces, or characters that no key has", field="llm_key")
+    if agent.provider is not None and agent.name not in template.agents:
+        raise InvalidRequest(
+            f"the template {template.name} does not carry the agent {agent.name}",
+            field="template",
+            hint=f"The template {agent.name} does." if agent.name != template.name else None,
+        )
+    for glob in request.outputs:
+        if not check_glob(glob):
+            raise InvalidPath(f"{glob[:200]!r} leads outside", field="outputs")
+    for wanted in request.inputs:
+        if "\0" in wanted.path or len(wanted.path.encode()) > _MAX_INPUT_PATH:
+            raise InvalidPath("an input's path has at most 4096 bytes and no NUL", field="inputs")
+        if not isinstance(wanted, UploadInput) and wanted.type == "url" and wanted.path.endswith("/"):
+            raise InvalidPath(f"{wanted.path[:200]!r} is a directory: name the file", field="inputs")
+
+
+def _texts(request: CreateSandbox) -> None:
+    for name, value in request.env.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise InvalidRequest("a variable has a name without `=`, and no NUL", field="env", value=name[:200])
+    if sum(len(name) + len(value) for name, value in request.env.items()) > _MAX_ENV:
+        raise PayloadTooLarge(f"`env` is at most {_MAX_ENV >> 20} MiB", field="env")
+    for name, value in request.labels.items():
+        if not 0 < len(name) <= _MAX_LABEL_KEY or len(value) > _MAX_LABEL_VALUE or "\0" in name + value:
+            raise InvalidRequest(
+                f"a label has 1 to {_MAX_LABEL_KEY} characters and a value of at most {_MAX_LABEL_VALUE}",
+                field="labels",
+                value=name[:200],
+            )
+    if "\0" in (request.task or ""):
+        raise InvalidRequest("`task` has a NUL", field="task")
+
+
+def _is_key(key: str) -> bool:
+    return 0 < len(key) <= 4096 and key.isascii() and key.isprintable() and " " not in key

@@ -1,0 +1,53 @@
+"""What every part of control works with."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+from hutch.blobs import FileBlobs
+from hutch.control.notifier import Notifier
+from hutch.errors import NodeUnavailable, SandboxNotRunning
+from hutch.fleet import Fleet, GuestClient, Node
+from hutch.secrets import Vault
+from hutch.settings import Settings
+from hutch.store import Store
+from hutch.store.events import NewEvent
+from hutch.store.sandboxes import SandboxRow
+
+
+@dataclass(frozen=True)
+class Context:
+    """One server process: its stores, its fleet, its name."""
+
+    settings: Settings
+    store: Store
+    fleet: Fleet
+    vault: Vault
+    blobs: FileBlobs
+    notifier: Notifier = field(default_factory=Notifier)
+    instance: str = field(default_factory=lambda: uuid4().hex)
+    """Owner of this process's leases."""
+
+    def node_of(self, row: SandboxRow) -> Node:
+        """The node that the sandbox was placed on."""
+        if row.node is None:
+            raise NodeUnavailable(f"{row.id} was never placed on a node")
+        return self.fleet.node(row.node)
+
+    def guest_of(self, row: SandboxRow) -> GuestClient:
+        """The guest of a sandbox that runs."""
+        if row.state != "running" or row.guest_token is None:
+            raise not_running(row)
+        return self.node_of(row).guest(row.id, row.guest_token)
+
+
+def not_running(row: SandboxRow) -> SandboxNotRunning:
+    """The error that says in which state the sandbox is, and why."""
+    return SandboxNotRunning(f"{row.id} is {row.state}" + (f": {row.reason}" if row.reason else ""), state=row.state)
+
+
+def event(type_: str, **data: object) -> NewEvent:
+    """A new event of now."""
+    return NewEvent(type_, data, time.time())

@@ -1,0 +1,220 @@
+"""Creates sandboxes: the row first, then the node. What an `Idempotency-Key` has created once, it finds again."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from dataclasses import replace
+
+import structlog
+from sqlalchemy.exc import IntegrityError
+
+from hutch.control.checks import check
+from hutch.control.context import Context, event
+from hutch.control.grants import new_placeholder, seal_key
+from hutch.control.lifecycle import Lifecycle, seal_env
+from hutch.control.notifier import sandbox as topic
+from hutch.control.supervisor import Supervisor
+from hutch.control.templates import Templates
+from hutch.control.types import Idempotency
+from hutch.control.views import sandbox_view, shorten
+from hutch.errors import HutchError, IdempotencyConflict, NodeUnavailable, UploadNotFound, from_problem
+from hutch.model import CreateSandbox, DenyAll, Sandbox, UploadInput, Usage, new_id
+from hutch.store.idempotency import IdempotencyRow
+from hutch.store.sandboxes import SandboxRow
+from hutch.store.tasks import TaskRow
+
+log = structlog.get_logger("hutch.control")
+
+_REMEMBERED = 86400.0
+_MAX_KEY = 256
+_PROMPT_SHOWN = 1024
+_AFTER_RUN_TIME = 900.0
+"""By how much the default lifetime of a task's sandbox is longer than the run time it was given."""
+_PATIENCE = 150.0
+
+
+class Creator:
+    """`Control.create`."""
+
+    def __init__(self, context: Context, lifecycle: Lifecycle, supervisor: Supervisor, templates: Templates) -> None:
+        self._context = context
+        self._store = context.store
+        self._lifecycle = lifecycle
+        self._supervisor = supervisor
+        self._templates = templates
+        self._boots: dict[str, asyncio.Task[None]] = {}
+
+    async def create(self, request: CreateSandbox, org: str, idempotency: Idempotency | None) -> Sandbox:
+        """See `Control.create`."""
+        digest = _digest(request, org)
+        if idempotency is not None:
+            if not 0 < len(idempotency.key) <= _MAX_KEY:
+                raise IdempotencyConflict(f"an Idempotency-Key has 1 to {_MAX_KEY} characters")
+            if (found := await self._known(idempotency)) is not None:
+                return await self._again(found, digest)
+        row, task, prompt = await self._rows(request, org)
+        key = None
+        if idempotency is not None:
+            now = time.time()
+            key = IdempotencyRow(idempotency.owner, idempotency.key, digest, row.id, now, now + _REMEMBERED)
+        try:
+            await self._insert(row, task, prompt, key)
+        except IntegrityError:
+            found = await self._known(idempotency) if idempotency is not None else None
+            if found is None:
+                raise
+            return await self._again(found, digest)
+        return await self._bring_up(row, task, key)
+
+    async def finish(self, row: SandboxRow) -> None:
+        """Bring up a plain sandbox that an earlier process left in `starting`, in the background."""
+        self._boot(row.id)
+
+    async def close(self) -> None:
+        """Leave the boots that go on: the next process finishes them."""
+        for boot in list(self._boots.values()):
+            boot.cancel()
+        await asyncio.gather(*self._boots.values(), return_exceptions=True)
+
+    def booting(self, sandbox_id: str) -> bool:
+        """Whether this process is bringing it up."""
+        return sandbox_id in self._boots
+
+    async def _rows(self, request: CreateSandbox, org: str) -> tuple[SandboxRow, TaskRow | None, str]:
+        settings, now = self._context.settings, time.time()
+        template = check(request, await self._templates.known(), settings)
+        await self._check_uploads(request, org, now)
+        sandbox_id = new_id("sbx")
+        resources = request.resources.over(template.resources)
+        network = request.network if request.network is not None else DenyAll()
+        row = SandboxRow(
+            id=sandbox_id,
+            org=org,
+            state="starting",
+            node=(await self._context.fleet.place(resources)).name,
+            template=template.name,
+            resources=resources.model_dump(mode="json"),
+            network=network.model_dump(mode="json"),
+            labels=request.labels,
+            keep=request.keep or request.agent is None,
+            sealed_env=seal_env(self._context, sandbox_id, request.env),
+            created_at=now,
+            deadline=now + _lifetime(request, settings.default_lifetime, settings.max_lifetime),
+            usage=Usage().model_dump(mode="json"),
+        )
+        if request.agent is None:
+            return row, None, ""
+        await self._templates.answering()  # rather a 503 now than a task that waits for a node that is down
+        return row, self._task(request, row), request.task or ""
+
+    def _task(self, request: CreateSandbox, row: SandboxRow) -> TaskRow:
+        task_id = new_id("tsk")
+        key = request.llm_key.get_secret_value() if request.llm_key is not None else None
+        return TaskRow(
+            id=task_id,
+            org=row.org,
+            sandbox_id=row.id,
+            agent=request.agent or "",
+            model=request.model,
+            prompt=shorten(request.task or "", _PROMPT_SHOWN),
+            budget=request.budget.model_dump(mode="json"),
+            usage=Usage().model_dump(mode="json"),
+            inputs=[wanted.model_dump(mode="json") for wanted in request.inputs],
+            output_globs=list(request.outputs),
+            sealed_llm_key=seal_key(self._context, task_id, key) if key is not None else None,
+            placeholder=new_placeholder() if key is not None else None,
+            created_at=row.created_at,
+        )
+
+    async def _check_uploads(self, request: CreateSandbox, org: str, now: float) -> None:
+        for wanted in request.inputs:
+            if isinstance(wanted, UploadInput) and await self._store.uploads.get(wanted.upload, org, now) is None:
+                raise UploadNotFound(f"no upload {wanted.upload[:64]}", field="inputs")
+
+    async def _insert(self, row: SandboxRow, task: TaskRow | None, prompt: str, key: IdempotencyRow | None) -> None:
+        async with self._store.database.write() as connection:
+            if key is not None:
+                await self._store.idempotency.insert(connection, key)
+            await self._store.sandboxes.insert(connection, row)
+            if task is not None:
+                await self._store.tasks.insert(connection, task, prompt)
+                await self._store.readers.insert(connection, task.id)
+                await self._store.events.append(connection, task.id, [event("status", state="queued", step="boot")])
+
+    async def _bring_up(self, row: SandboxRow, task: TaskRow | None, key: IdempotencyRow | None) -> Sandbox:
+        if task is not None:
+            self._supervisor.submit(task.id)
+            found = sandbox_view(row, replace(task, last_offset=1))
+        else:
+            try:
+                await asyncio.shield(self._boot(row.id))  # it goes on when the caller vanishes
+            except HutchError as error:
+                if key is not None and error.retryable:
+                    await self._store.idempotency.forget(key.owner, key.key, key.sandbox_id)
+                raise
+            current = await self._store.sandboxes.get(row.id)
+            found = sandbox_view(current or row, None)
+        if key is not None:
+            await self._store.idempotency.answer(key.owner, key.key, found.model_dump(mode="json"))
+        return found
+
+    def _boot(self, sandbox_id: str) -> asyncio.Task[None]:
+        boot = self._boots.get(sandbox_id)
+        if boot is None:
+            boot = self._boots[sandbox_id] = asyncio.create_task(self._boot_plain(sandbox_id))
+            boot.add_done_callback(lambda done: self._booted(sandbox_id, done))
+        return boot
+
+    def _booted(self, sandbox_id: str, done: asyncio.Task[None]) -> None:
+        self._boots.pop(sandbox_id, None)
+        if not done.cancelled() and (error := done.exception()) is not None:
+            log.info("sandbox did not start", sandbox=sandbox_id, error=str(error))
+
+    async def _boot_plain(self, sandbox_id: str) -> None:
+        try:
+            await self._lifecycle.boot(sandbox_id)
+        except NodeUnavailable as error:
+            await self._lifecycle.fail(sandbox_id, error)
+            raise
+
+    # ---- the same key again ----
+
+    async def _known(self, idempotency: Idempotency) -> IdempotencyRow | None:
+        return await self._store.idempotency.get(idempotency.owner, idempotency.key)
+
+    async def _again(self, found: IdempotencyRow, digest: str) -> Sandbox:
+        """What the first call got, or is about to get."""
+        if found.request_hash != digest:
+            raise IdempotencyConflict("this Idempotency-Key was used for another request")
+        until = time.monotonic() + _PATIENCE
+        while time.monotonic() < until:
+            bell = self._context.notifier.bell(topic(found.sandbox_id))
+            current = await self._store.idempotency.get(found.owner, found.key)
+            if current is not None and current.response is not None:
+                return Sandbox.model_validate(current.response)
+            row = await self._store.sandboxes.get(found.sandbox_id)
+            if row is None:
+                break
+            task = (await self._store.tasks.of_sandboxes([row.id])).get(row.id)
+            if row.problem is not None:
+                raise from_problem(row.problem)
+            if row.state != "starting" or task is not None:
+                return sandbox_view(row, task)
+            await self._context.notifier.wait(bell, 1.0)
+        raise IdempotencyConflict("the first request with this Idempotency-Key has not ended yet")
+
+
+def _digest(request: CreateSandbox, org: str) -> str:
+    fields = request.model_dump(mode="json")
+    fields["llm_key"] = request.llm_key.get_secret_value() if request.llm_key is not None else None
+    return hashlib.sha256(json.dumps([org, fields], sort_keys=True).encode()).hexdigest()
+
+
+def _lifetime(request: CreateSandbox, default: float, most: float) -> float:
+    if request.lifetime is not None:
+        return request.lifetime
+    run_time = request.budget.run_time if request.agent is not None else None
+    return min(most, max(default, run_time + _AFTER_RUN_TIME)) if run_time is not None else min(default, most)

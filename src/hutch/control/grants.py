@@ -1,0 +1,42 @@
+"""The permission of a task's sandbox to call a model provider."""
+
+from __future__ import annotations
+
+import secrets
+
+from hutch import agents
+from hutch.control.context import Context
+from hutch.model import Budget, LlmGrant
+from hutch.store.tasks import TaskRow
+
+
+def seal_key(context: Context, task_id: str, key: str) -> bytes:
+    """The key as it is stored until the task ends."""
+    return context.vault.seal(key, f"tasks.llm_key:{task_id}")
+
+
+def new_placeholder() -> str:
+    """What the guest has in the key's place."""
+    return f"hutch-{secrets.token_hex(16)}"
+
+
+def llm_grant(context: Context, task: TaskRow) -> LlmGrant | None:
+    """The permission that the task's sandbox has, with the key in the clear: only ever on its way to the node."""
+    if task.sealed_llm_key is None or task.placeholder is None:
+        return None
+    key = context.vault.unseal(task.sealed_llm_key, f"tasks.llm_key:{task.id}")
+    limits = Budget.model_validate(task.budget)
+    return LlmGrant.model_validate(
+        {
+            "provider": provider_of(task.agent, key),
+            "key": key,
+            "placeholder": task.placeholder,
+            "max_usd": limits.llm_usd,
+            "max_tokens": limits.llm_tokens,
+        }
+    )
+
+
+def provider_of(agent: str, key: str) -> str:
+    """Whose key it is: the agent says so, or, for an agent that takes any, the key's own form."""
+    return agents.get(agent).provider or ("anthropic" if key.startswith("sk-ant-") else "openai")

@@ -1,0 +1,157 @@
+"""Reads a node's journal and applies it: each page of entries and the new cursor in one transaction, so that every
+fact takes effect once, whenever anyone is killed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from hutch.control import budget, limits
+from hutch.control.context import Context, event
+from hutch.control.lifecycle import Lifecycle
+from hutch.control.notifier import events_of, stop_of
+from hutch.errors import HutchError, NodeUnavailable
+from hutch.fleet import Node
+from hutch.model import Budget, JournalEntry, LimitBreach, LlmUsage
+from hutch.store.tasks import TaskRow
+
+log = structlog.get_logger("hutch.control")
+
+_WAIT = 20.0
+_RETRY = (0.1, 2.0)
+
+
+class Journal:
+    """The journal of one node."""
+
+    def __init__(self, context: Context, lifecycle: Lifecycle, node: Node) -> None:
+        self._context = context
+        self._lifecycle = lifecycle
+        self._node = node
+        self._id: str | None = None
+
+    async def follow(self, reconnected: Callable[[], Awaitable[None]]) -> None:
+        """Apply entries as they come, for ever. `reconnected` is called whenever the node answers again."""
+        pause = _RETRY[0]
+        while True:
+            try:
+                await self._greet()
+                await reconnected()
+                pause = _RETRY[0]
+                while True:
+                    await self._advance(_WAIT)
+            except NodeUnavailable:
+                self._id = None
+            except HutchError as error:
+                log.error("node's journal cannot be read", node=self._node.name, error=str(error))
+            except Exception:
+                log.exception("node's journal cannot be applied", node=self._node.name)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _RETRY[1])
+
+    @property
+    def connected(self) -> bool:
+        """Whether the node answered when it was last asked."""
+        return self._id is not None
+
+    async def catch_up(self) -> None:
+        """Apply all that the node has written until now. Raises `NodeUnavailable`."""
+        await self._greet()
+        while await self._advance(0.0):
+            pass
+
+    async def _greet(self) -> None:
+        if self._id is None:
+            self._id = (await self._node.info()).node
+
+    async def _advance(self, wait: float) -> int:
+        """Read and apply one page; how many entries it had."""
+        node_id = self._id
+        if node_id is None:
+            raise NodeUnavailable("the node does not answer")
+        before = await self._context.store.cursors.get(node_id)
+        entries = await self._node.journal(before, wait)
+        if entries:
+            topics = await self._apply(node_id, before, entries)
+            self._context.notifier.notify(*topics)
+        return len(entries)
+
+    async def _apply(self, node_id: str, before: int, entries: list[JournalEntry]) -> list[str]:
+        """Apply a page, unless someone else has applied it meanwhile."""
+        topics: list[str] = []
+        async with self._context.store.database.write() as connection:
+            if await self._context.store.cursors.advance(connection, node_id, before, entries[-1].seq):
+                for entry in _condensed(entries):
+                    topics += await self._apply_entry(connection, entry)
+        return topics
+
+    async def _apply_entry(self, connection: AsyncConnection, entry: JournalEntry) -> list[str]:
+        try:
+            match entry.kind:
+                case "sandbox_dead":
+                    return await self._dead(connection, entry)
+                case "limit":
+                    breach = LimitBreach.model_validate(entry.data)
+                    return await limits.note(self._context, connection, entry.sandbox, breach)
+                case "llm_usage":
+                    return await self._usage(connection, entry)
+                case "llm_auth_failed":
+                    detail = f"{entry.data.get('provider')} refused the key (status {entry.data.get('status')})"
+                    stop = {"state": "failed", "error": "llm_auth_failed", "detail": detail}
+                    return await self._stop(connection, entry.sandbox, stop)
+                case "llm_budget_exceeded":
+                    return await self._exceeded(connection, entry)
+                case "sandbox_running":
+                    return []
+        except (ValidationError, KeyError, TypeError) as error:
+            log.error("journal entry skipped", seq=entry.seq, kind=entry.kind, error=str(error))
+            return []
+
+    async def _dead(self, connection: AsyncConnection, entry: JournalEntry) -> list[str]:
+        figures: dict[str, Any] = {
+            key: entry.data[key] for key in ("cpu_seconds", "memory_peak_bytes") if key in entry.data
+        }
+        reason = str(entry.data.get("reason") or "the sandbox has died")
+        task_id = await self._lifecycle.died(connection, entry.sandbox, reason, figures)
+        return [f"sandbox:{entry.sandbox}", *([stop_of(task_id)] if task_id is not None else [])]
+
+    async def _usage(self, connection: AsyncConnection, entry: JournalEntry) -> list[str]:
+        usage = LlmUsage.model_validate(entry.data["usage"])
+        store, totals = self._context.store, usage.model_dump(mode="json")
+        row = await store.sandboxes.lock(connection, entry.sandbox)
+        if row is not None:
+            await store.sandboxes.note(connection, entry.sandbox, usage=row.usage | {"llm": totals})
+        task = await store.tasks.of_sandbox(connection, entry.sandbox)
+        if task is None or task.ended_at is not None:
+            return []
+        await store.tasks.note(connection, task.id, usage=task.usage | {"llm": totals})
+        await store.events.append(connection, task.id, [event("usage", **totals)])
+        alarms = budget.assess(Budget.model_validate(task.budget), llm=usage, said=task.warned)
+        await budget.sound(self._context, connection, task, alarms)
+        return [events_of(task.id), stop_of(task.id)]
+
+    async def _exceeded(self, connection: AsyncConnection, entry: JournalEntry) -> list[str]:
+        task = await self._context.store.tasks.of_sandbox(connection, entry.sandbox)
+        if task is None:
+            return []
+        alarm = budget.Alarm(entry.data["part"], "exceeded", entry.data["used"], entry.data["limit"])
+        await budget.sound(self._context, connection, task, [alarm])
+        return [events_of(task.id), stop_of(task.id)]
+
+    async def _stop(self, connection: AsyncConnection, sandbox_id: str, stop: dict[str, Any]) -> list[str]:
+        task: TaskRow | None = await self._context.store.tasks.of_sandbox(connection, sandbox_id)
+        if task is None:
+            return []
+        await self._context.store.tasks.ask_to_stop(connection, task.id, stop)
+        return [stop_of(task.id)]
+
+
+def _condensed(entries: list[JournalEntry]) -> list[JournalEntry]:
+    """Usage entries are running totals: of those of one sandbox in a page, only the last says anything."""
+    last = {entry.sandbox: entry.seq for entry in entries if entry.kind == "llm_usage"}
+    return [entry for entry in entries if entry.kind != "llm_usage" or last[entry.sandbox] == entry.seq]

@@ -1,0 +1,69 @@
+"""Reads a process's output across interruptions: when the way to the guest is cut (the node restarts), it goes on from
+where it was, and the reader notices only a pause."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+
+from hutch.control.guests import Guests
+from hutch.errors import GuestUnavailable, NodeUnavailable
+from hutch.fleet import Frame, FrameKind, Output
+
+_PATIENCE = 30.0
+_PAUSE = 0.25
+
+
+class Reading:
+    """The output of one process, opened. `frames` gives it; `aclose` lets go of it."""
+
+    def __init__(self, guests: Guests, sandbox_id: str, org: str, exec_id: str, start: int, output: Output) -> None:
+        self._guests = guests
+        self._sandbox_id = sandbox_id
+        self._org = org
+        self._exec_id = exec_id
+        self._place = start
+        self._output = output
+
+    @classmethod
+    async def open(cls, guests: Guests, sandbox_id: str, org: str, exec_id: str, start: int = 0) -> Reading:
+        """Raises what keeps it from being read."""
+        return cls(guests, sandbox_id, org, exec_id, start, await _open(guests, sandbox_id, org, exec_id, start))
+
+    async def frames(self) -> AsyncGenerator[Frame, None]:
+        """Until the process has ended. Raises `SandboxNotRunning` when the sandbox ends before, `GuestUnavailable` or
+        `NodeUnavailable` when the way stays cut."""
+        try:
+            while True:
+                try:
+                    async for frame in self._output:
+                        self._place = frame.offset
+                        yield frame
+                        if frame.kind is FrameKind.EXIT:
+                            return
+                except GuestUnavailable:
+                    pass
+                await self._output.aclose()
+                await self._reopen()
+        finally:
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        await self._output.aclose()
+
+    async def _reopen(self) -> None:
+        until = time.monotonic() + _PATIENCE
+        while True:
+            await asyncio.sleep(_PAUSE)
+            try:
+                self._output = await _open(self._guests, self._sandbox_id, self._org, self._exec_id, self._place)
+                return
+            except (GuestUnavailable, NodeUnavailable):
+                if time.monotonic() >= until:
+                    raise
+
+
+async def _open(guests: Guests, sandbox_id: str, org: str, exec_id: str, start: int) -> Output:
+    async with guests.of(sandbox_id, org) as guest:
+        return await guest.output(exec_id, start)

@@ -1,0 +1,108 @@
+"""Makes intent (the database) and fact (the node) agree, both ways. Runs at start, whenever a node answers again, and
+now and then."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from hutch.control.context import Context
+from hutch.control.create import Creator
+from hutch.control.grants import llm_grant
+from hutch.control.lifecycle import Lifecycle
+from hutch.errors import HutchError, NodeUnavailable
+from hutch.fleet import Node
+from hutch.model import NodeSandbox
+
+log = structlog.get_logger("hutch.control")
+
+_EVERY = 15.0
+_LIVE = ("starting", "running", "stopping")
+
+
+class Reconciler:
+    """For one node."""
+
+    def __init__(self, context: Context, lifecycle: Lifecycle, creator: Creator, node: Node) -> None:
+        self._context = context
+        self._lifecycle = lifecycle
+        self._creator = creator
+        self._node = node
+        self._instance: str | None = None
+        self._once = asyncio.Lock()
+
+    async def watch(self) -> None:
+        """Reconcile now and then, for ever."""
+        while True:
+            await asyncio.sleep(_EVERY)
+            try:
+                await self.run()
+            except NodeUnavailable:
+                continue  # the journal's reader calls us when it is back
+            except Exception:
+                log.exception("the node and the database could not be compared")
+
+    async def run(self) -> None:
+        """Once. Raises `NodeUnavailable`."""
+        async with self._once:
+            # Rows before facts: a row that says `running` was true on the node before the facts were asked for.
+            rows = await self._context.store.sandboxes.in_states(*_LIVE)
+            facts = {found.id: found for found in await self._node.sandboxes()}
+            for row in rows:
+                if row.node != self._node.name:
+                    continue
+                if row.state == "running":
+                    await self._compare(row.id, facts.get(row.id))
+                elif row.state == "stopping":
+                    await self._lifecycle.finish_destroy(row)
+                elif not self._creator.booting(row.id):
+                    await self._finish_start(row.id)
+            await self._sweep(facts)
+            await self._renew_grants()
+
+    async def _compare(self, sandbox_id: str, found: NodeSandbox | None) -> None:
+        if found is not None and found.state != "dead":
+            return
+        row = await self._context.store.sandboxes.get(sandbox_id)
+        if row is not None and row.state == "running":
+            reason = found.death if found is not None and found.death else "the node does not know it any more"
+            log.warning("sandbox lost", sandbox=row.id, reason=reason)
+            await self._lifecycle.lost(row, reason, found)
+
+    async def _finish_start(self, sandbox_id: str) -> None:
+        """A row in `starting` that nobody here is bringing up: a task's worker does that by itself; a plain one was
+        left by a process that was killed."""
+        row = await self._context.store.sandboxes.get(sandbox_id)
+        tasks = await self._context.store.tasks.of_sandboxes([sandbox_id])
+        if row is not None and row.state == "starting" and not tasks:
+            await self._creator.finish(row)
+
+    async def _sweep(self, facts: dict[str, NodeSandbox]) -> None:
+        """End what the node runs and nobody wants. Its row, if there was one, was written before the node was asked,
+        so it is found here if it lives."""
+        for sandbox_id, found in facts.items():
+            if found.state == "dead":
+                continue
+            row = await self._context.store.sandboxes.get(sandbox_id)
+            if row is None or row.state not in _LIVE:
+                log.warning("orphaned sandbox destroyed", sandbox=sandbox_id)
+                await self._node.destroy(sandbox_id)
+
+    async def _renew_grants(self) -> None:
+        """Give a node that was restarted the keys again: it keeps them in memory-backed files only."""
+        instance = (await self._node.info()).instance
+        if instance == self._instance:
+            return
+        for task in await self._context.store.tasks.unfinished():
+            grant = llm_grant(self._context, task)
+            row = await self._context.store.sandboxes.get(task.sandbox_id)
+            if grant is None or row is None or row.state != "running" or task.ended_at is not None:
+                continue
+            try:
+                await self._node.set_llm(row.id, grant)
+            except NodeUnavailable:
+                raise
+            except HutchError as error:
+                log.warning("key not given to the node", sandbox=row.id, error=str(error))
+        self._instance = instance

@@ -1,0 +1,103 @@
+"""Rows of the database as the models that the API shows."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+from hutch.model import (
+    Budget,
+    Event,
+    LimitBreach,
+    NodeSandbox,
+    OutputFile,
+    Sandbox,
+    SandboxState,
+    Task,
+    TaskResult,
+    TaskState,
+    Usage,
+)
+from hutch.model.event import EventType
+from hutch.store.events import EventRow
+from hutch.store.sandboxes import SandboxRow
+from hutch.store.tasks import TaskRow
+
+
+def sandbox_view(row: SandboxRow, task: TaskRow | None, facts: NodeSandbox | None = None) -> Sandbox:
+    """A sandbox with its task; `facts` are fresher figures of the node."""
+    return Sandbox.model_validate(
+        {
+            "id": row.id,
+            "state": SandboxState(row.state),
+            "template": row.template,
+            "resources": row.resources,
+            "network": row.network,
+            "labels": row.labels,
+            "created_at": moment(row.created_at),
+            "started_at": moment(row.started_at),
+            "ended_at": moment(row.ended_at),
+            "deadline": moment(row.deadline),
+            "reason": row.reason,
+            "breaches": [LimitBreach.model_validate(breach) for breach in row.breaches],
+            "usage": sandbox_usage(row, facts),
+            "task": task_view(task) if task is not None else None,
+        }
+    )
+
+
+def sandbox_usage(row: SandboxRow, facts: NodeSandbox | None = None) -> Usage:
+    """The meter: what the row has, with the fresher of the node's figures."""
+    usage = Usage.model_validate(row.usage)
+    fresh: dict[str, object] = {"run_time": _elapsed(row.started_at, row.ended_at)}
+    if facts is not None:
+        fresh["cpu_seconds"] = max(usage.cpu_seconds, facts.cpu_seconds)
+        fresh["memory_peak_bytes"] = max(usage.memory_peak_bytes, facts.memory_peak_bytes)
+        fresh["llm"] = facts.llm if facts.llm.requests >= usage.llm.requests else usage.llm
+    return usage.model_copy(update=fresh)
+
+
+def task_view(row: TaskRow) -> Task:
+    """A task as the API shows it."""
+    usage = Usage.model_validate(row.usage).model_copy(update={"run_time": _elapsed(row.started_at, row.ended_at)})
+    return Task.model_validate(
+        {
+            "id": row.id,
+            "sandbox_id": row.sandbox_id,
+            "agent": row.agent,
+            "state": TaskState(row.state),
+            "prompt": row.prompt,
+            "budget": Budget.model_validate(row.budget),
+            "usage": usage,
+            "breaches": [LimitBreach.model_validate(breach) for breach in row.breaches],
+            "created_at": moment(row.created_at),
+            "started_at": moment(row.started_at),
+            "ended_at": moment(row.ended_at),
+            "result": TaskResult.model_validate(row.result) if row.result is not None else None,
+            "outputs": [OutputFile(path=entry[0], size=entry[1]) for entry in row.output_files],
+            "outputs_truncated": row.outputs_truncated,
+            "last_offset": row.last_offset,
+            "events_url": f"/v1/tasks/{row.id}/events",
+            "stream_url": f"/v1/tasks/{row.id}/stream",
+        }
+    )
+
+
+def event_view(row: EventRow) -> Event:
+    """An event as the API shows it."""
+    return Event(offset=row.offset, time=moment(row.time), type=EventType(row.type), data=row.data)
+
+
+def moment(unix: float | None) -> datetime | None:
+    """Unix seconds as a time with its zone."""
+    return datetime.fromtimestamp(unix, UTC) if unix is not None else None
+
+
+def _elapsed(start: float | None, end: float | None) -> float:
+    return 0.0 if start is None else max(0.0, (end if end is not None else time.time()) - start)
+
+
+def shorten(text: str, most: int) -> str:
+    """At most `most` bytes of UTF-8, with an ellipsis where something was left out."""
+    data = text.encode(errors="replace")
+    return text if len(data) <= most else data[: most - 3].decode(errors="ignore") + "…"
