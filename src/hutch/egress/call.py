@@ -159,7 +159,8 @@ class Call:
         return web.Response(body=redactor.feed(body) + redactor.end(), status=upstream.status, headers=headers)
 
     async def _refusal(self, status: int, body: bytes, headers: dict[str, str]) -> web.Response:
-        if status in (401, 403):
+        # a key may be good and still not be allowed to list models
+        if status == 401 or (status == 403 and self._route.metered):
             message = _message(body)
             log.warning("model provider refused the key", sandbox=self._account.sandbox, status=status)
             await self._account.write_auth_failure(status, message)
