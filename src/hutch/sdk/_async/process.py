@@ -45,8 +45,10 @@ class AsyncProcess:
     def __aiter__(self) -> AsyncIterator[Output]:
         return self.output()
 
-    async def output(self, from_: int | None = None, timeout: float | None = None) -> AsyncIterator[Output]:
-        """Output from an offset, until the process ends."""
+    async def output(
+        self, from_: int | None = None, *, follow: bool = True, timeout: float | None = None
+    ) -> AsyncIterator[Output]:
+        """Output from an offset, until the process ends; without `follow`, what there is."""
         self.offset = self.offset if from_ is None else from_
         patience = AsyncPatience(None if timeout is None else aio.clock() + timeout)
         while True:
@@ -54,13 +56,15 @@ class AsyncProcess:
                 async with self._transport.stream(
                     "GET",
                     self._path("output"),
-                    params={"from": self.offset, "follow": "true"},
+                    params={"from": self.offset, "follow": "true" if follow else "false"},
                     timeout=patience.left(SILENCE),
                 ) as response:
                     async for output in self._frames(response, patience):
                         yield output
                         if output.kind == "exit":
                             return
+                if not follow:
+                    return
                 failure: Exception = ServerUnavailable("the stream ended before the process did")
             except RETRY as error:
                 failure = error

@@ -46,8 +46,10 @@ class Process:
     def __iter__(self) -> Iterator[Output]:
         return self.output()
 
-    def output(self, from_: int | None = None, timeout: float | None = None) -> Iterator[Output]:
-        """Output from an offset, until the process ends."""
+    def output(
+        self, from_: int | None = None, *, follow: bool = True, timeout: float | None = None
+    ) -> Iterator[Output]:
+        """Output from an offset, until the process ends; without `follow`, what there is."""
         self.offset = self.offset if from_ is None else from_
         patience = Patience(None if timeout is None else blocking.clock() + timeout)
         while True:
@@ -55,13 +57,15 @@ class Process:
                 with self._transport.stream(
                     "GET",
                     self._path("output"),
-                    params={"from": self.offset, "follow": "true"},
+                    params={"from": self.offset, "follow": "true" if follow else "false"},
                     timeout=patience.left(SILENCE),
                 ) as response:
                     for output in self._frames(response, patience):
                         yield output
                         if output.kind == "exit":
                             return
+                if not follow:
+                    return
                 failure: Exception = ServerUnavailable("the stream ended before the process did")
             except RETRY as error:
                 failure = error

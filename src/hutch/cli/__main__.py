@@ -1,0 +1,5 @@
+"""`python -m hutch.cli`."""
+
+from hutch.cli.main import main
+
+main()
