@@ -32,6 +32,11 @@ class SlotPool(ABC):
     """The slots of one node. All state that matters is in the kernel and in the node's records, so that a new
     daemon finds it again."""
 
+    @property
+    @abstractmethod
+    def free(self) -> int:
+        """Slots ready to be lent."""
+
     @abstractmethod
     async def start(self, in_use: dict[str, int]) -> None:
         """Prepare the node's own subnet and firewall table; `in_use` (sandbox id -> slot index) is kept as it is,

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import structlog
 
 from hutch.errors import BootFailed, DiskFull, GuestUnavailable, LimitReached, SandboxNotRunning
-from hutch.images.catalog import BuiltImage
+from hutch.images.lookup import BuiltImage
 from hutch.model import BootRequest
 from hutch.network.base import Slot
 from hutch.node.entry import Entry
@@ -69,7 +69,7 @@ class Booter:
             raise DiskFull("this node's disk is full", hint=f"Free some space below {settings.data_dir}.")
 
     async def boot(self, entry: Entry, image: BuiltImage, request: BootRequest, watch: Stopwatch) -> Handle:
-        """Boot it; the record says `running` and the journal has it when this returns."""
+        """Boot it; the record says `running` when this returns."""
         parts = self._parts
         await parts.records.save(entry.record)
         await self._unless_doomed(entry, self._cpu.acquire())
@@ -82,8 +82,11 @@ class Booter:
             await self._greet(entry, handle, request, watch)
         finally:
             self._cpu.release()
-        entry.handle = handle
-        await self._announce(entry, watch)
+        record = entry.record.but(step="running", boot_ms=watch.total)
+        await parts.records.save(record)
+        watch.lap("record")
+        entry.record = record
+        log.info("sandbox running", sandbox=entry.id, template=record.template, boot_ms=watch.total, **watch.steps)
         return handle
 
     async def _slot(self, entry: Entry, request: BootRequest) -> Slot:
@@ -121,15 +124,6 @@ class Booter:
             watch.lap("prepare")
         except GuestUnavailable as error:
             raise BootFailed(f"the sandbox booted but its guest does not answer: {error.detail}") from error
-
-    async def _announce(self, entry: Entry, watch: Stopwatch) -> None:
-        boot_ms = watch.total
-        await self._parts.journal.append(entry.id, "sandbox_running", {"boot_ms": boot_ms})
-        record = entry.record.but(step="running", boot_ms=boot_ms)
-        await self._parts.records.save(record)
-        entry.record = record
-        watch.lap("record")
-        log.info("sandbox running", sandbox=entry.id, template=record.template, boot_ms=boot_ms, **watch.steps)
 
     async def _unless_doomed(self, entry: Entry, work: Coroutine[Any, Any, T], handle: Handle | None = None) -> T:
         """The result of `work`, given up as soon as the sandbox is deleted, or its kernel (`handle`) ends."""

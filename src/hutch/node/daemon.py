@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import signal
+import sqlite3
+from collections.abc import AsyncIterator
 from importlib.metadata import version
 
 import structlog
 from aiohttp import web
 
+from hutch.egress.llm import LlmGateway
+from hutch.errors import HutchError
+from hutch.images.catalog import ImageStore
 from hutch.model import NodeInfo
+from hutch.network.slots import LinuxSlotPool
 from hutch.node.app import NodeApi
+from hutch.node.entry import Registry
+from hutch.node.guest import GuestClient
 from hutch.node.home import NodeHome, StartError, disk_free
-from hutch.node.parts import Parts, assemble
+from hutch.node.journal import Journal
+from hutch.node.parts import Parts
+from hutch.node.records import RecordStore
 from hutch.node.sandboxes import Sandboxes
 from hutch.node.sockets import listen
 from hutch.node.sweep import Takeover
+from hutch.node.tunnel import Tunnel
+from hutch.runtime.base import Runtime
+from hutch.runtime.gvisor import GvisorRuntime
 from hutch.settings import Settings
 
 log = structlog.get_logger("hutch.node")
@@ -38,62 +52,100 @@ class Daemon:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await self._start()
-        tidying = asyncio.create_task(self._sandboxes.tidy_forever())
-        runner = await self._serve()
-        log.info("node ready", node=self._home.id, socket=str(self._settings.node_socket))
-        try:
-            await stop.wait()
-        finally:
-            log.info("node stops; its sandboxes go on", sandboxes=self._parts.registry.alive())
-            tidying.cancel()
-            self._parts.journal.wake()
-            await runner.cleanup()
-            await self._parts.tunnel.stop()
-            await self._stop()
+        async with self._started():
+            await self._serve(stop)
 
     async def remove_all(self) -> None:
         """End every sandbox, remove every trace of this node from the host but its directory. Raises `StartError`."""
-        await self._start()
-        ends = (self._sandboxes.ender.end(entry, "hutch was stopped") for entry in self._parts.registry)
-        results = await asyncio.gather(*ends, return_exceptions=True)
-        for error in results:
-            if isinstance(error, BaseException):
-                log.error("not removed", exc_info=error)
-        await self._stop()
+        async with self._started():
+            ends = (self._sandboxes.ender.end(entry, "hutch was stopped") for entry in self._parts.registry)
+            for error in await asyncio.gather(*ends, return_exceptions=True):
+                if isinstance(error, BaseException):
+                    log.error("not removed", exc_info=error)
 
-    async def _start(self) -> None:
+    @contextlib.asynccontextmanager
+    async def _started(self) -> AsyncIterator[None]:
+        """Everything but the sockets. In the end, when no sandbox is left, nothing of the node is left on the host."""
         self._home.open()
-        self._parts = assemble(self._settings, self._home)
-        problems = await self._parts.runtime.check()
-        if problems:
-            raise StartError("\n".join(problems))
-        await self._parts.journal.open()
-        await self._parts.guests.start()
-        await self._parts.start_network()
+        try:
+            await self._put_together()
+            yield
+            await self._take_apart()
+        except (HutchError, sqlite3.Error) as error:
+            raise StartError(str(error)) from error
+        finally:
+            self._home.close()
+
+    async def _put_together(self) -> None:
+        runtime = self._runtime()
+        if problems := await runtime.check():
+            raise StartError("; ".join(problems))
+        journal = Journal(self._home.directory / "node.db")
+        await journal.open()
+        self._parts = await self._assemble(runtime, journal)
         self._sandboxes = Sandboxes(self._parts, boots_at_once=(os.cpu_count() or 1) + 1)
         await Takeover(self._parts, self._sandboxes).run()
 
-    async def _stop(self) -> None:
-        await self._sandboxes.stop()
-        await self._parts.slots.stop()
-        await self._parts.gateway.stop()
-        await self._parts.guests.stop()
-        await self._parts.journal.close()
-        self._parts.records.close()
-        empty = self._parts.registry.alive() == 0
-        if empty:
-            await self._parts.slots.remove_all()
-        self._home.close(empty)
+    def _runtime(self) -> Runtime:
+        state = self._home.directory / "runsc"
+        state.mkdir(mode=0o700, exist_ok=True)
+        try:
+            return GvisorRuntime(self._settings.runsc, state, self._home.id)
+        except ValueError as error:  # a path that is too long for runsc's sockets
+            raise StartError(f"{error}; set HUTCH_DATA_DIR to a shorter one") from error
 
-    async def _serve(self) -> web.AppRunner:
-        api = NodeApi(self._parts, self._sandboxes, self._info)
-        runner = web.AppRunner(api.application(), access_log=None, shutdown_timeout=10.0)
+    async def _assemble(self, runtime: Runtime, journal: Journal) -> Parts:
+        settings, registry = self._settings, Registry()
+        gateway = LlmGateway(
+            journal.append,
+            anthropic_base_url=settings.anthropic_base_url,
+            openai_base_url=settings.openai_base_url,
+            prices_file=settings.prices_file,
+        )
+        guests = GuestClient()
+        await guests.start()
+        port = await gateway.start()
+        return Parts(
+            settings=settings,
+            home=self._home,
+            registry=registry,
+            records=RecordStore(self._home.sandboxes, self._home.grants),
+            journal=journal,
+            runtime=runtime,
+            slots=LinuxSlotPool(self._home.id, settings.subnet_pool, settings.slots_ahead, port),
+            images=ImageStore(settings),
+            gateway=gateway,
+            guests=guests,
+            tunnel=Tunnel(registry.address),
+        )
+
+    async def _take_apart(self) -> None:
+        parts = self._parts
+        await self._sandboxes.stop()
+        await parts.slots.stop()
+        if parts.registry.alive() == 0:
+            await parts.slots.remove_all()
+        await parts.gateway.stop()
+        await parts.guests.stop()
+        await parts.journal.close()
+        parts.records.close()
+
+    async def _serve(self, stop: asyncio.Event) -> None:
+        settings, parts = self._settings, self._parts
+        runner = web.AppRunner(
+            NodeApi(parts, self._sandboxes, self._info).application(), access_log=None, shutdown_timeout=10.0
+        )
         await runner.setup()
-        await self._parts.tunnel.start(listen(self._settings.tunnel_socket, self._settings.server_user))
-        site = web.SockSite(runner, listen(self._settings.node_socket, self._settings.server_user))
-        await site.start()
-        return runner
+        await parts.tunnel.start(listen(settings.tunnel_socket, settings.server_user))
+        await web.SockSite(runner, listen(settings.node_socket, settings.server_user)).start()
+        tidying = asyncio.create_task(self._sandboxes.tidy_forever())
+        log.info("node ready", node=self._home.id, socket=str(settings.node_socket))
+        await stop.wait()
+        log.info("node stops; its sandboxes go on", sandboxes=parts.registry.alive())
+        tidying.cancel()
+        parts.journal.wake()
+        await runner.cleanup()
+        await parts.tunnel.stop()
 
     def _info(self) -> NodeInfo:
         return NodeInfo(
@@ -102,7 +154,7 @@ class Daemon:
             version=version("hutch"),
             runtime=self._parts.runtime.name,
             sandboxes=self._parts.registry.alive(),
-            slots_free=self._parts.slots_free(),
+            slots_free=self._parts.slots.free,
             cpus=os.cpu_count() or 1,
             memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             disk_free_bytes=disk_free(self._home.directory),

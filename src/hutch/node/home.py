@@ -57,19 +57,22 @@ class NodeHome:
             raise StartError(f"cannot write {error.filename or self.directory}: {error.strerror}") from error
         self._make_grants()
 
-    def close(self, empty: bool) -> None:
-        """Let go of the lock; with no sandbox left (`empty`) unmount what `open` mounted."""
-        if empty and self.grants.is_mount():
+    def close(self) -> None:
+        """Let go of the lock; when no sandbox's grant is left, unmount what `open` mounted. Nothing when not open."""
+        if self._lock < 0:
+            return
+        if self.grants.is_mount() and not any(self.grants.iterdir()):
             _libc.umount2(os.fsencode(self.grants), 0)
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        os.close(self._lock)
+        self._lock = -1
 
     def _take_lock(self) -> None:
-        self._lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = lock
         except BlockingIOError:
+            os.close(lock)
             raise StartError(f"another node daemon already runs with {self.directory}") from None
 
     def _read_id(self) -> str:

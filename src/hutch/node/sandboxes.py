@@ -109,8 +109,12 @@ class Sandboxes:
         return self.view(entry)
 
     def take(self, entry: Entry, handle: Handle) -> None:
-        """Watch a sandbox that runs: one just booted, or one adopted."""
+        """Watch a sandbox that runs: one just booted, or one adopted.
+
+        Its journal entry is not waited for: the journal keeps it once, and if we are killed first, adoption comes here.
+        """
         entry.handle = handle
+        self._spawn(self._parts.journal.insist(entry.id, "sandbox_running", {"boot_ms": entry.record.boot_ms}))
         entry.watch = asyncio.create_task(self._watcher.watch(entry, handle))
         entry.watch.add_done_callback(lambda task: self._watch_over(entry, task))
 

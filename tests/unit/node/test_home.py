@@ -24,26 +24,32 @@ def home(settings: Settings) -> Iterator[NodeHome]:
     home = NodeHome(settings)
     home.open()
     yield home
-    home.close(empty=True)
+    home.close()
 
 
 def test_a_second_daemon_is_refused_and_the_first_one_s_id_lasts(settings: Settings, home: NodeHome) -> None:
     with pytest.raises(StartError, match="another node daemon"):
         NodeHome(settings).open()
-    home.close(empty=True)
+    home.close()
     again = NodeHome(settings)
     again.open()
     assert again.id == home.id and len(home.id) == 4
-    again.close(empty=True)
+    again.close()
 
 
-def test_grants_lie_in_memory_and_the_mount_goes_with_the_last_sandbox(home: NodeHome) -> None:
+def test_grants_lie_in_memory_and_the_mount_goes_with_the_last(settings: Settings, home: NodeHome) -> None:
     filesystems = {line.split()[1]: line.split()[2] for line in Path("/proc/mounts").read_text().splitlines()}
     below = [point for point in filesystems if str(home.grants).startswith(point)]
     assert filesystems[max(below, key=len)] == "tmpfs"
-    home.close(empty=False)
+    kept = home.grants / "sbx.json"
+    kept.write_text("{}")
+    with pytest.raises(StartError):
+        NodeHome(settings).open()
+    home.close()
     assert home.grants.is_mount()
-    home.close(empty=True)
+    kept.unlink()
+    home.open()
+    home.close()
     assert not home.grants.is_mount()
 
 
@@ -54,7 +60,7 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 
 def test_a_damaged_id_is_not_replaced_silently(settings: Settings, home: NodeHome) -> None:
-    home.close(empty=True)
+    home.close()
     (settings.node_dir / "id").write_text("what?")
     with pytest.raises(StartError, match="does not hold a node id"):
         NodeHome(settings).open()

@@ -1,0 +1,272 @@
+"""A node daemon of a test's own, as a real process, and the blocking client to talk to it and to its guests."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hutch.model import new_id
+from tests.leaks import assert_clean
+
+GUEST_PORT = 49983
+RESOURCES = {"cpus": 1.0, "memory_mib": 512, "disk_mib": 256, "pids": 128}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an HTTP call gave back."""
+
+    status: int
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A command that has ended inside."""
+
+    stdout: str
+    stderr: str
+    state: dict[str, Any]
+    limits: list[dict[str, Any]]
+
+    @property
+    def exit_code(self) -> int | None:
+        return self.state["exit_code"]  # type: ignore[no-any-return]
+
+
+class _Unix(http.client.HTTPConnection):
+    """HTTP over a Unix socket; with a greeting, over the tunnel."""
+
+    def __init__(self, path: Path, greeting: bytes = b"", timeout: float = 60) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path, self._greeting = path, greeting
+
+    def connect(self) -> None:
+        self.sock = open_tunnel(self._path, self._greeting, self.timeout or 60)
+
+
+def open_tunnel(path: Path, greeting: bytes, timeout: float = 60) -> socket.socket:
+    """A raw connection; with a greeting, one that has been answered OK."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(timeout)
+    try:
+        connection.connect(str(path))
+    except OSError:
+        connection.close()
+        raise
+    if greeting:
+        connection.sendall(greeting)
+        answer = b""
+        while not answer.endswith(b"\n"):
+            byte = connection.recv(1)
+            if not byte:
+                break
+            answer += byte
+        if answer != b"OK\n":
+            connection.close()
+            raise ConnectionError(answer.decode())
+    return connection
+
+
+class NodeHost:
+    """One node in directories of its own below /tmp (short, for the sockets' sake)."""
+
+    def __init__(self, **settings: str) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="hn-", dir="/tmp"))
+        values = {"data_dir": str(self.root / "d"), "run_dir": str(self.root / "r"), "slots_ahead": "2", **settings}
+        self._env = {**os.environ, **{f"HUTCH_{name.upper()}": value for name, value in values.items()}}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def node_dir(self) -> Path:
+        return self.root / "d" / "node"
+
+    @property
+    def id(self) -> str:
+        """The node's short id."""
+        return (self.node_dir / "id").read_text().strip()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def log(self) -> str:
+        path = self.root / "log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `python -m hutch.node` with these arguments to its end."""
+        argv = [sys.executable, "-m", "hutch.node", *arguments]
+        return subprocess.run(argv, env=self._env, capture_output=True, text=True, timeout=60, check=False)
+
+    def spawn(self) -> None:
+        """Start the daemon, without waiting for it."""
+        with (self.root / "log").open("ab") as log:
+            argv = [sys.executable, "-m", "hutch.node"]
+            self._process = subprocess.Popen(argv, env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def start(self, timeout: float = 60) -> None:
+        """Start the daemon and wait until it answers."""
+        self.spawn()
+        assert self._process is not None
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            assert self._process.poll() is None, f"the node has ended:\n{self.log()[-4000:]}"
+            try:
+                if self.call("GET", "/health").status == 200:
+                    return
+            except OSError:
+                time.sleep(0.02)
+        raise AssertionError(f"the node does not answer:\n{self.log()[-4000:]}")
+
+    def kill(self) -> None:
+        """`kill -9`."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(30)
+
+    def close(self) -> None:
+        """Remove everything of this node from the host, and check that nothing is left."""
+        try:
+            if self._process is not None and self._process.poll() is None:
+                self.kill()
+            removed = self.command("--remove-all")
+            assert removed.returncode == 0, removed.stderr
+            assert_clean(self.id, self.root)
+        finally:
+            shutil.rmtree(self.root, ignore_errors=True)
+
+    def call(self, method: str, path: str, body: Any = None, timeout: float = 60) -> Answer:
+        """One call of the node's API."""
+        connection = _Unix(self.root / "r" / "node.sock", timeout=timeout)
+        try:
+            data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
+            connection.request(method, path, data)
+            response = connection.getresponse()
+            return Answer(response.status, response.read())
+        finally:
+            connection.close()
+
+    def boot(self, id: str | None = None, **changes: Any) -> dict[str, Any]:
+        """A running sandbox."""
+        id = id or new_id("sbx")
+        answer = self.call("PUT", f"/sandboxes/{id}", boot_request(**changes))
+        assert answer.status in (200, 201), answer.body.decode() + "\n" + self.log()[-3000:]
+        return answer.json()  # type: ignore[no-any-return]
+
+    def sandbox(self, id: str) -> dict[str, Any] | None:
+        """What the node knows of it."""
+        answer = self.call("GET", f"/sandboxes/{id}")
+        return answer.json() if answer.status == 200 else None
+
+    def wait_dead(self, id: str, timeout: float = 20) -> dict[str, Any]:
+        """The sandbox, once it is dead and its end is journaled."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            if self.journal(id, "sandbox_dead"):
+                found = self.sandbox(id)
+                assert found is not None
+                return found
+            time.sleep(0.05)
+        raise AssertionError(f"{id} lives on:\n{self.log()[-3000:]}")
+
+    def journal(self, sandbox: str | None = None, kind: str | None = None) -> list[dict[str, Any]]:
+        """The journal's entries, of one sandbox and kind if given."""
+        entries = self.call("GET", "/journal?after=0").json()["entries"]
+        return [e for e in entries if sandbox in (None, e["sandbox"]) and kind in (None, e["kind"])]
+
+    def tunnel(self, sandbox: str, port: int, timeout: float = 60) -> socket.socket:
+        """A raw connection to a port inside. Raises `ConnectionError` with the node's words."""
+        return open_tunnel(self.root / "r" / "tunnel.sock", f"HUTCH/1 {sandbox} {port}\n".encode(), timeout)
+
+    def guest(self, sandbox: dict[str, Any], timeout: float = 60) -> http.client.HTTPConnection:
+        """HTTP to the guest, through the tunnel."""
+        greeting = f"HUTCH/1 {sandbox['id']} {GUEST_PORT}\n".encode()
+        return _Unix(self.root / "r" / "tunnel.sock", greeting, timeout)
+
+    def start_process(self, sandbox: dict[str, Any], shell: str, **options: Any) -> str:
+        """Start a command inside and leave it running; its id."""
+        id = "exe_" + secrets.token_hex(11)
+        connection = self.guest(sandbox)
+        headers = {"X-Access-Token": sandbox["guest_token"], "Content-Type": "application/json"}
+        body = {"id": id, "shell": shell, "stdin": "none", "retain": "tail", **options}
+        connection.request("POST", "/hutch/processes", json.dumps(body), headers)
+        response = connection.getresponse()
+        said = response.read()
+        connection.close()
+        assert response.status == 201, said
+        return id
+
+    def follow(self, sandbox: dict[str, Any], process: str, timeout: float = 60) -> Ran:
+        """All output of a command, to its end."""
+        connection = self.guest(sandbox, timeout)
+        connection.request(
+            "GET",
+            f"/hutch/processes/{process}/output?from=0&follow=1",
+            headers={"X-Access-Token": sandbox["guest_token"]},
+        )
+        response = connection.getresponse()
+        assert response.status == 200, response.read()
+        streams: dict[int, bytes] = {1: b"", 2: b""}
+        limits, state = [], {}
+        for kind, payload in _frames(response):
+            if kind in streams:
+                streams[kind] += payload
+            elif kind == 5:
+                limits.append(json.loads(payload))
+            elif kind == 6:
+                state = json.loads(payload)
+        connection.close()
+        return Ran(streams[1].decode(errors="replace"), streams[2].decode(errors="replace"), state, limits)
+
+    def exec(self, sandbox: dict[str, Any], shell: str, timeout: float = 60, **options: Any) -> Ran:
+        """Run a command inside."""
+        return self.follow(sandbox, self.start_process(sandbox, shell, **options), timeout)
+
+    def at_once(self, *calls: Any) -> list[Any]:
+        """The results of these, run at the same time."""
+        with ThreadPoolExecutor(len(calls)) as pool:
+            return [future.result() for future in [pool.submit(call) for call in calls]]
+
+
+def boot_request(**changes: Any) -> dict[str, Any]:
+    """The body of `PUT /sandboxes/{id}`."""
+    resources = {**RESOURCES, **changes.pop("resources", {})}
+    request = {
+        "template": "standard",
+        "resources": resources,
+        "network": {"mode": "deny_all"},
+        "deadline": time.time() + 300,
+    }
+    return request | changes
+
+
+def _frames(response: http.client.HTTPResponse) -> Iterator[tuple[int, bytes]]:
+    while header := response.read(13):
+        kind, _, length = struct.unpack(">BQI", header)
+        yield kind, response.read(length)
