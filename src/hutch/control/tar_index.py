@@ -1,6 +1,6 @@
 """Reads a tar stream as it passes: checks it and notes where each file is. The stream comes from a sandbox, so it is
-read by a parser that holds nothing but a header: names that lead outside, links, devices and headers of great size are
-refused, and nothing is ever unpacked here."""
+read by a parser that holds nothing but a header: names that lead outside, hard links, devices and headers of great
+size are refused, and nothing is ever unpacked here. Symbolic links are let through, and not listed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hutch.errors import InputFailed
 _BLOCK = 512
 _MAX_META = 256 << 10
 _MAX_FILES = 10_000
-_DIRECTORY, _LONG_NAME, _PAX, _PAX_GLOBAL = b"5", b"L", b"x", b"g"
+_SYMLINK, _DIRECTORY, _LONG_NAME, _LONG_LINK, _PAX, _PAX_GLOBAL = b"2", b"5", b"L", b"K", b"x", b"g"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class TarIndex:
         size = _number(block[124:136])
         if _checksum(block) != _number(block[148:156]):
             raise InputFailed("the outputs archive is broken")
-        if kind in (_LONG_NAME, _PAX, _PAX_GLOBAL):
+        if kind in (_LONG_NAME, _LONG_LINK, _PAX, _PAX_GLOBAL):
             if not 0 < size <= _MAX_META:
                 raise InputFailed("the outputs archive has a header of impossible size")
             self._meta = (kind, size)
@@ -87,17 +87,13 @@ class TarIndex:
         name = self._name if self._name is not None else _name(block)
         size = self._size if self._size is not None else size
         self._name = self._size = None
-        if kind == _DIRECTORY:
-            self._skip = _padded(size)
-        elif kind in (b"0", b"\0"):
-            self._file(name, size)
-        else:
+        path = _checked(name)
+        if kind in (b"0", b"\0"):
+            self._file(path, size)
+        elif kind not in (_DIRECTORY, _SYMLINK):
             raise InputFailed(f"the outputs archive has something that is no file: {name[:200]!r}")
 
-    def _file(self, name: str, size: int) -> None:
-        path = name.removeprefix("./")
-        if path.startswith("/") or "\0" in path or any(part in ("", "..", ".") for part in path.split("/")):
-            raise InputFailed(f"the outputs archive has a file outside: {name[:200]!r}")
+    def _file(self, path: str, size: int) -> None:
         if len(self.entries) < _MAX_FILES:
             self.entries.append(Entry(path, size, self._position))
         else:
@@ -112,6 +108,13 @@ class TarIndex:
             self._name = records.get("path", self._name)
             if "size" in records:
                 self._size = _decimal(records["size"])
+
+
+def _checked(name: str) -> str:
+    path = name.removeprefix("./").removesuffix("/")
+    if path.startswith("/") or "\0" in path or any(part in ("", "..", ".") for part in path.split("/")):
+        raise InputFailed(f"the outputs archive has a file outside: {name[:200]!r}")
+    return path
 
 
 def _pax(body: bytes) -> dict[str, str]:
