@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import socket
 import threading
 from collections.abc import Callable
 from ipaddress import IPv4Network
@@ -39,7 +40,7 @@ def create(slot: Slot) -> None:
         # A thread of its own enters the new namespace, and ends there.
         _run_in_thread(lambda: _inside(slot, host))
         with IPRoute() as netlink:
-            index = netlink.link_lookup(ifname=slot.link)[0]
+            index = socket.if_nametoindex(slot.link)
             _set_sysctls(slot.link)
             netlink.addr("add", index=index, address=slot.host_address, prefixlen=slot.prefix)
             netlink.link("set", index=index, state="up")
@@ -52,10 +53,8 @@ def create(slot: Slot) -> None:
 
 def remove(slot: Slot) -> None:
     """Remove the link and the namespace; what does not exist is no error."""
-    with IPRoute() as netlink:
-        for index in netlink.link_lookup(ifname=slot.link):
-            with contextlib.suppress(NetlinkError):  # it went away in between
-                netlink.link("del", index=index)
+    with contextlib.suppress(OSError, NetlinkError), IPRoute() as netlink:
+        netlink.link("del", index=socket.if_nametoindex(slot.link))
     path = DIRECTORY / slot.namespace
     while _libc.umount2(os.fsencode(path), MNT_DETACH) == 0:
         pass  # once for every mount that stands on it
@@ -98,7 +97,7 @@ def _inside(slot: Slot, host: int) -> None:
     _write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")
     with IPRoute() as netlink:
         netlink.link("add", kind="veth", ifname="eth0", peer={"ifname": slot.link, "net_ns_fd": host})
-        index = netlink.link_lookup(ifname="eth0")[0]
+        index = socket.if_nametoindex("eth0")
         netlink.addr("add", index=index, address=slot.guest_address, prefixlen=slot.prefix)
         netlink.link("set", index=1, state="up")
         netlink.link("set", index=index, state="up")

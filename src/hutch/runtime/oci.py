@@ -97,8 +97,6 @@ def _config(spec: SandboxSpec, rootfs: Path, disk: Path) -> dict[str, Any]:
             "cwd": "/",
             "capabilities": capabilities,
             "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 65536, "hard": 1048576}],
-            # When the host itself runs out of memory, a sandbox goes before a daemon does.
-            "oomScoreAdj": 500,
         },
         "root": {"path": str(rootfs), "readonly": True},
         "hostname": spec.hostname,

@@ -14,6 +14,10 @@ CLONE_NEWNET = 0x4000_0000
 MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x4_0000
+OOM_SCORE = "500"
+"""When the host as a whole runs out of memory, sandboxes go before daemons. Set here so that all of a sandbox's
+processes have it alike: at its own limit the kernel then picks the largest, which is the guest's hog and not the
+sandbox's kernel."""
 SYSCTLS = "/proc/sys/net/core"
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -54,6 +58,8 @@ def main() -> None:
     for path in order["cgroups"]:  # first of all: whatever happens next, a kill of the cgroup reaches it
         with open(path, "w") as file:
             file.write("0")
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write(OOM_SCORE)
     _enter_namespace(order["namespace"])
     _mask(order["meminfo"])
     os.execvp(order["argv"][0], order["argv"])  # noqa: S606
