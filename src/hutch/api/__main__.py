@@ -15,13 +15,12 @@ def main() -> int:
     try:
         if os.geteuid() == 0 and settings.server_user != "root":
             become_user(settings)
-        from hutch.api.server import fail, serve  # only now: root has no business with most of what this loads
+        from hutch.api.server import serve  # only now: root has no business with most of what this loads
 
         return serve(settings)
     except LaunchError as error:
-        from hutch.api.server import fail
-
-        return fail(str(error))
+        print(f"hutch api: {error}", file=sys.stderr)  # noqa: T201
+        return 1
 
 
 if __name__ == "__main__":

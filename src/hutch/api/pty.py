@@ -38,7 +38,7 @@ async def terminal(socket: WebSocket, sandbox_id: str, control: ControlDep, org:
         check_id(sandbox_id, "sbx", SandboxNotFound, "sandbox")
         state = await _open(socket, sandbox_id, control, org)
         start = query_int(socket, "from", 0, 0, 1 << 62)
-        async with aclosing(await control.execs.raw(sandbox_id, state.id, start=start, org=org)) as frames:  # type: ignore[type-var]
+        async with aclosing(await control.execs.raw(sandbox_id, state.id, start=start, org=org)) as frames:
             await socket.accept()
             await _say(socket, "start", exec=state.model_dump(mode="json"))
             session = Terminal(socket, control, sandbox_id, state.id, org)

@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import stat
-import sys
 from pathlib import Path
 
 import structlog
@@ -106,9 +105,3 @@ def _write_address(path: Path, url: str) -> None:
     temporary.write_text(json.dumps({"url": url, "pid": os.getpid()}) + "\n")
     temporary.chmod(0o644)
     temporary.replace(path)
-
-
-def fail(message: str) -> int:
-    """Say why the server does not start."""
-    print(f"hutch api: {message}", file=sys.stderr)  # noqa: T201
-    return 1

@@ -19,7 +19,7 @@ async def stream_events(socket: WebSocket, task_id: str, control: ControlDep, or
     try:
         check_id(task_id, "tsk", TaskNotFound, "task")
         events = await control.follow(task_id, start=query_int(socket, "from", 1, 1, 1 << 62), org=org)
-        async with aclosing(events) as source:  # type: ignore[type-var]
+        async with aclosing(events) as source:
             await socket.accept()
 
             async def send() -> None:

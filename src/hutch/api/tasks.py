@@ -96,7 +96,7 @@ async def _next_events(control: Control, task_id: str, start: int, org: str) -> 
                 return [await anext(source)]
         return []
     finally:
-        await source.aclose()  # type: ignore[attr-defined]
+        await source.aclose()
 
 
 @router.get(
