@@ -12,8 +12,13 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.text import Text
 
-out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
-err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+WIDE = 10_000
+"""Tables and lines are not cut to a terminal's width where there is no terminal."""
+
+out = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False, soft_wrap=True, markup=False, emoji=False)
+err = Console(
+    width=None if sys.stderr.isatty() else WIDE, stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False
+)
 
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")

@@ -73,6 +73,10 @@ class Process:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
+    def wait(self, seconds: float) -> bool:
+        """Whether it ended in time."""
+        return wait_until(lambda: not self.alive, seconds)
+
 
 def process(pid: int, module: str = "") -> Process | None:
     """The process of this number, if it runs."""
@@ -109,9 +113,9 @@ def stop_processes(processes: Iterable[Process], patience: float = 20.0) -> None
     """End them one after the other: kindly, then not."""
     for each in processes:
         each.signal(signal.SIGTERM)
-        if not wait_until(lambda each=each: not each.alive, patience):
+        if not each.wait(patience):
             each.signal(signal.SIGKILL)
-            wait_until(lambda each=each: not each.alive, 5)
+            each.wait(5)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:

@@ -31,8 +31,9 @@ STATE_STYLES = {
 def table(*columns: str) -> Table:
     """A table without lines, whose rows can be cut by other programs."""
     result = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for column in columns:
+    for column in columns[:-1]:
         result.add_column(column, no_wrap=True)
+    result.add_column(columns[-1])  # what gives way in a narrow terminal
     return result
 
 
