@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import time
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 from hutch_guest import accounts
 from hutch_guest.accounts import Account, UnknownUser
+from hutch_guest.limits.monitor import Monitor
 from hutch_guest.processes.manager import Manager
 from hutch_guest.processes.process import Process
 from hutch_guest.processes.request import StartRequest
@@ -48,6 +50,8 @@ class Guest:
         self.default_user = template.user
         self.default_workdir = template.workdir
         self.manager = Manager(spool_dir)
+        self.monitor = Monitor(self, os.path.join(spool_dir, "pids"))
+        self.manager.on_disk_full = self.monitor.check_disk
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self.manager.reap)
 
     def account(self, name: str | None) -> Account:
@@ -66,15 +70,13 @@ class Guest:
         identity = {"HUTCH_SANDBOX_ID": self.sandbox_id} if self.sandbox_id else {}
         return [self.template.env, identity, self.env]
 
-    def start(self, request: StartRequest) -> Process:
+    async def start(self, request: StartRequest) -> Process:
         """Start a process with the sandbox's defaults."""
-        return self.manager.start(request, self.account(request.user), self.layers(), self.default_workdir)
-
-    def set_limits(self, limits: dict[str, int]) -> None:
-        """What the sandbox may use."""
-        self.limits = limits
+        return await self.manager.start(request, self.account(request.user), self.layers(), self.default_workdir)
 
     async def close(self) -> None:
         """End everything (a test's guest; PID 1 never ends)."""
+        self.monitor.stop()
         for id in list(self.manager.processes):
             await self.manager.forget(id)
+        self.manager.spawner.close()

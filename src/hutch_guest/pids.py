@@ -44,7 +44,7 @@ def count() -> int:
 
 
 def _open() -> None:
-    directory = tempfile.mkdtemp(prefix=".hutch-pids-", dir="/dev/shm")  # noqa: S108
+    directory = tempfile.mkdtemp(prefix=".hutch-pids-", dir="/dev/shm")
     try:
         if _libc.mount(b"pids", directory.encode(), b"cgroup", ctypes.c_ulong(0), b"pids") != 0:
             number = ctypes.get_errno()

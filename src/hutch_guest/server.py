@@ -53,6 +53,7 @@ async def serve(options: Options, listener: socket.socket) -> None:
 
 
 def _preload() -> None:
-    """Import what the first exec needs while the node is still on its way to us."""
+    """Import what the first exec needs, and what must work when there is no memory left to import it."""
+    import hutch_guest.api.limit
     import hutch_guest.api.processes
     import hutch_guest.api.system  # noqa: F401

@@ -17,7 +17,8 @@ async def start(guest: Guest, request: Request) -> Response:
     """201 with the state; 200 when the id is known already."""
     wanted = requests.parse(await request.json())
     known = wanted.id in guest.manager.processes
-    return json_response(guest.start(wanted).state(), 200 if known else 201)
+    process = await guest.start(wanted)
+    return json_response(process.state(), 200 if known else 201)
 
 
 async def list_all(guest: Guest, request: Request) -> Response:

@@ -40,10 +40,11 @@ async def prepare(guest: Guest, request: Request) -> Response:
         _name_machine(hostname, hosts)
         _set_clock(raw.get("time"))
     guest.env = env
-    guest.set_limits(limits)
+    guest.limits = limits
     guest.sandbox_id = str(raw.get("sandbox_id") or "")
     guest.access_token = token if token is not None else guest.access_token
     guest.prepared = True
+    await guest.monitor.start()
     return empty_response()
 
 

@@ -1,9 +1,10 @@
 """Take on a user's identity for the length of one spawn.
 
-`fork` copies this interpreter's address space, which inside gVisor is most of what an exec costs; `vfork` does not,
-but C libraries change the identity only in a real fork's child. So the *calling thread* takes the identity on
-(credentials are per thread in the kernel; the library's setuid() would change all threads, the raw calls do not),
-spawns, and takes its own back. The saved user id stays 0 for the way back; execve drops it in the child.
+A vfork is much cheaper than a fork, but only a real fork's child can change its identity before the exec. So the
+*calling thread* takes the identity on (credentials are per thread in the kernel; the C library's setuid() would change
+all threads, the raw calls do not), spawns, and takes its own back. The saved user id stays 0 for the way back; execve
+drops it in the child. Not to be done in the main thread: who may signal a process is decided by that one's identity,
+and `pkill -u user` must not meet PID 1.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def _set_ids(number: int, real: int, effective: int, saved: int) -> None:
 
 
 def assume(account: Account) -> bool:
-    """Become `account` in this thread; False when that is what we are. `resume` must follow, with no await between."""
+    """Become `account` in this thread; False when that is what we are. `resume` must follow."""
     if account.uid == os.getuid() and account.gid == os.getgid():
         return False
     try:

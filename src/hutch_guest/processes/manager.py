@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from hutch_guest.accounts import Account
-from hutch_guest.errors import ExecNotFound, InvalidRequest, from_os_error
+from hutch_guest.errors import ExecNotFound, GuestError, from_os_error
 from hutch_guest.processes import environment, frames
 from hutch_guest.processes.pipes import InputPipe
 from hutch_guest.processes.process import Process
 from hutch_guest.processes.request import StartRequest
-from hutch_guest.processes.spawn import spawn
+from hutch_guest.processes.spawn import Program, Spawner, spawn
 from hutch_guest.processes.spool import Spool
-from hutch_guest.processes.terminal import open_terminal
+from hutch_guest.processes.terminal import spawn_in_terminal
 
 KEEP_ENDED = 1000
 KEEP_SPOOL = 600.0
@@ -48,7 +49,12 @@ class Manager:
 
     def __init__(self, spool_dir: str) -> None:
         self.processes: dict[str, Process] = {}
+        self.spawner = Spawner()
         self._by_pid: dict[int, Process] = {}
+        self._starting: dict[str, asyncio.Task[Process]] = {}
+        self._spawning = 0
+        self._unclaimed: dict[int, int] = {}
+        self.on_disk_full: Callable[[Process], None] | None = None
         self._spool_dir = spool_dir
         self._serial = 0
         self._loop = asyncio.get_running_loop()
@@ -63,31 +69,43 @@ class Manager:
         except KeyError:
             raise ExecNotFound(f"no process with id '{id[:64]}'") from None
 
-    def start(
+    async def start(
         self, request: StartRequest, account: Account, layers: list[Mapping[str, str]], workdir: str | None
     ) -> Process:
-        """Start it. The same id again answers the process that has it; `layers` are the environment below its own."""
+        """Start it. The same id again answers the process that has it; `layers` are the environment below its own.
+
+        Goes on when the caller vanishes: what has been spawned must be known here.
+        """
         known = self.processes.get(request.id)
         if known is not None:
             return known
+        task = self._starting.get(request.id)
+        if task is None:
+            task = self._loop.create_task(self._start(request, account, layers, workdir))
+            self._starting[request.id] = task
+            task.add_done_callback(lambda _: self._starting.pop(request.id, None))
+        return await asyncio.shield(task)
+
+    async def _start(
+        self, request: StartRequest, account: Account, layers: list[Mapping[str, str]], workdir: str | None
+    ) -> Process:
         self._prune()
         argv = request.argv if request.argv is not None else environment.login_shell(request.shell or "")
         terminal = {"TERM": "xterm-256color"} if request.pty else {}
         env = environment.build(account, [terminal, *layers, request.env], request.id)
-        cwd = environment.working_directory(request.cwd, account, workdir)
-        ends = _Ends()
+        program = Program(argv, env, environment.working_directory(request.cwd, account, workdir), account)
+        self._spawning += 1
         try:
-            if request.pty:
-                process = self._start_in_terminal(request, argv, env, cwd, account, ends)
-            else:
-                process = self._start_on_pipes(request, argv, env, cwd, account, ends)
-        except BaseException:
-            ends.close(failed=True)
-            raise
-        ends.close(failed=False)
-        self.processes[process.id] = process
-        self._by_pid[process.pid] = process
-        if request.timeout is not None:
+            process = await (self._start_in_terminal if request.pty else self._start_on_pipes)(request, program)
+            self.processes[process.id] = process
+            self._by_pid[process.pid] = process
+            if (status := self._unclaimed.pop(process.pid, None)) is not None:
+                self._ended(process, status)
+        finally:
+            self._spawning -= 1
+            if not self._spawning:
+                self._unclaimed.clear()
+        if request.timeout is not None and process.running:
             process.set_timeout(request.timeout)
         if isinstance(request.stdin, bytes):
             self._feed(process, request.stdin)
@@ -96,45 +114,46 @@ class Manager:
     def _new_process(self, request: StartRequest) -> Process:
         self._serial += 1
         spool = Spool(os.path.join(self._spool_dir, str(self._serial)), request.max_spool, request.retain_all)
-        return Process(request.id, request.command, spool, request.linger)
+        process = Process(request.id, request.command, spool, request.linger)
+        process.on_disk_full = self.on_disk_full
+        return process
 
-    def _start_on_pipes(
-        self, request: StartRequest, argv: list[str], env: dict[str, str], cwd: str, account: Account, ends: _Ends
-    ) -> Process:
-        stdin, writer = self._stdin(request, account, cwd, ends)
-        stdout, stdout_reader = ends.pipe(child_reads=False)
-        stderr, stderr_reader = ends.pipe(child_reads=False)
-        pid = spawn(argv, env, cwd, account, (stdin, stdout, stderr))
+    async def _start_on_pipes(self, request: StartRequest, program: Program) -> Process:
+        ends = _Ends()
+        failed = True
+        try:
+            stdin, writer = self._stdin(request, program.cwd, ends)
+            stdout, stdout_reader = ends.pipe(child_reads=False)
+            stderr, stderr_reader = ends.pipe(child_reads=False)
+            pid = await self.spawner.run(spawn, program, (stdin, stdout, stderr))
+            failed = False
+        finally:
+            ends.close(failed=failed)
         process = self._new_process(request)
         process.began(pid, {frames.STDOUT: stdout_reader, frames.STDERR: stderr_reader})
         process.stdin = InputPipe(writer) if writer is not None else None
         return process
 
-    def _stdin(self, request: StartRequest, account: Account, cwd: str, ends: _Ends) -> tuple[int, int | None]:
+    def _stdin(self, request: StartRequest, cwd: str, ends: _Ends) -> tuple[int, int | None]:
         """The child's standard input, and our end of it."""
-        if isinstance(request.stdin, str):
-            path = os.path.join(cwd, request.stdin)
-            try:
-                fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-            except (OSError, ValueError) as error:
-                raise from_os_error(error, path) if isinstance(error, OSError) else InvalidRequest(str(error)) from None
-            os.set_blocking(fd, True)
-            ends.child.append(fd)
-            return fd, None
         if request.stdin is False:
             return self._null, None
-        return ends.pipe(child_reads=True)
+        if not isinstance(request.stdin, str):
+            return ends.pipe(child_reads=True)
+        path = os.path.join(cwd, request.stdin)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError as error:
+            raise from_os_error(error, path) from error
+        ends.child.append(fd)
+        os.set_blocking(fd, True)
+        return fd, None
 
-    def _start_in_terminal(
-        self, request: StartRequest, argv: list[str], env: dict[str, str], cwd: str, account: Account, ends: _Ends
-    ) -> Process:
-        master, slave, path = open_terminal(account, *(request.pty or (80, 24)))
-        ends.ours.append(master)
-        ends.child.append(slave)
-        writer = os.dup(master)
-        ends.ours.append(writer)
-        pid = spawn(argv, env, cwd, account, path)
+    async def _start_in_terminal(self, request: StartRequest, program: Program) -> Process:
+        cols, rows = request.pty or (80, 24)
+        pid, master = await self.spawner.run(spawn_in_terminal, program, cols, rows)
         process = self._new_process(request)
+        writer = os.dup(master)
         process.began(pid, {frames.PTY: master})
         process.stdin = InputPipe(writer)
         process.terminal = writer
@@ -144,11 +163,9 @@ class Manager:
         """Write its given input, then end-of-file."""
 
         async def feed(stdin: InputPipe) -> None:
-            try:
+            with contextlib.suppress(GuestError):  # it ended, or does not read: both are its own business
                 await stdin.write(data)
                 await stdin.finish()
-            except Exception:  # noqa: S110 - it ended, or does not read: both are its own business
-                pass
 
         if process.stdin is not None:
             task = self._loop.create_task(feed(process.stdin))
@@ -166,9 +183,15 @@ class Manager:
                 return
             if pid == 0:
                 return
-            process = self._by_pid.pop(pid, None)
+            process = self._by_pid.get(pid)
             if process is not None:
-                process.ended(status)
+                self._ended(process, status)
+            elif self._spawning:
+                self._unclaimed[pid] = status  # perhaps one that ended before we were told its pid
+
+    def _ended(self, process: Process, status: int) -> None:
+        del self._by_pid[process.pid]
+        process.ended(status)
 
     async def forget(self, id: str) -> None:
         """Kill the process's tree and remove every trace of it."""

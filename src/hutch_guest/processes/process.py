@@ -67,6 +67,11 @@ class Process:
             self._killing = self._loop.create_task(self.kill())
 
     @property
+    def retain_all(self) -> bool:
+        """Whether its output is kept until it is acknowledged."""
+        return self.spool.retain_all
+
+    @property
     def running(self) -> bool:
         return self.ended_at is None
 

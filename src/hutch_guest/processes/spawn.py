@@ -1,75 +1,103 @@
 """Start a program as a user, in a session of its own.
 
-`posix_spawn` (a vfork) under borrowed credentials: measured well below fork, and the cost does not grow with our heap.
-Everything here is synchronous and short: the thread that holds foreign credentials must not be switched away from.
+All starts happen in one thread of their own. It takes on the user's identity for the moment of the spawn, and it alone
+is in the control group that limits the number of processes, so that a child is limited from its first instant.
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import signal
 import stat
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from hutch_guest.accounts import Account
-from hutch_guest.errors import InvalidRequest, LimitReached
+from hutch_guest.errors import GuestError, InvalidRequest, LimitReached
 from hutch_guest.processes import credentials
 
-_DEFAULT_SIGNALS = [signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD]
+T = TypeVar("T")
+RESET_SIGNALS = [signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD]
 _EXHAUSTED = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 
 
-def find_program(name: str, path: str, cwd: str) -> str:
-    """The file that `name` means, as execvp would find it."""
-    if "/" in name:
-        return name if name.startswith("/") else os.path.join(cwd, name)
-    for directory in path.split(":"):
-        candidate = os.path.join(cwd, directory, name)
-        try:
-            mode = os.stat(candidate).st_mode
-        except (OSError, ValueError):
-            continue
-        if stat.S_ISREG(mode) and mode & 0o111:
-            return candidate
-    raise InvalidRequest(f"command not found: {name}", field="argv")
+class Program:
+    """What to start: resolved, and ready for the kernel."""
+
+    __slots__ = ("account", "argv", "cwd", "env")
+
+    def __init__(self, argv: list[str], env: dict[str, str], cwd: str, account: Account) -> None:
+        self.argv = argv
+        self.env = env
+        self.cwd = cwd
+        self.account = account
+
+    def path(self) -> str:
+        """The file that argv[0] means, as execvp would find it."""
+        name = self.argv[0]
+        if "/" in name:
+            return name if name.startswith("/") else os.path.join(self.cwd, name)
+        for directory in self.env.get("PATH", "").split(":"):
+            candidate = os.path.join(self.cwd, directory, name)
+            try:
+                mode = os.stat(candidate).st_mode
+            except (OSError, ValueError):
+                continue
+            if stat.S_ISREG(mode) and mode & 0o111:
+                return candidate
+        raise InvalidRequest(f"command not found: {name}", field="argv")
 
 
-def spawn(argv: list[str], env: dict[str, str], cwd: str, account: Account, files: tuple[int, int, int] | str) -> int:
-    """Start `argv` and answer its pid. `files`: its standard files, or the path of its terminal."""
-    program = find_program(argv[0], env.get("PATH", ""), cwd)
+class Spawner:
+    """The thread in which everything is started."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="spawn")
+        self._pool.submit(threading.get_native_id).result()  # the thread is there before it is needed
+
+    async def run(self, function: Callable[..., T], *arguments: object) -> T:
+        """Run a function in the thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._pool.shutdown()
+
+
+def spawn(program: Program, files: tuple[int, int, int]) -> int:
+    """Start a program with these standard files and answer its pid.
+
+    By `posix_spawn` (a vfork): inside gVisor a fork copies this interpreter's address space, and that alone takes
+    several times as long as all the rest.
+    """
+    path = program.path()
+    actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(files)]
     try:
-        assumed = credentials.assume(account)
+        assumed = credentials.assume(program.account)
     except PermissionError as error:
-        raise InvalidRequest(f"may not run processes as '{account.name}'", field="user") from error
+        raise InvalidRequest(f"may not run processes as '{program.account.name}'", field="user") from error
     try:
-        return _spawn_here(program, argv, env, cwd, files)
+        os.chdir(program.cwd)
+        return os.posix_spawn(
+            path, program.argv, program.env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=RESET_SIGNALS
+        )
+    except OSError as error:
+        raise start_error(error, program) from error
     finally:
+        os.chdir("/")
         if assumed:
             credentials.resume()
 
 
-def _spawn_here(program: str, argv: list[str], env: dict[str, str], cwd: str, files: tuple[int, int, int] | str) -> int:
-    try:
-        os.chdir(cwd)
-    except FileNotFoundError as error:
-        raise InvalidRequest(f"cwd '{cwd}' does not exist", field="cwd") from error
-    except OSError as error:
-        raise InvalidRequest(f"cwd '{cwd}': {(error.strerror or '').lower()}", field="cwd") from error
-    try:
-        return os.posix_spawn(
-            program, argv, env, file_actions=_actions(files), setsid=True, setsigmask=(), setsigdef=_DEFAULT_SIGNALS
-        )
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        if error.errno in _EXHAUSTED:
-            raise LimitReached(f"cannot start '{argv[0]}': {reason}", limit="pids") from error
-        raise InvalidRequest(f"cannot start '{argv[0]}': {reason}", field="argv") from error
-    finally:
-        os.chdir("/")
-
-
-def _actions(files: tuple[int, int, int] | str) -> list[tuple[int, ...] | tuple[int, int, str, int, int]]:
-    if isinstance(files, str):  # opened by the leader of a new session, it becomes the controlling terminal
-        terminal = (os.POSIX_SPAWN_OPEN, 0, files, os.O_RDWR, 0)
-        return [terminal, (os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)]
-    return [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(files)]
+def start_error(error: OSError, program: Program) -> GuestError:
+    """What went wrong, told with what was asked for."""
+    reason = (error.strerror or str(error)).lower()
+    if error.errno in _EXHAUSTED:
+        return LimitReached(f"cannot start '{program.argv[0]}': {reason}", limit="pids")
+    if not os.path.isdir(program.cwd):
+        return InvalidRequest(f"cwd '{program.cwd}' does not exist", field="cwd")
+    return InvalidRequest(f"cannot start '{program.argv[0]}' in '{program.cwd}': {reason}", field="argv")

@@ -1,31 +1,63 @@
-"""Pseudo-terminals."""
+"""Programs in a pseudo-terminal.
+
+A terminal becomes the controlling one by a call that the child itself makes, so this is a real fork.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import struct
 import termios
 
-from hutch_guest.accounts import Account
 from hutch_guest.errors import InvalidRequest
+from hutch_guest.processes.spawn import RESET_SIGNALS, Program, start_error
 
 
-def open_terminal(account: Account, cols: int, rows: int) -> tuple[int, int, str]:
-    """A new terminal owned by `account`: our end, the process's end (keep it open until the spawn), its path."""
-    master, slave = os.openpty()
+def spawn_in_terminal(program: Program, cols: int, rows: int) -> tuple[int, int]:
+    """Start a program in a new terminal of its user's; answers its pid and our end."""
+    path = program.path()
+    reader, writer = os.pipe()
     try:
-        path = os.ttyname(slave)
-        if os.getuid() == 0:
-            os.fchown(slave, account.uid, account.gid)
-            os.fchmod(slave, 0o620)
-        set_size(master, cols, rows)
-        os.set_blocking(master, False)
-    except BaseException:
-        os.close(master)
-        os.close(slave)
-        raise
-    return master, slave, path
+        try:
+            pid, master = os.forkpty()
+        except OSError as error:
+            raise start_error(error, program) from error
+        if pid == 0:
+            _become(path, program, cols, rows, writer)
+        os.close(writer)
+        writer = -1
+        failure = os.read(reader, 16)  # the exec closes the pipe
+        if failure:
+            os.close(master)
+            number = int(failure)
+            raise start_error(OSError(number, os.strerror(number)), program)
+        return pid, master
+    finally:
+        os.close(reader)
+        if writer >= 0:
+            os.close(writer)
+
+
+def _become(path: str, program: Program, cols: int, rows: int, failures: int) -> None:
+    """In the child: turn into the program. Never returns."""
+    try:
+        for number in RESET_SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        set_size(0, cols, rows)
+        account = program.account
+        if account.uid != os.getuid():
+            os.fchown(0, account.uid, account.gid)
+            os.setgroups(account.groups)
+            os.setresgid(account.gid, account.gid, account.gid)
+            os.setresuid(account.uid, account.uid, account.uid)
+        os.chdir(program.cwd)
+        os.execve(path, program.argv, program.env)  # noqa: S606
+    except OSError as error:
+        os.write(failures, str(error.errno or 0).encode())
+    finally:
+        os._exit(127)
 
 
 def set_size(master: int, cols: int, rows: int) -> None:

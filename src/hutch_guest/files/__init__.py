@@ -1,0 +1,1 @@
+"""Files of the sandbox: reading, writing, archives, watching."""
