@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hutch import agents
 from hutch.agents import Agent
 from hutch.control.outputs import check_glob
-from hutch.errors import InvalidPath, InvalidRequest, MissingLlmKey, PayloadTooLarge, UnknownTemplate
+from hutch.errors import InvalidPath, InvalidRequest, MissingLlmKey, PayloadTooLarge, TemplateNotBuilt, UnknownTemplate
 from hutch.model import CreateSandbox, TemplateInfo, UploadInput
 from hutch.settings import Settings
 
@@ -33,6 +33,10 @@ def check(request: CreateSandbox, templates: Sequence[TemplateInfo], settings: S
 
 def _template(name: str, templates: Sequence[TemplateInfo]) -> TemplateInfo:
     for template in templates:
+        if template.name == name and template.image is None:
+            raise TemplateNotBuilt(
+                f"the template {name} is not built", hint=f"`hutch template build {name}` builds it.", field="template"
+            )
         if template.name == name:
             return template
     names = sorted(template.name for template in templates)

@@ -10,21 +10,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hutch.errors import FileMissing, GuestUnavailable
+from hutch.errors import GuestUnavailable
 from hutch.fleet.transport import Answer
 from hutch.model import FileInfo
 
 _UPLOAD_TIMEOUT = 600.0
 """For the answer after the last byte: a sync of gigabytes may take its time."""
-_TYPES = {
-    "FILE_TYPE_FILE": "file",
-    "FILE_TYPE_DIRECTORY": "directory",
-    "FILE_TYPE_SYMLINK": "symlink",
-    "file": "file",
-    "directory": "directory",
-    "dir": "directory",
-    "symlink": "symlink",
-}
+_TYPES = {"FILE_TYPE_FILE": "file", "FILE_TYPE_DIRECTORY": "directory", "FILE_TYPE_SYMLINK": "symlink"}
 
 
 @dataclass(frozen=True)
@@ -71,21 +63,21 @@ class GuestFiles:
         return file_info(found)
 
     async def stat(self, path: str, user: str | None = None) -> FileInfo:
-        return file_info((await self._call("Stat", {"path": path}, user)).get("entry"))
+        return entry_info((await self._call("Stat", {"path": path}, user)).get("entry"))
 
     async def entries(self, path: str, depth: int = 1, user: str | None = None) -> list[FileInfo]:
         entries = (await self._call("ListDir", {"path": path, "depth": depth}, user)).get("entries", [])
         if not isinstance(entries, list):
             raise GuestUnavailable("the sandbox's guest answered nonsense")
-        return [file_info(entry) for entry in entries]
+        return [entry_info(entry) for entry in entries]
 
     async def mkdir(self, path: str, user: str | None = None) -> FileInfo:
         """Raises `AlreadyExists` when the directory is there."""
-        return file_info((await self._call("MakeDir", {"path": path}, user)).get("entry"))
+        return entry_info((await self._call("MakeDir", {"path": path}, user)).get("entry"))
 
     async def move(self, source: str, destination: str, user: str | None = None) -> FileInfo:
         found = await self._call("Move", {"source": source, "destination": destination}, user)
-        return file_info(found.get("entry"))
+        return entry_info(found.get("entry"))
 
     async def remove(self, path: str, user: str | None = None) -> None:
         """Raises `FileMissing` when there is nothing (which the guest's own call takes for success)."""
@@ -114,25 +106,45 @@ class GuestFiles:
         return await self._json("POST", path, headers=headers, body=json.dumps(message).encode())
 
 
-def file_info(entry: Any) -> FileInfo:
-    """An `EntryInfo` of the guest as our model, checked."""
-    if not isinstance(entry, dict):
-        raise FileMissing("no such file")
+def file_info(found: Any) -> FileInfo:
+    """The guest's own form of a file (what it answers to an upload), checked."""
+    if not isinstance(found, dict):
+        raise GuestUnavailable("the sandbox's guest answered nonsense")
+    return _checked(found, str(found.get("type")), found.get("modified_at"), found.get("target"))
+
+
+def entry_info(found: Any) -> FileInfo:
+    """An `EntryInfo` of E2B's protocol, checked."""
+    if not isinstance(found, dict):
+        raise GuestUnavailable("the sandbox's guest answered nonsense")
+    kind = "symlink" if found.get("isSymlink") is True else _TYPES.get(str(found.get("type")), "other")
+    return _checked(found, kind, found.get("modifiedTime"), found.get("symlinkTarget"))
+
+
+def _checked(found: dict[str, Any], kind: str, modified_at: Any, target: Any) -> FileInfo:
+    values = {
+        "name": _shown(found.get("name")),
+        "path": _shown(found.get("path")),
+        "type": kind,
+        "size": found.get("size", 0),
+        "mode": found.get("mode", 0),
+        "owner": found.get("owner", ""),
+        "group": found.get("group", ""),
+        "target": _shown(target) if target is not None else None,
+    }
     try:
-        symlink = entry.get("isSymlink") is True
-        return FileInfo(
-            name=entry.get("name", ""),
-            path=entry.get("path", ""),
-            type="symlink" if symlink else _TYPES.get(str(entry.get("type")), "other"),
-            size=int(entry.get("size", 0)),
-            mode=entry.get("mode", 0),
-            owner=entry.get("owner", ""),
-            group=entry.get("group", ""),
-            modified_at=entry.get("modifiedTime"),
-            target=entry.get("symlinkTarget"),
-        )
-    except (ValidationError, TypeError, ValueError) as error:
+        return FileInfo.model_validate({**values, "modified_at": modified_at})
+    except ValidationError:
+        pass  # a file may have a time that no calendar knows
+    try:
+        return FileInfo.model_validate({**values, "modified_at": 0})
+    except ValidationError as error:
         raise GuestUnavailable("the sandbox's guest answered nonsense") from error
+
+
+def _shown(name: Any) -> Any:
+    """Names are bytes in Linux: what is no text is shown with question marks."""
+    return name.encode(errors="replace").decode() if isinstance(name, str) else name
 
 
 def _number(text: str | None) -> int | None:
