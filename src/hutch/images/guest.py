@@ -39,7 +39,7 @@ _LIBRARIES = (
 _UNUSED = (
     *("idlelib", "lib2to3", "ensurepip", "tkinter", "turtledemo", "pydoc_data", "distutils", "venv", "sqlite3", "dbm"),
     *("curses", "msilib", "test", "unittest", "wsgiref", "xmlrpc", "__phello__", "turtle.py", "config-*"),
-    *("_sysconfigdata*", "antigravity.py", "this.py", "doctest.py", "pydoc.py", "pdb.py", "EXTERNALLY-MANAGED"),
+    *("antigravity.py", "this.py", "doctest.py", "pydoc.py", "pdb.py", "EXTERNALLY-MANAGED"),
 )
 _UNUSED_EXTENSIONS = (
     *("_bz2", "_lzma", "_curses", "_curses_panel", "_dbm", "_hashlib", "_sqlite3", "_ssl", "_uuid", "_crypt", "nis"),

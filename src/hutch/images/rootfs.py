@@ -58,7 +58,8 @@ chmod 1777 /tmp /var/tmp
 
 def step_count(recipe: Recipe) -> int:
     """How many steps `build_layer` tells of."""
-    return 2 + len(recipe.steps) + sum(map(bool, (recipe.base and recipe.packages, recipe.pip, recipe.npm)))
+    optional = (recipe.base is None or recipe.packages, recipe.pip, recipe.npm)
+    return sum(map(bool, optional)) + len(recipe.steps) + 1
 
 
 async def build_layer(recipe: Recipe, base: tuple[Path, ...], work: Path, sources: DebianSources, steps: Steps) -> Path:
