@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import stat
+import sys
 from pathlib import Path
 
 import structlog
@@ -65,6 +67,8 @@ def serve(settings: Settings) -> int:
     sock = _inherited_socket() or listen(settings.host, settings.port)
     if not settings.host.startswith("127.") and settings.host not in ("::1", "localhost"):
         _log.warning("keys travel in clear text: put a proxy with TLS in front of the API", host=settings.host)
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn takes them, stops, and raises them again when it is done
+        signal.signal(number, lambda *_: sys.exit(0))
     address_file = Path(os.path.realpath(settings.run_dir / SERVER_FILE))
     server = Server(create_app(settings, Control(settings), deliver_first_key), address_file, url_of(sock))
     server.run(sockets=[sock])
