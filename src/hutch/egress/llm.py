@@ -16,10 +16,11 @@ import structlog
 from aiohttp import web
 
 from hutch.egress.account import Account, Journal, describe
-from hutch.egress.call import Call, Refused, exceeded_message
+from hutch.egress.call import Call, exceeded_message
 from hutch.egress.listener import Server
 from hutch.egress.prices import PriceTable
 from hutch.egress.providers import ANTHROPIC, PROVIDERS, Provider
+from hutch.egress.refused import Refused
 from hutch.model import LlmGrant, LlmUsage
 
 MAX_CALLS = 32
@@ -131,7 +132,7 @@ class LlmGateway:
             if account is None:
                 raise Refused(403, "This address belongs to no sandbox.")
             call = self._admit(request, account, provider if name in PROVIDERS else None, f"/{rest}")
-            return await self._run(call, request, account)
+            return await self._run(call, account)
         except Refused as refused:
             return _refusal(provider, refused)
         except ConnectionError:
@@ -156,15 +157,15 @@ class LlmGateway:
             raise Refused(403, exceeded_message(account))
         if len(account.calls) >= MAX_CALLS:
             raise Refused(429, f"At most {MAX_CALLS} model calls of one sandbox at once.")
-        return Call(account, grant, provider, route, self._bases[provider.name] + path)
+        return Call(request, account, grant, provider, route, self._bases[provider.name] + path)
 
-    async def _run(self, call: Call, request: web.BaseRequest, account: Account) -> web.StreamResponse:
+    async def _run(self, call: Call, account: Account) -> web.StreamResponse:
         assert self._session is not None
         task = asyncio.current_task()
         assert task is not None
         account.calls.add(task)
         try:
-            return await call.run(request, self._session)
+            return await call.run(self._session)
         finally:
             account.calls.discard(task)
             call.settle()

@@ -19,7 +19,7 @@ _MILLION = 1_000_000
 
 @dataclass(frozen=True)
 class Tokens:
-    """What one call used. `cache_write_1h` is part of `cache_write`; `searches` are no tokens."""
+    """What one call used. `cache_write_1h` is part of `cache_write`."""
 
     input: int = 0
     output: int = 0
@@ -27,6 +27,9 @@ class Tokens:
     cache_write: int = 0
     cache_write_1h: int = 0
     searches: int = 0
+    """Searches of the web, which the provider made for the model."""
+    tier: str = ""
+    """The service tier or speed that the provider says it used."""
 
     @property
     def prompt(self) -> int:
@@ -72,13 +75,14 @@ class Price(Rates):
 
     web_search: float = Field(0.0, ge=0)
     long_prompt: LongPrompt | None = None
+    tiers: dict[str, float] = {}
 
     def cost(self, used: Tokens) -> float:
         """Dollars for one call."""
         rates: Rates = self
         if self.long_prompt is not None and used.prompt > self.long_prompt.over:
             rates = self.long_prompt
-        return Rates.cost(rates, used) + used.searches * self.web_search / 1000
+        return Rates.cost(rates, used) * self.tiers.get(used.tier, 1.0) + used.searches * self.web_search / 1000
 
 
 class PriceTable:
@@ -95,8 +99,9 @@ class PriceTable:
         try:
             text = path.read_text() if path else (resources.files(__package__) / "prices.toml").read_text()
             data: dict[str, Any] = tomllib.loads(text)
-            return cls({name: Price.model_validate(entry) for name, entry in data.get("models", {}).items()})
-        except (OSError, ValueError, ValidationError, AttributeError) as error:
+            tiers = data.get("tiers", {})
+            return cls({name: _price(entry, tiers) for name, entry in data.get("models", {}).items()})
+        except (OSError, ValueError, ValidationError, AttributeError, TypeError) as error:
             raise InvalidRequest(f"The price table {path} cannot be read: {error}", field="prices_file") from error
 
     def find(self, model: str) -> Price | None:
@@ -107,6 +112,10 @@ class PriceTable:
             matches = (price for pattern, price in self._patterns if pattern.fullmatch(model))
             self._found[model] = next(matches, None)
         return self._found[model]
+
+
+def _price(entry: dict[str, Any], tiers: dict[str, Any]) -> Price:
+    return Price.model_validate(entry | {"tiers": tiers | entry.get("tiers", {})})
 
 
 def _pattern(name: str) -> re.Pattern[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 MARK = b"[redacted]"
+_MUCH = 8
 _KEY_LIKE = re.compile(rb"\bsk-[A-Za-z0-9_*.-]{6,}")
 
 
@@ -28,9 +29,9 @@ class Redactor:
         return data[: len(data) - held]
 
     def end(self) -> bytes:
-        """What was held back, when nothing more comes."""
+        """What was held back, when nothing more comes; much of a key is not shown either."""
         held, self._held = self._held, b""
-        return held
+        return MARK if len(held) >= _MUCH else held
 
     def _overlap(self, data: bytes) -> int:
         """Length of the longest end of `data` that is a beginning of the key."""

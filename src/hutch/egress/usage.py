@@ -57,8 +57,7 @@ class UsageReader(ABC):
         """Takes a whole answer that was not streamed."""
         answer = _load(body)
         if answer is not None:
-            self._take(answer.get("usage"))
-            self._name(answer.get("model"))
+            self._answered(answer)
             self.finished = True
 
     def assume_input(self, tokens: int) -> None:
@@ -80,6 +79,16 @@ class UsageReader(ABC):
     def exact(self, usage: dict[str, Any]) -> Tokens:
         """The provider's figures; what `usage` does not mention stays as it was."""
 
+    def _answered(self, answer: dict[str, Any]) -> None:
+        """Takes what an answer, or the part of it in an event, says of itself."""
+        self._name(answer.get("model"))
+        self._take(answer.get("usage"))
+        self._tier(answer.get("service_tier"))
+
+    def _tier(self, tier: Any) -> None:
+        if isinstance(tier, str) and tier:
+            self._exact = replace(self._exact, tier=tier[:32])
+
     def _take(self, usage: Any) -> None:
         if isinstance(usage, dict):
             self._exact, self._unseen, self.told = self.exact(usage), 0, True
@@ -99,8 +108,7 @@ class AnthropicReader(UsageReader):
     def event(self, event: dict[str, Any]) -> None:
         match event.get("type"):
             case "message_start":
-                self._name(event["message"].get("model"))
-                self._take(event["message"].get("usage"))
+                self._answered(event["message"])
             case "content_block_delta":
                 delta = event["delta"]
                 self._see(delta.get("text") or delta.get("thinking") or delta.get("partial_json"))
@@ -119,6 +127,7 @@ class AnthropicReader(UsageReader):
             cache_write=_count(usage.get("cache_creation_input_tokens"), before.cache_write),
             cache_write_1h=_count(split.get("ephemeral_1h_input_tokens"), before.cache_write_1h),
             searches=_count(_mapping(usage.get("server_tool_use")).get("web_search_requests"), before.searches),
+            tier=_speed(usage) or before.tier,
         )
 
 
@@ -132,18 +141,16 @@ class OpenAiReader(UsageReader):
         elif kind.endswith(".delta"):
             self._see(event.get("delta"))
         elif isinstance(answer := event.get("response"), dict):
-            self._name(answer.get("model"))
-            self._take(answer.get("usage"))
+            self._answered(answer)
             self.finished = self.finished or kind in ("response.completed", "response.incomplete", "response.failed")
 
     def _chat(self, event: dict[str, Any]) -> None:
-        self._name(event.get("model"))
         for choice in event.get("choices") or []:
             delta = choice.get("delta") or choice
             self._see(delta.get("content") or delta.get("text") or delta.get("reasoning_content"))
             for call in delta.get("tool_calls") or []:
                 self._see(_mapping(call.get("function")).get("arguments"))
-        self._take(event.get("usage"))
+        self._answered(event)
 
     def exact(self, usage: dict[str, Any]) -> Tokens:
         """OpenAI counts what came from the cache as part of the input; we keep them apart."""
@@ -152,7 +159,8 @@ class OpenAiReader(UsageReader):
         read = min(_count(details.get("cached_tokens"), 0), prompt)
         write = min(_count(details.get("cache_write_tokens"), 0), prompt - read)
         output = _count(usage.get("output_tokens", usage.get("completion_tokens")), 0)
-        return Tokens(input=prompt - read - write, output=output, cache_read=read, cache_write=write)
+        tier = self._exact.tier
+        return Tokens(input=prompt - read - write, output=output, cache_read=read, cache_write=write, tier=tier)
 
 
 def _load(data: bytes) -> dict[str, Any] | None:
@@ -180,6 +188,12 @@ def _salvage(tail: bytes) -> dict[str, Any] | None:
 def _count(value: Any, default: int) -> int:
     """A number of tokens; what is none, or is negative or absurd, is as if it were not there."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**12 else default
+
+
+def _speed(usage: dict[str, Any]) -> str:
+    """Anthropic tells the tier and the speed of an answer among its usage."""
+    told = (usage.get("speed"), usage.get("service_tier"))
+    return next((word[:32] for word in told if isinstance(word, str) and word not in ("", "standard")), "")
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -61,6 +61,13 @@ def test_searches_cost_beside_tokens() -> None:
     assert cost("claude-opus-5-5", Tokens(searches=3)) == pytest.approx(0.03)
 
 
+def test_tier_multiplies_the_price_and_an_unknown_one_does_not() -> None:
+    plain = cost("gpt-6.1-sol", Tokens(output=MILLION))
+    assert cost("gpt-6.1-sol", Tokens(output=MILLION, tier="priority")) == pytest.approx(2 * plain)
+    assert cost("gpt-6.1-sol", Tokens(output=MILLION, tier="flex")) == pytest.approx(plain / 2)
+    assert cost("gpt-6.1-sol", Tokens(output=MILLION, tier="default")) == pytest.approx(plain)
+
+
 def test_own_table_replaces_the_built_in_one_and_the_longest_match_wins(tmp_path: Path) -> None:
     path = tmp_path / "prices.toml"
     path.write_text(

@@ -35,3 +35,8 @@ def test_error_that_quotes_parts_of_a_key_is_redacted_too() -> None:
     text = b'{"error":{"message":"Incorrect API key provided: sk-proj-********************cdEF. You can find"}}'
     assert b"cdEF" not in redact(text, KEY)
     assert b"Incorrect API key provided: [redacted]" in redact(text, KEY)
+
+
+def test_key_that_is_cut_off_by_the_end_is_not_shown() -> None:
+    redactor = Redactor(KEY)
+    assert redactor.feed(b"it is " + KEY[:12].encode()) + redactor.end() == b"it is [redacted]"

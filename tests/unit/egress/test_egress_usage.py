@@ -170,3 +170,12 @@ def test_embeddings_are_input_only() -> None:
     reader = OpenAiReader()
     reader.read(b'{"model": "text-embedding-3-small", "usage": {"prompt_tokens": 8, "total_tokens": 8}}')
     assert reader.tokens == Tokens(input=8)
+
+
+def test_tier_and_speed_are_told() -> None:
+    fast, priority = AnthropicReader(), OpenAiReader()
+    fast.read(b'{"model": "m", "usage": {"output_tokens": 1, "speed": "fast", "service_tier": "standard"}}')
+    answer = {"model": "m", "service_tier": "priority", "usage": {"input_tokens": 1, "output_tokens": 2}}
+    priority.feed(b"data: " + json.dumps({"type": "response.completed", "response": answer}).encode() + b"\n\n")
+    assert fast.tokens == Tokens(output=1, tier="fast")
+    assert priority.tokens == Tokens(input=1, output=2, tier="priority")

@@ -1,0 +1,12 @@
+"""A call that the gateway answers itself."""
+
+from __future__ import annotations
+
+
+class Refused(Exception):
+    """`status` and `message` become an error in the provider's own shape."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
