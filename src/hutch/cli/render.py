@@ -22,6 +22,12 @@ _END = {
     TaskState.TIMED_OUT: ("✗ stopped: the time is up", "bold red"),
     TaskState.FAILED: ("✗ failed", "bold red"),
 }
+_STEPS = {
+    "boot": "starting a sandbox",
+    "inputs": "sending the inputs in",
+    "agent": "the agent is at work",
+    "outputs": "collecting the outputs",
+}
 _TELLING = ("command", "file_path", "path", "pattern", "url", "query", "description", "prompt")
 """The part of a tool's input that says most, best first."""
 
@@ -35,7 +41,7 @@ class Renderer:
     def __init__(self, *, bare: bool = False) -> None:
         self._bare = bare
         self._open: EventType | None = None  # a message whose next chunk goes on where this one ended
-        self._line_done = True
+        self._held = ""  # newlines at the end of a chunk wait for what follows
         self._tools: dict[str, str] = {}
 
     def show(self, event: Event) -> None:
@@ -68,9 +74,11 @@ class Renderer:
         if self._open is not kind:
             self._close()
             out.print(Text(mark, style=style or "bold"), end="")
-            self._open, text = kind, text.lstrip("\n")
-        out.print(Text(text.replace("\n", "\n  "), style=style), end="")
-        self._line_done = text.endswith("\n")
+            self._open, self._held, text = kind, "", text.lstrip("\n")
+        text = self._held + text
+        shown = text.rstrip("\n")
+        self._held = text[len(shown) :]
+        out.print(Text(shown.replace("\n", "\n  "), style=style), end="")
 
     def end(self) -> None:
         """End what is being printed."""
@@ -79,7 +87,7 @@ class Renderer:
     def _close(self) -> None:
         """End the message that is being printed."""
         if self._open is not None:
-            out.print("\n" if not self._line_done else "")
+            out.print()
         self._open = None
 
     def _output(self, data: dict[str, Any]) -> None:
@@ -96,7 +104,7 @@ class Renderer:
         title, told = one_line(data.get("title", "tool"), 80), _telling(data.get("input"))
         self._tools[str(data.get("id"))] = title
         line = Text.assemble(("⚙ ", "cyan"), (title, "bold cyan"))
-        if told and told not in title:
+        if told and told[:40] not in title and title.rstrip("…")[:40] not in told:
             line.append(f"  {told}")
         out.print(line)
 
@@ -125,9 +133,12 @@ class Renderer:
         _line(err, "▲ ", text, "bold red" if over else "yellow")
 
     def _status(self, data: dict[str, Any]) -> None:
-        rest = {key: value for key, value in data.items() if key != "state" and isinstance(value, str | int | float)}
-        told = ", ".join(f"{key} {one_line(value, 80)}" for key, value in rest.items())
-        _line(err, "· ", one_line(data.get("state", "")).replace("_", " ") + (f" ({told})" if told else ""), "dim")
+        state, step = str(data.get("state", "")), str(data.get("step", ""))
+        if state in _END:
+            return  # `show_end` says it
+        text = _STEPS.get(step) or one_line(f"{state} {step}".strip())
+        told = [one_line(data[name]) for name in ("detail", "reason") if data.get(name)]
+        _line(err, "· ", ": ".join([text, *told]), "dim" if not told else "yellow")
 
 
 def show_end(task: Task) -> None:

@@ -86,7 +86,7 @@ def usage(input_tokens: int, output_tokens: int) -> dict[str, int]:
     }
 
 
-def error(status: int, kind: str, text: str) -> dict[str, Any]:
+def error(kind: str, text: str) -> dict[str, Any]:
     """An error body."""
     return {"type": "error", "error": {"type": kind, "message": text}, "request_id": _id("req_")}
 

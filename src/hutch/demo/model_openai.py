@@ -117,7 +117,7 @@ def encode(event: Event) -> bytes:
     return f"{name}data: {json.dumps(event)}\n\n".encode()
 
 
-def error(status: int, kind: str, text: str) -> dict[str, Any]:
+def error(kind: str, text: str) -> dict[str, Any]:
     """An error body."""
     return {"error": {"message": text, "type": kind, "param": None, "code": kind}}
 

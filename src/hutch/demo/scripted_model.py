@@ -55,11 +55,11 @@ class ScriptedModel:
     async def _messages(self, request: web.Request) -> web.StreamResponse:
         body, size = await self._read(request)
         if not self._authorized(request.headers.get("x-api-key", "")):
-            return _json(401, model_anthropic.error(401, "authentication_error", "invalid x-api-key"))
+            return _json(401, model_anthropic.error("authentication_error", "invalid x-api-key"))
         talk = model_anthropic.read(body, size)
-        manner = Manner.of(talk.prompt)
+        manner = _manner(talk)
         if manner.overload:
-            return _json(529, model_anthropic.error(529, "overloaded_error", "Overloaded"))
+            return _json(529, model_anthropic.error("overloaded_error", "Overloaded"))
         content = model_anthropic.blocks(parts(talk, manner), talk)
         used = model_anthropic.usage(*_tokens(talk, manner, content))
         await asyncio.sleep(manner.stall)
@@ -74,12 +74,7 @@ class ScriptedModel:
 
     async def _responses(self, request: web.Request) -> web.StreamResponse:
         body, size = await self._read(request)
-        if not self._authorized(_bearer(request)):
-            return _wrong_openai_key()
-        talk = model_openai.read(body, size)
-        manner = Manner.of(talk.prompt)
-        if manner.overload:
-            return _json(503, model_openai.error(503, "server_is_overloaded", "The server is overloaded"))
+        talk, manner = self._openai(request, body, size)
         output = model_openai.items(parts(talk, manner), talk)
         used = model_openai.usage(*_tokens(talk, manner, output))
         await asyncio.sleep(manner.stall)
@@ -90,10 +85,7 @@ class ScriptedModel:
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body, size = await self._read(request)
-        if not self._authorized(_bearer(request)):
-            return _wrong_openai_key()
-        talk = model_openai.read(body, size)
-        manner = Manner.of(talk.prompt)
+        talk, manner = self._openai(request, body, size)
         output = model_openai.items(parts(talk, manner), talk)
         used = model_openai.usage(*_tokens(talk, manner, output))
         await asyncio.sleep(manner.stall)
@@ -103,6 +95,16 @@ class ScriptedModel:
         events = model_openai.chat_stream(output, talk, used, manner, with_usage)
         lines = [*(model_openai.encode(event) for event in events), b"data: [DONE]\n\n"]
         return await _send(request, lines, manner)
+
+    def _openai(self, request: web.Request, body: dict[str, Any], size: int) -> tuple[Conversation, Manner]:
+        """What both of OpenAI's calls begin with."""
+        if not self._authorized(request.headers.get("authorization", "").removeprefix("Bearer ")):
+            raise _problem(401, model_openai.error("invalid_api_key", "Incorrect API key provided."))
+        talk = model_openai.read(body, size)
+        manner = _manner(talk)
+        if manner.overload:
+            raise _problem(503, model_openai.error("server_is_overloaded", "The server is overloaded"))
+        return talk, manner
 
     async def _models(self, request: web.Request) -> web.StreamResponse:
         return _json(200, {"object": "list", "data": [{"id": "scripted", "type": "model", "object": "model"}]})
@@ -146,12 +148,17 @@ def _json(status: int, body: dict[str, Any]) -> web.Response:
     return web.json_response(body, status=status, headers={"request-id": "req_scripted"})
 
 
-def _bearer(request: web.Request) -> str:
-    return request.headers.get("authorization", "").removeprefix("Bearer ")
+def _manner(talk: Conversation) -> Manner:
+    try:
+        return Manner.of(talk.prompt)
+    except ValueError as error:
+        raise _problem(400, {"error": {"type": "invalid_request_error", "message": str(error)}}) from error
 
 
-def _wrong_openai_key() -> web.Response:
-    return _json(401, model_openai.error(401, "invalid_api_key", "Incorrect API key provided."))
+def _problem(status: int, body: dict[str, Any]) -> web.HTTPException:
+    kinds: dict[int, type[web.HTTPException]] = {400: web.HTTPBadRequest, 401: web.HTTPUnauthorized}
+    kind = kinds.get(status, web.HTTPServiceUnavailable)
+    return kind(text=json.dumps(body), content_type="application/json")
 
 
 async def _serve(port: int, key: str | None) -> None:
