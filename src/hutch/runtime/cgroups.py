@@ -54,12 +54,21 @@ class Cgroups(ABC):
         """The directories that make up one group."""
 
     @abstractmethod
-    def create(self, name: str, limits: CgroupLimits) -> None:
+    def _create(self, name: str, limits: CgroupLimits) -> None:
         """Make the group with its limits in force. Raises `OSError`."""
 
     @abstractmethod
     def usage(self, name: str) -> CgroupUsage:
         """What its processes use; zeros for what cannot be read."""
+
+    def create(self, name: str, limits: CgroupLimits) -> None:
+        """Make the group with its limits in force. Raises `OSError`."""
+        for last in (False, False, False, True):
+            try:
+                return self._create(name, limits)
+            except FileNotFoundError:  # the node's own group, being empty, was removed in the middle of this
+                if last:
+                    raise
 
     def join_files(self, name: str) -> list[str]:
         """The files into which a process writes `0` to enter the group."""
@@ -78,7 +87,10 @@ class Cgroups(ABC):
         return {pid for directory in self.directories(name) for pid in _pids(directory / "cgroup.procs")}
 
     def destroy(self, name: str, timeout: float = 10.0) -> None:
-        """Kill what is in the group until it is empty, and remove it. Raises `TimeoutError` when that does not help."""
+        """Kill what is in the group until it is empty, and remove it, and with the last one the node's own group.
+
+        Raises `TimeoutError` when it does not become empty.
+        """
         end = time.monotonic() + timeout
         pause = 0.002
         while True:
@@ -89,10 +101,7 @@ class Cgroups(ABC):
                 raise TimeoutError(f"processes of cgroup {self.parent}/{name} do not die")
             time.sleep(pause)
             pause = min(pause * 2, 0.1)
-
-    def destroy_parent(self) -> None:
-        """Remove the node's own group once nothing is left in it."""
-        for directory in self.directories("x"):
+        for directory in self.directories(name):
             with contextlib.suppress(OSError):
                 directory.parent.rmdir()
 
@@ -119,7 +128,7 @@ class CgroupsV1(Cgroups):
     def directories(self, name: str) -> list[Path]:
         return [mount / self.parent / name for mount in dict.fromkeys(self._mounts.values())]
 
-    def create(self, name: str, limits: CgroupLimits) -> None:
+    def _create(self, name: str, limits: CgroupLimits) -> None:
         for directory in self.directories(name):
             directory.mkdir(parents=True, exist_ok=True)
         memory = self._directory("memory", name)
@@ -167,7 +176,7 @@ class CgroupsV2(Cgroups):
     def directories(self, name: str) -> list[Path]:
         return [self._mount / self.parent / name]
 
-    def create(self, name: str, limits: CgroupLimits) -> None:
+    def _create(self, name: str, limits: CgroupLimits) -> None:
         parent = self._mount / self.parent
         parent.mkdir(exist_ok=True)
         for directory in (self._mount, parent):
