@@ -8,14 +8,19 @@ import os
 import signal
 import time
 from collections.abc import Mapping
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from hutch_guest import accounts
 from hutch_guest.accounts import Account, UnknownUser
 from hutch_guest.limits.monitor import Monitor
+from hutch_guest.limits.usage import CpuMeter
 from hutch_guest.processes.manager import Manager
 from hutch_guest.processes.process import Process
 from hutch_guest.processes.request import StartRequest
+
+if TYPE_CHECKING:
+    from hutch_guest.files.watch import Watchers
 
 
 class Template:
@@ -52,7 +57,15 @@ class Guest:
         self.manager = Manager(spool_dir)
         self.monitor = Monitor(self, os.path.join(spool_dir, "pids"))
         self.manager.on_disk_full = self.monitor.check_disk
+        self.cpu = CpuMeter()
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self.manager.reap)
+
+    @cached_property
+    def watchers(self) -> Watchers:
+        """Watches on directories that outlive a request."""
+        from hutch_guest.files.watch import Watchers
+
+        return Watchers()
 
     def account(self, name: str | None) -> Account:
         """The account to act as; the template's user when no name is given."""

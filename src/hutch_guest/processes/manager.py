@@ -97,6 +97,8 @@ class Manager:
         self._spawning += 1
         try:
             process = await (self._start_in_terminal if request.pty else self._start_on_pipes)(request, program)
+            process.config = {"cmd": argv[0], "args": argv[1:], "envs": request.env, "cwd": program.cwd}
+            process.tag = request.tag
             self.processes[process.id] = process
             self._by_pid[process.pid] = process
             if (status := self._unclaimed.pop(process.pid, None)) is not None:

@@ -37,6 +37,11 @@ class Process:
         self.ended_at: float | None = None
         self.finished = False
         """The exit frame is in the spool: nothing comes after it."""
+        self.config: dict[str, object] = {}
+        """How it was started, as E2B's clients are told."""
+        self.tag: str | None = None
+        self.last_frame = 0
+        """Where somebody begins who wants only what comes from now on: the end, or the exit frame."""
         self.stdin: InputPipe | None = None
         self.terminal: int | None = None
         self.on_disk_full: Callable[[Process], None] | None = None
@@ -117,9 +122,11 @@ class Process:
         return True
 
     def _store(self, kind: int, data: bytes) -> bool:
+        before = self.spool.end
         while True:
             try:
                 self.spool.append(kind, data)
+                self.last_frame = before if kind == frames.EXIT else self.spool.end
                 return True
             except OSError:
                 if not self.spool.make_space():

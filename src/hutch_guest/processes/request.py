@@ -20,7 +20,8 @@ class StartRequest:
     """A validated request for a process."""
 
     __slots__ = (
-        "argv", "cwd", "env", "id", "linger", "max_spool", "pty", "retain_all", "shell", "stdin", "timeout", "user",
+        "argv", "cwd", "env", "id", "linger", "max_spool", "pty",
+        "retain_all", "shell", "stdin", "tag", "timeout", "user",
     )  # fmt: skip
 
     def __init__(self, argv: list[str] | None, shell: str | None = None, id: str | None = None) -> None:
@@ -34,6 +35,7 @@ class StartRequest:
         self.stdin: bool | str | bytes = False
         """False: none; True: a pipe to write to; str: from this file; bytes: these."""
         self.pty: tuple[int, int] | None = None
+        self.tag: str | None = None
         self.retain_all = False
         self.max_spool = _MAX_SPOOL
         self.linger: float | None = 1.0
