@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -212,36 +213,31 @@ class NodeHost:
     def start_process(self, sandbox: dict[str, Any], shell: str, **options: Any) -> str:
         """Start a command inside and leave it running; its id."""
         id = "exe_" + secrets.token_hex(11)
-        connection = self.guest(sandbox)
         headers = {"X-Access-Token": sandbox["guest_token"], "Content-Type": "application/json"}
         body = {"id": id, "shell": shell, "stdin": "none", "retain": "tail", **options}
-        connection.request("POST", "/hutch/processes", json.dumps(body), headers)
-        response = connection.getresponse()
-        said = response.read()
-        connection.close()
+        with closing(self.guest(sandbox)) as connection:
+            connection.request("POST", "/hutch/processes", json.dumps(body), headers)
+            response = connection.getresponse()
+            said = response.read()
         assert response.status == 201, said
         return id
 
     def follow(self, sandbox: dict[str, Any], process: str, timeout: float = 60) -> Ran:
         """All output of a command, to its end."""
-        connection = self.guest(sandbox, timeout)
-        connection.request(
-            "GET",
-            f"/hutch/processes/{process}/output?from=0&follow=1",
-            headers={"X-Access-Token": sandbox["guest_token"]},
-        )
-        response = connection.getresponse()
-        assert response.status == 200, response.read()
+        path, headers = f"/hutch/processes/{process}/output?from=0&follow=1", {"X-Access-Token": sandbox["guest_token"]}
         streams: dict[int, bytes] = {1: b"", 2: b""}
         limits, state = [], {}
-        for kind, payload in _frames(response):
-            if kind in streams:
-                streams[kind] += payload
-            elif kind == 5:
-                limits.append(json.loads(payload))
-            elif kind == 6:
-                state = json.loads(payload)
-        connection.close()
+        with closing(self.guest(sandbox, timeout)) as connection:
+            connection.request("GET", path, headers=headers)
+            response = connection.getresponse()
+            assert response.status == 200, response.read()
+            for kind, payload in _frames(response):
+                if kind in streams:
+                    streams[kind] += payload
+                elif kind == 5:
+                    limits.append(json.loads(payload))
+                elif kind == 6:
+                    state = json.loads(payload)
         return Ran(streams[1].decode(errors="replace"), streams[2].decode(errors="replace"), state, limits)
 
     def exec(self, sandbox: dict[str, Any], shell: str, timeout: float = 60, **options: Any) -> Ran:

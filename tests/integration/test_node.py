@@ -257,9 +257,9 @@ def test_a_killed_daemon_s_sandboxes_go_on_and_are_adopted(node: NodeHost) -> No
     doomed = node.boot(deadline=time.time() + 6)
     process = node.start_process(sandbox, "for n in $(seq 100); do echo $n; sleep 0.05; done", retain="all")
     node.exec(sandbox, "python3 -c 'x = \"a\" * 10**9'")
+    time.sleep(0.5)
     before = node.sandbox(sandbox["id"])
     node.kill()
-    time.sleep(0.5)
     node.start()
     after = node.sandbox(sandbox["id"])
     assert before is not None and after is not None
@@ -332,10 +332,10 @@ def test_leftovers_that_no_record_owns_are_swept_at_the_start(node: NodeHost) ->
     cgroup = Path("/sys/fs/cgroup")
     cgroup = (cgroup / "memory" if (cgroup / "memory").is_dir() else cgroup) / f"hutch-{node.id}" / new_id("sbx")
     cgroup.mkdir()
-    subprocess.run(["ip", "netns", "add", f"hutch-{node.id}-4000"], check=True)
+    subprocess.run(["ip", "netns", "add", f"hutch-{node.id}-900"], check=True)
     node.start()
     assert not cgroup.exists()
-    assert not Path(f"/run/netns/hutch-{node.id}-4000").exists()
+    assert not Path(f"/run/netns/hutch-{node.id}-900").exists()
     assert os.listdir(node.node_dir / "sandboxes") == [running["id"]]
     assert os.listdir(node.root / "r" / "grants") == []
     assert node.sandbox(orphan["id"]) is None

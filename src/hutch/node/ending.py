@@ -62,12 +62,11 @@ class Ender:
             self._parts.registry.remove(entry)
 
     async def breached(self, entry: Entry, breach: LimitBreach) -> None:
-        """Note a limit that the sandbox has hit."""
-        known = len(entry.record.breaches)
-        entry.record = entry.record.but(breaches=[*entry.record.breaches, breach][-MAX_BREACHES:])
+        """Note a limit that the sandbox has hit: in the journal first, from which a new daemon takes it again."""
         log.info("limit", sandbox=entry.id, message=breach.message)
-        if known < MAX_BREACHES or breach.action == "sandbox_killed":
+        if len(entry.record.breaches) < MAX_BREACHES or breach.action == "sandbox_killed":
             await self._parts.journal.insist(entry.id, "limit", breach.model_dump(mode="json"))
+        entry.record = entry.record.but(breaches=[*entry.record.breaches, breach][-MAX_BREACHES:])
         await self.save(entry)
 
     async def save(self, entry: Entry) -> None:

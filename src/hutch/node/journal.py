@@ -17,7 +17,7 @@ import structlog
 from pydantic import ValidationError
 
 from hutch.errors import DiskFull
-from hutch.model import JournalEntry, LlmUsage
+from hutch.model import JournalEntry, LimitBreach, LlmUsage
 
 log = structlog.get_logger("hutch.node")
 T = TypeVar("T")
@@ -32,6 +32,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS journal (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, sandbox TEXT NOT NULL, kind TEXT NOT NULL,
     data TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS limits ON journal (sandbox) WHERE kind = 'limit';
 CREATE UNIQUE INDEX IF NOT EXISTS once ON journal (sandbox, kind) WHERE kind IN ('sandbox_running', 'sandbox_dead');
 CREATE TABLE IF NOT EXISTS llm_total (sandbox TEXT PRIMARY KEY, usage TEXT NOT NULL);
 """
@@ -102,6 +103,10 @@ class Journal:
                     await news.wait()
             except TimeoutError:
                 continue
+
+    async def breaches(self, sandbox: str) -> list[LimitBreach]:
+        """The limits that the sandbox has hit."""
+        return await self._run(lambda: _breaches(self._db, sandbox))
 
     async def llm_totals(self) -> dict[str, LlmUsage]:
         """The last usage written for each sandbox that was not forgotten."""
@@ -186,6 +191,11 @@ def _page(db: sqlite3.Connection, after: int) -> list[JournalEntry]:
         JournalEntry(seq=seq, time=datetime.fromtimestamp(at, UTC), sandbox=sandbox, kind=kind, data=json.loads(data))
         for seq, at, sandbox, kind, data in rows
     ]
+
+
+def _breaches(db: sqlite3.Connection, sandbox: str) -> list[LimitBreach]:
+    query = "SELECT data FROM journal WHERE sandbox = ? AND kind = 'limit' ORDER BY seq"
+    return [LimitBreach.model_validate_json(data) for (data,) in db.execute(query, (sandbox,))]
 
 
 def _totals(db: sqlite3.Connection) -> dict[str, LlmUsage]:

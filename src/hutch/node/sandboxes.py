@@ -123,7 +123,7 @@ class Sandboxes:
         return entry.view(self._parts.gateway.usage(entry.id) if entry.running else None)
 
     async def tidy_forever(self) -> None:
-        """Finish ends that failed, drop old tombstones, trim the journal; every minute."""
+        """Finish ends that failed, drop old tombstones, keep figures, trim the journal; every minute."""
         while True:
             try:
                 await self._tidy()
@@ -219,6 +219,8 @@ class Sandboxes:
             record = entry.record
             if record.step == "ending" and not entry.lock.locked():
                 await self._end(entry, record.death or "", None)
+            elif record.step == "running":
+                await self._parts.records.save(record)  # the figures: of all else it is up to date
             elif record.step == "dead" and (record.ended_at or 0.0) < time.time() - TOMBSTONE_SECONDS:
                 await self.ender.forget(entry)
         await self._parts.journal.trim()

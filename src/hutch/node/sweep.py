@@ -10,6 +10,7 @@ from hutch.node.ending import Ender
 from hutch.node.entry import Entry
 from hutch.node.parts import Parts
 from hutch.node.process import boot_id
+from hutch.node.records import MAX_BREACHES
 from hutch.node.sandboxes import Sandboxes
 from hutch.runtime.base import Handle
 
@@ -50,6 +51,9 @@ class Takeover:
         entries = [Entry(record) for record in records]
         for entry in entries:
             self._parts.registry.add(entry)
+            if entry.record.step != "dead":
+                breaches = await self._parts.journal.breaches(entry.id)
+                entry.record = entry.record.but(breaches=breaches[-MAX_BREACHES:])
         return entries, torn
 
     async def _restore_usage(self) -> None:
