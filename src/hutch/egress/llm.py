@@ -154,7 +154,7 @@ class LlmGateway:
         if provider.name != grant.provider:
             raise Refused(403, f"This sandbox has a key for {grant.provider}, not for {provider.name}.")
         if account.exceeded is not None:
-            raise Refused(403, exceeded_message(account))
+            raise Refused(provider.final_status, exceeded_message(account))
         if len(account.calls) >= MAX_CALLS:
             raise Refused(429, f"At most {MAX_CALLS} model calls of one sandbox at once.")
         return Call(request, account, grant, provider, route, self._bases[provider.name] + path)

@@ -36,6 +36,8 @@ class Provider:
     key_headers: Callable[[str], dict[str, str]]
     reader: Callable[[], UsageReader]
     error_kinds: Mapping[int, str]
+    final_status: int
+    """Status after which the provider's clients do not try again: Codex tries six times on a 403, Claude Code once."""
 
     def route(self, method: str, path: str) -> Route | None:
         """The route that a request takes; None when it may not pass."""
@@ -81,6 +83,7 @@ ANTHROPIC = Provider(
         415: "invalid_request_error",
         429: "rate_limit_error",
     },
+    final_status=403,
 )
 
 OPENAI = Provider(
@@ -103,13 +106,14 @@ OPENAI = Provider(
     error_kinds={
         400: "invalid_request_error",
         401: "invalid_api_key",
-        403: "insufficient_quota",
+        403: "permission_denied",
         404: "not_found",
         413: "invalid_request_error",
         415: "invalid_request_error",
         429: "rate_limit_exceeded",
         502: "server_error",
     },
+    final_status=400,
 )
 
 PROVIDERS: dict[str, Provider] = {"anthropic": ANTHROPIC, "openai": OPENAI}
