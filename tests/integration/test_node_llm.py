@@ -14,7 +14,8 @@ pytestmark = pytest.mark.root
 
 KEY, PLACEHOLDER = "sk-real-secret-key", "hutch-placeholder"
 CALL = (
-    "curl -sS -o /tmp/answer -w '%{http_code}' http://llm.hutch/anthropic/v1/messages -H 'content-type: application/json' "
+    "curl -sS -o /tmp/answer -w '%{http_code}' http://llm.hutch/anthropic/v1/messages "
+    "-H 'content-type: application/json' "
     f"-H 'x-api-key: {PLACEHOLDER}' -H 'anthropic-version: 2023-06-01' "
     '-d \'{"model": "claude-sonnet-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}\''
 )
