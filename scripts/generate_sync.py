@@ -9,6 +9,7 @@ import io
 import re
 import subprocess
 import sys
+import tempfile
 import tokenize
 from pathlib import Path
 
@@ -65,24 +66,26 @@ def rewrite(source: str) -> str:
     return "".join(result)
 
 
-def tidy(text: str, path: Path) -> str:
+def tidy(files: dict[Path, str]) -> dict[Path, str]:
     """Imports in order and lines wrapped, as everywhere."""
-    for command in (["check", "--fix-only", "--quiet", "--unsafe-fixes", "--select", FIXES], ["format", "--quiet"]):
-        command = [sys.executable, "-m", "ruff", *command, "--stdin-filename", str(path), "-"]
-        text = subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
-    return text
+    config = ["--config", str(SDK.parent.parent.parent / "pyproject.toml"), "--no-cache"]
+    with tempfile.TemporaryDirectory() as folder:
+        for path, text in files.items():
+            Path(folder, path.name).write_text(text)
+        for command in (["check", "--fix-only", "--unsafe-fixes", "--select", FIXES], ["format"]):
+            subprocess.run([sys.executable, "-m", "ruff", *command, "--quiet", *config, folder], check=True)
+        return {path: Path(folder, path.name).read_text() for path in files}
 
 
 def generated() -> dict[Path, str]:
     """Every file of the blocking client, by path."""
     files = {}
     for source in sorted((SDK / "_async").glob("*.py")):
-        target = SDK / "_sync" / source.name
         text = rewrite(source.read_text())
         if source.name == "__init__.py":
             text = text.replace("The asynchronous client", "The blocking client", 1)
-        files[target] = tidy(HEAD.format(source=f"sdk/_async/{source.name}") + text, target)
-    return files
+        files[SDK / "_sync" / source.name] = HEAD.format(source=f"sdk/_async/{source.name}") + text
+    return tidy(files)
 
 
 def main() -> int:

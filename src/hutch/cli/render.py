@@ -112,7 +112,7 @@ class Renderer:
         failed = data.get("status") == "failed"
         text = data.get("output")
         lines = clean(text if isinstance(text, str) else json.dumps(text) if text else "").strip().splitlines()
-        shown = [one_line(line, 160) for line in lines[:TOOL_OUTPUT_LINES]]
+        shown = [line if len(line) <= 160 else line[:159] + "…" for line in lines[:TOOL_OUTPUT_LINES]]
         if len(lines) > TOOL_OUTPUT_LINES:
             shown.append(f"… {len(lines) - TOOL_OUTPUT_LINES} more lines")
         if failed and not shown:

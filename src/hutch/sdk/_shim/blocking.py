@@ -60,4 +60,5 @@ class Background:
 def open_socket(url: str, key: str, timeout: float) -> Socket:
     """A WebSocket connection."""
     headers = {"Authorization": f"Bearer {key}"}
-    return connect(url, additional_headers=headers, open_timeout=timeout, max_size=16 << 20, proxy=None)
+    connection = connect(url, additional_headers=headers, open_timeout=timeout, max_size=16 << 20, proxy=None)
+    return connection.__enter__()  # newer versions of the library connect only here; the caller closes
