@@ -159,6 +159,18 @@ def test_a_slow_hog_of_many_processes_is_cut_down_one_by_one(shared_node: NodeHo
     shared_node.call("DELETE", f"/sandboxes/{sandbox['id']}")
 
 
+def test_a_boot_is_quick_and_the_cpu_limit_holds_after_it(shared_node: NodeHost) -> None:
+    sandbox = shared_node.boot(resources={"cpus": 0.25})
+    before = shared_node.sandbox(sandbox["id"])
+    started = time.monotonic()
+    shared_node.exec(sandbox, "python3 -c 'import time; end = time.time() + 4\nwhile time.time() < end: pass'")
+    after = shared_node.sandbox(sandbox["id"])
+    assert before is not None and after is not None
+    used = (after["cpu_seconds"] - before["cpu_seconds"]) / (time.monotonic() - started)
+    assert used < 0.35
+    shared_node.call("DELETE", f"/sandboxes/{sandbox['id']}")
+
+
 def test_a_fork_bomb_hits_the_process_limit_and_the_sandbox_can_be_used_and_deleted(shared_node: NodeHost) -> None:
     sandbox = shared_node.boot(resources={"pids": 64})
     bomb = shared_node.start_process(sandbox, "bomb() { bomb | bomb & }; bomb; sleep 3")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -106,7 +107,8 @@ class Booter:
         spec = SandboxSpec(
             id=entry.id,
             image=image.path,
-            resources=entry.record.resources,
+            # A boot costs half a second of CPU, and nothing of the guest's own runs in it: its limit comes after.
+            resources=entry.record.resources.model_copy(update={"cpus": float(os.cpu_count() or 1)}),
             slot=slot,
             hostname=hostname(entry.id),
             directory=directory,
@@ -121,6 +123,7 @@ class Booter:
             watch.lap("ready")
             prepare = guests.prepare(record.address, entry.id, record.guest_token, request.env, record.resources)
             await self._unless_doomed(entry, prepare, handle)
+            await self._parts.runtime.limit_cpus(handle, record.resources.cpus)
             watch.lap("prepare")
         except GuestUnavailable as error:
             raise BootFailed(f"the sandbox booted but its guest does not answer: {error.detail}") from error

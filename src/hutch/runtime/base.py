@@ -88,5 +88,9 @@ class Runtime(ABC):
         """The handle of a sandbox that an earlier daemon booted; None when it does not run any more."""
 
     @abstractmethod
+    async def limit_cpus(self, handle: Handle, cpus: float) -> None:
+        """Hold it to this many CPU cores from now on, in place of what `boot` was told. Raises `OSError`."""
+
+    @abstractmethod
     async def leftovers(self) -> list[str]:
         """Ids of all sandboxes of which anything exists on this host (state, cgroup, process)."""

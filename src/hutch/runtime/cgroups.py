@@ -58,6 +58,10 @@ class Cgroups(ABC):
         """Make the group with its limits in force. Raises `OSError`."""
 
     @abstractmethod
+    def limit_cpus(self, name: str, cpus: float) -> None:
+        """Hold the group to this many cores. Raises `OSError`."""
+
+    @abstractmethod
     def usage(self, name: str) -> CgroupUsage:
         """What its processes use; zeros for what cannot be read."""
 
@@ -138,9 +142,12 @@ class CgroupsV1(Cgroups):
         with contextlib.suppress(OSError):
             _write(memory / "memory.memsw.limit_in_bytes", limits.memory_bytes)
         _write(self._directory("pids", name) / "pids.max", limits.pids)
+        self.limit_cpus(name, limits.cpus)
+
+    def limit_cpus(self, name: str, cpus: float) -> None:
         cpu = self._directory("cpu", name)
         _write(cpu / "cpu.cfs_period_us", PERIOD)
-        _write(cpu / "cpu.cfs_quota_us", _quota(limits.cpus))
+        _write(cpu / "cpu.cfs_quota_us", _quota(cpus))
 
     def usage(self, name: str) -> CgroupUsage:
         memory = self._directory("memory", name)
@@ -188,7 +195,10 @@ class CgroupsV2(Cgroups):
             _write(group / "memory.swap.max", 0)
         _write(group / "memory.oom.group", 1)
         _write(group / "pids.max", limits.pids)
-        _write(group / "cpu.max", f"{_quota(limits.cpus)} {PERIOD}")
+        self.limit_cpus(name, limits.cpus)
+
+    def limit_cpus(self, name: str, cpus: float) -> None:
+        _write(self._mount / self.parent / name / "cpu.max", f"{_quota(cpus)} {PERIOD}")
 
     def usage(self, name: str) -> CgroupUsage:
         group = self._mount / self.parent / name

@@ -104,6 +104,9 @@ class GvisorRuntime(Runtime):
         process = await asyncio.to_thread(_recorded, directory)
         return Handle(id, process.pid, directory) if process and process.alive() else None
 
+    async def limit_cpus(self, handle: Handle, cpus: float) -> None:
+        await asyncio.to_thread(self._cgroups.limit_cpus, handle.id, cpus)
+
     async def leftovers(self) -> list[str]:
         return await asyncio.to_thread(self._leftovers)
 
