@@ -45,17 +45,17 @@ def create(slot: Slot) -> None:
             netlink.addr("add", index=index, address=slot.host_address, prefixlen=slot.prefix)
             netlink.link("set", index=index, state="up")
     except BaseException as error:
-        remove(slot)
+        remove(slot.namespace, slot.link)
         raise OSError(f"slot {slot.namespace} cannot be made: {error}") from error
     finally:
         os.close(host)
 
 
-def remove(slot: Slot) -> None:
+def remove(namespace: str, link: str) -> None:
     """Remove the link and the namespace; what does not exist is no error."""
     with contextlib.suppress(OSError, NetlinkError), IPRoute() as netlink:
-        netlink.link("del", index=socket.if_nametoindex(slot.link))
-    path = DIRECTORY / slot.namespace
+        netlink.link("del", index=socket.if_nametoindex(link))
+    path = DIRECTORY / namespace
     while _libc.umount2(os.fsencode(path), MNT_DETACH) == 0:
         pass  # once for every mount that stands on it
     path.unlink(missing_ok=True)

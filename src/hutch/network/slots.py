@@ -58,7 +58,6 @@ class LinuxSlotPool(SlotPool):
     async def start(self, in_use: dict[str, int]) -> None:
         self._lent = set(in_use.values())
         self._busy = set(self._lent)
-        self._next = max(self._lent, default=-1) + 1
         try:
             await self._call(self._set_up)
         except (NftError, OSError) as error:
@@ -166,7 +165,7 @@ class LinuxSlotPool(SlotPool):
     async def _destroy(self, slot: Slot) -> None:
         def destroy() -> None:
             self._rules.forget(slot)
-            namespaces.remove(slot)
+            namespaces.remove(slot.namespace, slot.link)
 
         try:
             await self._call(destroy)
@@ -193,20 +192,24 @@ class LinuxSlotPool(SlotPool):
         keep = [self.slot(index) for index in self._lent]
         self._firewall = Firewall(self._node, str(self._subnet), self._gateway_port)
         self._firewall.install(keep)
-        self._remove_all_but(self._lent)
+        found = self._found()
+        self._next = max((int(tail) for tail in found if tail.isdecimal()), default=-1) + 1
+        self._sweep(found - {str(index) for index in self._lent})
 
     def _tear_down(self) -> None:
-        self._remove_all_but(set())
+        self._sweep(self._found())
         self._rules.remove()
         subnets.release(self._node)
 
-    def _remove_all_but(self, keep: set[int]) -> None:
-        found = namespaces.names(self._namespace_prefix), namespaces.links(self._link_prefix)
-        prefixes = self._namespace_prefix, self._link_prefix
-        tails = {name.removeprefix(prefix) for names, prefix in zip(found, prefixes, strict=True) for name in names}
-        for index in {int(tail) for tail in tails if tail.isdecimal()} - keep:
-            if index < self._size:
-                namespaces.remove(self.slot(index))
+    def _found(self) -> set[str]:
+        """What follows our prefix in the names of all namespaces and links that bear it: indexes."""
+        spaces, links = namespaces.names(self._namespace_prefix), namespaces.links(self._link_prefix)
+        tails = {name.removeprefix(self._namespace_prefix) for name in spaces}
+        return tails | {name.removeprefix(self._link_prefix) for name in links}
+
+    def _sweep(self, tails: set[str]) -> None:
+        for tail in tails:
+            namespaces.remove(self._namespace_prefix + tail, self._link_prefix + tail)
 
     def _used_networks(self) -> list[IPv4Network]:
         """What the host uses, but for what is ours."""

@@ -1,0 +1,368 @@
+"""Slots and the firewall, with real namespaces. Sandboxes are stood in for by plain processes in the slot's
+namespace; the internet by one more namespace with a public address, to which only this host has a route."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tests.leaks import assert_clean, look
+
+from hutch.errors import LimitReached
+from hutch.model import AllowAll, DenyAll
+from hutch.network import subnets
+from hutch.network.base import LLM_ADDRESS, Slot
+from hutch.network.slots import LinuxSlotPool
+
+pytestmark = pytest.mark.root
+
+POOL = "10.200.0.0/14"
+PUBLIC = "25.25.25.25"
+PRIVATE = "10.99.25.25"
+METADATA = "169.254.169.254"
+BLOCKED_SOON = 2.0
+"""A refusal must be quicker than this; silence is taken for a drop after it."""
+
+CONNECT = """
+import socket, sys
+source, address, port, wait = sys.argv[1:]
+try:
+    with socket.create_connection((address, int(port)), float(wait), source_address=(source, 0)) as connection:
+        connection.settimeout(float(wait))
+        print("said", connection.recv(100).decode())
+except ConnectionRefusedError:
+    print("refused")
+except ConnectionResetError:
+    print("reset")
+except TimeoutError:
+    print("silence")
+except OSError as error:
+    print("error", error.errno)
+"""
+
+SERVE = """
+import socket, sys
+server = socket.create_server(("", int(sys.argv[1])), backlog=64)
+print(server.getsockname()[1], flush=True)
+while True:
+    connection, peer = server.accept()
+    connection.sendall(peer[0].encode())
+    if len(sys.argv) == 2: connection.close()
+    else: kept = connection
+"""
+
+
+def sh(command: str) -> None:
+    subprocess.run(command, shell=True, check=True, capture_output=True)
+
+
+def inside(namespace: str, *command: str) -> list[str]:
+    return ["nsenter", f"--net=/run/netns/{namespace}", sys.executable, "-I", "-S", "-c", *command]
+
+
+async def connect(
+    namespace: str, address: str, port: int, *, source: str = "0.0.0.0", wait: float = BLOCKED_SOON
+) -> str:
+    """What a connection from this namespace comes to: `said <text>`, `refused`, `silence`, ..."""
+    command = inside(namespace, CONNECT, source, address, str(port), str(wait))
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    output, _ = await process.communicate()
+    return output.decode().strip()
+
+
+@contextlib.contextmanager
+def listening(namespace: str | None, *options: str) -> Iterator[int]:
+    """A server that tells everybody their address; its port."""
+    code = [SERVE, "0", *options]
+    command = inside(namespace, *code) if namespace else [sys.executable, "-I", "-S", "-c", *code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.kill()
+
+
+@dataclass(frozen=True)
+class World:
+    """The outside: a namespace behind a link of the host, with a public and a private address."""
+
+    namespace: str
+    link: str
+    host: str
+    address: str
+    port: int
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    tag = secrets.token_hex(2)
+    space, link, net = f"htw-{tag}", f"htw{tag}", f"100.127.{secrets.randbelow(256)}"
+    sh(f"ip netns add {space}; ip link add {link} type veth peer name eth0 netns {space}")
+    try:
+        sh(f"ip addr add {net}.1/30 dev {link}; ip link set {link} up")
+        sh(f"ip -n {space} addr add {net}.2/30 dev eth0; ip -n {space} link set eth0 up; ip -n {space} link set lo up")
+        sh(f"ip -n {space} addr add {PUBLIC}/32 dev lo; ip -n {space} addr add {PRIVATE}/32 dev lo")
+        sh(f"ip route add {PUBLIC}/32 via {net}.2; ip route add {PRIVATE}/32 via {net}.2")
+        sh(f"ip -n {space} route add default via {net}.1")
+        with listening(space, "stay") as port:
+            yield World(space, link, f"{net}.1", f"{net}.2", port)
+    finally:
+        sh(f"ip link del {link}; ip netns del {space}")
+
+
+@dataclass
+class Node:
+    """The network of one node, and its LLM gateway."""
+
+    id: str
+    port: int
+    pool: LinuxSlotPool
+
+    def again(self, ahead: int = 1) -> LinuxSlotPool:
+        """The pool as the next daemon would make it."""
+        return LinuxSlotPool(self.id, POOL, ahead, self.port)
+
+    def has(self, slot: Slot) -> bool:
+        state = look(self.id)
+        return slot.namespace in state.namespaces and slot.link in state.links
+
+
+def node_id() -> str:
+    return "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(4))
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[Node]:
+    id = node_id()
+    with listening(None) as port:
+        node = Node(id, port, LinuxSlotPool(id, POOL, 1, port))
+        await node.pool.start({})
+        try:
+            yield node
+        finally:
+            await node.pool.remove_all()
+            assert_clean(id)
+
+
+async def test_deny_all_reaches_the_llm_gateway_and_nothing_else(node: Node, world: World) -> None:
+    slot = await node.pool.acquire("sbx_a", DenyAll())
+    with listening(None) as other:
+        start = time.monotonic()
+        assert await connect(slot.namespace, LLM_ADDRESS, 80) == f"said {slot.guest_address}"
+        for address, port in (
+            (PUBLIC, world.port),
+            (PRIVATE, world.port),
+            (METADATA, 80),
+            (LLM_ADDRESS, 443),
+            (LLM_ADDRESS, node.port),
+            (slot.host_address, other),
+            (slot.host_address, node.port),  # the gateway itself is there only under its own address
+            (world.host, other),
+        ):
+            assert await connect(slot.namespace, address, port) == "refused", f"{address}:{port}"
+        assert time.monotonic() - start < 9 * BLOCKED_SOON
+
+
+async def test_allow_all_reaches_the_internet_but_nothing_private(node: Node, world: World) -> None:
+    slot = await node.pool.acquire("sbx_a", AllowAll())
+    with listening(None) as other:
+        assert await connect(slot.namespace, LLM_ADDRESS, 80) == f"said {slot.guest_address}"
+        assert await connect(slot.namespace, PUBLIC, world.port) == f"said {world.host}"  # masqueraded
+        for address, port in (
+            (PRIVATE, world.port),
+            (world.address, world.port),
+            (METADATA, 80),
+            (slot.host_address, other),
+            (world.host, other),
+            (world.host, node.port),
+        ):
+            assert await connect(slot.namespace, address, port) == "refused", f"{address}:{port}"
+
+
+UDP = """
+import socket, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+    sender.settimeout(2)
+    sender.connect((sys.argv[1], 53))
+    try:
+        sender.send(b"x"); sender.recv(10)
+    except TimeoutError: print("silence")
+    except OSError as error: print("refused")
+"""
+
+
+async def test_other_protocols_are_refused_at_once(node: Node, world: World) -> None:
+    slot = await node.pool.acquire("sbx_a", DenyAll())
+    for address in (PUBLIC, LLM_ADDRESS, slot.host_address):
+        output = await asyncio.to_thread(subprocess.check_output, inside(slot.namespace, UDP, address), text=True)
+        assert output == "refused\n", address
+
+
+@pytest.mark.parametrize("policy", [DenyAll(), AllowAll()], ids=lambda policy: policy.mode)
+async def test_sandboxes_do_not_reach_each_other(node: Node, policy: DenyAll | AllowAll) -> None:
+    one, two = await asyncio.gather(*(node.pool.acquire(f"sbx_{n}", policy) for n in range(2)))
+    with listening(two.namespace) as port:
+        assert await connect(one.namespace, two.guest_address, port) == "refused"
+        assert await connect(one.namespace, two.host_address, port) == "refused"
+
+
+async def test_the_host_reaches_a_guest_and_the_outside_does_not(node: Node, world: World) -> None:
+    slot = await node.pool.acquire("sbx_a", AllowAll())
+    with listening(slot.namespace) as port:
+        with await asyncio.to_thread(socket.create_connection, (slot.guest_address, port), 5) as connection:
+            assert await asyncio.to_thread(connection.recv, 100) == slot.host_address.encode()
+        assert await connect(world.namespace, slot.guest_address, port) == "silence"
+
+
+async def test_the_gateway_is_not_there_for_the_outside(node: Node, world: World) -> None:
+    assert await connect(world.namespace, world.host, node.port) == "silence"
+    with listening(None) as other:
+        assert await connect(world.namespace, world.host, other) == f"said {world.address}"
+
+
+async def test_a_forged_source_is_dropped(node: Node, world: World) -> None:
+    one, two = await asyncio.gather(*(node.pool.acquire(f"sbx_{n}", AllowAll()) for n in range(2)))
+    for source in (two.guest_address, world.address, "8.8.8.8"):
+        sh(f"ip -n {one.namespace} addr add {source}/32 dev eth0")
+        for address, port in ((LLM_ADDRESS, 80), (PUBLIC, world.port)):
+            came = await connect(one.namespace, address, port, source=source)
+            assert came in ("silence", "error 113"), f"{source} to {address}"  # 113: the host does not even answer ARP
+
+
+async def test_a_slot_that_is_not_lent_reaches_nothing(node: Node) -> None:
+    while not node.pool.free:
+        await asyncio.sleep(0.01)
+    free = node.pool.slot(0)
+    assert node.has(free)
+    assert await connect(free.namespace, LLM_ADDRESS, 80) == "silence"
+
+
+async def test_there_is_no_ipv6(node: Node) -> None:
+    slot = await node.pool.acquire("sbx_a", AllowAll())
+    listed = subprocess.check_output(["ip", "-6", "-n", slot.namespace, "addr", "show", "dev", "eth0"], text=True)
+    assert "inet6" not in listed
+    assert "inet6" not in subprocess.check_output(["ip", "-6", "addr", "show", "dev", slot.link], text=True)
+
+
+async def test_a_policy_changes_at_once_and_for_open_connections_too(node: Node, world: World) -> None:
+    slot = await node.pool.acquire("sbx_a", DenyAll())
+    assert await connect(slot.namespace, PUBLIC, world.port) == "refused"
+    await node.pool.set_policy(slot, AllowAll())
+    assert await connect(slot.namespace, PUBLIC, world.port) == f"said {world.host}"
+    talk = """
+import socket, sys, time
+connection = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
+connection.recv(100); print("open", flush=True); sys.stdin.readline()
+for _ in range(5):
+    try: connection.send(b"x")
+    except OSError as error: print(type(error).__name__, flush=True); break
+    time.sleep(0.2)
+else: print("still open", flush=True)
+"""
+    command = inside(slot.namespace, talk, PUBLIC, str(world.port))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdin
+        assert await asyncio.to_thread(process.stdout.readline) == "open\n"
+        await node.pool.set_policy(slot, DenyAll())
+        process.stdin.write("\n")
+        process.stdin.flush()
+        said = await asyncio.to_thread(process.stdout.readline)
+    assert said in ("ConnectionResetError\n", "BrokenPipeError\n")
+    assert await connect(slot.namespace, PUBLIC, world.port) == "refused"
+    assert await connect(slot.namespace, LLM_ADDRESS, 80) == f"said {slot.guest_address}"
+
+
+async def test_release_destroys_and_a_second_one_does_nothing(node: Node) -> None:
+    slot = await node.pool.acquire("sbx_a", AllowAll())
+    assert node.has(slot)
+    await asyncio.gather(node.pool.release(slot), node.pool.release(slot))
+    state = look(node.id)
+    assert slot.namespace not in state.namespaces
+    assert slot.link not in state.links
+    rules = subprocess.check_output(["nft", "list", "table", "inet", f"hutch_{node.id}"], text=True)
+    assert slot.guest_address not in rules
+    await node.pool.release(slot)
+    assert (await node.pool.acquire("sbx_b", DenyAll())).index != slot.index
+
+
+async def test_the_next_daemon_takes_over_what_is_lent_and_removes_the_rest(node: Node, world: World) -> None:
+    kept = await node.pool.acquire("sbx_a", AllowAll())
+    lost = await node.pool.acquire("sbx_b", DenyAll())
+    later = node.again(ahead=0)
+    try:
+        await later.start({"sbx_a": kept.index})
+        assert later.slot(kept.index) == kept
+        assert node.has(kept)
+        assert not node.has(lost)
+        assert len(look(node.id).namespaces) == 1
+        # The policy of before is in force without being set again.
+        assert await connect(kept.namespace, PUBLIC, world.port) == f"said {world.host}"
+        await later.set_policy(kept, DenyAll())
+        assert await connect(kept.namespace, PUBLIC, world.port) == "refused"
+        assert (await later.acquire("sbx_c", DenyAll())).index not in (kept.index, lost.index)
+    finally:
+        await later.remove_all()
+
+
+async def test_stop_leaves_what_is_lent(node: Node) -> None:
+    slot = await node.pool.acquire("sbx_a", DenyAll())
+    await node.pool.stop()
+    assert look(node.id).namespaces == {slot.namespace}
+    assert await connect(slot.namespace, LLM_ADDRESS, 80) == f"said {slot.guest_address}"
+
+
+async def test_many_at_once_are_all_different(node: Node) -> None:
+    slots = await asyncio.gather(*(node.pool.acquire(f"sbx_{n}", DenyAll()) for n in range(12)))
+    assert len({slot.index for slot in slots}) == len({slot.guest_address for slot in slots}) == 12
+    assert all(node.has(slot) for slot in slots)
+    await asyncio.gather(*(node.pool.release(slot) for slot in slots))
+
+
+async def test_an_acquire_that_is_cancelled_loses_no_slot(node: Node) -> None:
+    for delay in (0, 0.002, 0.01, 0.02, 0.04):
+        task = asyncio.create_task(node.pool.acquire("sbx_a", DenyAll()))
+        await asyncio.sleep(delay)
+        task.cancel()
+        (result,) = await asyncio.gather(task, return_exceptions=True)
+        if isinstance(result, Slot):
+            await node.pool.release(result)
+    await node.pool.stop()
+    assert look(node.id).namespaces == frozenset()
+    assert look(node.id).links == frozenset()
+
+
+async def test_nodes_of_one_host_have_subnets_of_their_own(node: Node) -> None:
+    other = LinuxSlotPool(node_id(), POOL, 0, 1)
+    await other.start({})
+    try:
+        one, two = await node.pool.acquire("sbx_a", DenyAll()), await other.acquire("sbx_b", DenyAll())
+        assert one.guest_address != two.guest_address
+        assert await connect(two.namespace, one.guest_address, 49983) == "refused"
+    finally:
+        await other.remove_all()
+
+
+async def test_a_node_that_has_no_slots_left_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(subnets, "CLAIMS", tmp_path / "claims.json")
+    id = node_id()
+    pool = LinuxSlotPool(id, "10.197.0.0/29", 0, 1)
+    await pool.start({})
+    try:
+        slots = [await pool.acquire(f"sbx_{n}", DenyAll()) for n in range(2)]
+        with pytest.raises(LimitReached, match="slots"):
+            await pool.acquire("sbx_c", DenyAll())
+        await pool.release(slots[0])
+        assert (await pool.acquire("sbx_c", DenyAll())).index == 0
+    finally:
+        await pool.remove_all()
+        assert_clean(id)
