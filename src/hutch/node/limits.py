@@ -17,14 +17,21 @@ from hutch.runtime.base import Handle, Runtime, Stats
 
 log = structlog.get_logger("hutch.node")
 
-_POLL = 0.25
-_POLL_CLOSE = 0.02
-"""Above half of the memory limit: a program fills the rest in a fraction of a second."""
+_LOOK = 1.0
+"""Seconds between two full looks, which cost a millisecond. In between, one cheap number is glanced at: memory with
+page cache, which may be far above what counts and is never below."""
+_GLANCE = 0.1
+_GLANCE_CLOSE = 0.02
+"""Above half of the limit: a program fills the rest in a fraction of a second."""
+_LOOK_CACHED = 0.1
+"""Between two full looks while that number is above the limit, though what counts is below half of it."""
 _RELIEF = 2.0
 """Seconds from the last killed process within which memory must fall below the limit."""
 _SETTLE = 0.7
 """Seconds given to freed memory to come back to the host before another process is picked."""
 _DISK_SLACK = 64 << 20
+
+_CRASHED = "its kernel ended unexpectedly"
 
 Ended = Callable[[Entry, str, LimitBreach | None], None]
 Breached = Callable[[Entry, LimitBreach], Awaitable[None]]
@@ -45,15 +52,28 @@ class Watcher:
         try:
             first = await self._stats(entry, handle)
             oom_kills = first.oom_kills if first else 0
+            if not await self._runtime.alive(handle):  # it may have ended before `death` knew its number
+                return self._ended(entry, _CRASHED, None)
             while True:
                 verdict = await self._look(entry, handle, oom_kills, death)
                 if verdict is not None:
                     return self._ended(entry, *verdict)
-                used = entry.record.figures.memory_bytes
-                close = used > _memory_limit(entry) // 2
-                await asyncio.wait({death}, timeout=_POLL_CLOSE if close else _POLL)
+                await self._rest(entry, handle, death)
         finally:
             death.cancel()
+
+    async def _rest(self, entry: Entry, handle: Handle, death: asyncio.Task[None]) -> None:
+        """Until the next full look is due."""
+        limit = _memory_limit(entry)
+        end = time.monotonic() + _LOOK
+        pause = _LOOK_CACHED if entry.record.figures.memory_bytes < limit // 2 else _GLANCE_CLOSE
+        while not death.done() and time.monotonic() < end and time.time() < entry.record.deadline:
+            ceiling = self._runtime.memory_ceiling(handle)
+            if ceiling <= limit:
+                pause = _GLANCE_CLOSE if ceiling > limit // 2 else _GLANCE
+            await asyncio.wait({death}, timeout=pause)
+            if self._runtime.memory_ceiling(handle) > limit:
+                return
 
     async def _look(
         self, entry: Entry, handle: Handle, oom_kills: int, death: asyncio.Task[None]
@@ -62,8 +82,8 @@ class Watcher:
         stats = await self._stats(entry, handle)
         if stats is not None and stats.oom_kills > oom_kills:
             return _out_of_memory(entry)
-        if death.done() or not await self._runtime.alive(handle):
-            return "its kernel ended unexpectedly", None
+        if death.done():
+            return _CRASHED, None
         if time.time() >= entry.record.deadline:
             return "its lifetime is over", None
         if stats is None:
@@ -89,7 +109,7 @@ class Watcher:
                 if breach is not None:
                     give_up, ask_again = time.monotonic() + _RELIEF, time.monotonic() + _SETTLE
                     await self._breached(entry, breach)
-            await asyncio.wait({death}, timeout=_POLL_CLOSE)
+            await asyncio.wait({death}, timeout=_GLANCE_CLOSE)
             fresh = await self._stats(entry, handle)
             if death.done() or fresh is None:
                 return True  # the next look says what it is

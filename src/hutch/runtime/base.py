@@ -84,6 +84,11 @@ class Runtime(ABC):
         """What it uses now. After its death: the last figures that the host still has."""
 
     @abstractmethod
+    def memory_ceiling(self, handle: Handle) -> int:
+        """At least as much as `Stats.memory_bytes` would be now (page cache is in it), in microseconds: for a caller who
+        asks many times a second. Large when it cannot be told."""
+
+    @abstractmethod
     async def adopt(self, id: str, directory: Path) -> Handle | None:
         """The handle of a sandbox that an earlier daemon booted; None when it does not run any more."""
 

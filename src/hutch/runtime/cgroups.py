@@ -65,6 +65,15 @@ class Cgroups(ABC):
     def usage(self, name: str) -> CgroupUsage:
         """What its processes use; zeros for what cannot be read."""
 
+    @abstractmethod
+    def memory_file(self, name: str) -> Path:
+        """Where the kernel says how much memory is charged to the group, page cache included."""
+
+    def memory_ceiling(self, name: str) -> int:
+        """What that file says; a lot when it cannot be read."""
+        text = _text(self.memory_file(name)).strip()
+        return int(text) if text.isdigit() else 1 << 62
+
     def create(self, name: str, limits: CgroupLimits) -> None:
         """Make the group with its limits in force. Raises `OSError`."""
         for last in (False, False, False, True):
@@ -149,13 +158,16 @@ class CgroupsV1(Cgroups):
         _write(cpu / "cpu.cfs_period_us", PERIOD)
         _write(cpu / "cpu.cfs_quota_us", _quota(cpus))
 
+    def memory_file(self, name: str) -> Path:
+        return self._directory("memory", name) / "memory.usage_in_bytes"
+
     def usage(self, name: str) -> CgroupUsage:
         memory = self._directory("memory", name)
         stat = _table(memory / "memory.stat")
         cache = stat.get("total_inactive_file", 0) + stat.get("total_active_file", 0)
         return CgroupUsage(
             cpu_seconds=_number(self._directory("cpuacct", name) / "cpuacct.usage") / 1e9,
-            memory_bytes=max(0, _number(memory / "memory.usage_in_bytes") - cache),
+            memory_bytes=max(0, _number(self.memory_file(name)) - cache),
             pids=_number(self._directory("pids", name) / "pids.current"),
             oom_kills=_table(memory / "memory.oom_control").get("oom_kill", 0),
         )
@@ -200,13 +212,16 @@ class CgroupsV2(Cgroups):
     def limit_cpus(self, name: str, cpus: float) -> None:
         _write(self._mount / self.parent / name / "cpu.max", f"{_quota(cpus)} {PERIOD}")
 
+    def memory_file(self, name: str) -> Path:
+        return self._mount / self.parent / name / "memory.current"
+
     def usage(self, name: str) -> CgroupUsage:
         group = self._mount / self.parent / name
         stat = _table(group / "memory.stat")
         cache = stat.get("inactive_file", 0) + stat.get("active_file", 0)
         return CgroupUsage(
             cpu_seconds=_table(group / "cpu.stat").get("usage_usec", 0) / 1e6,
-            memory_bytes=max(0, _number(group / "memory.current") - cache),
+            memory_bytes=max(0, _number(self.memory_file(name)) - cache),
             pids=_number(group / "pids.current"),
             oom_kills=_table(group / "memory.events").get("oom_kill", 0),
         )

@@ -100,6 +100,9 @@ class GvisorRuntime(Runtime):
             oom_kills=usage.oom_kills,
         )
 
+    def memory_ceiling(self, handle: Handle) -> int:
+        return self._cgroups.memory_ceiling(handle.id)
+
     async def adopt(self, id: str, directory: Path) -> Handle | None:
         process = await asyncio.to_thread(_recorded, directory)
         return Handle(id, process.pid, directory) if process and process.alive() else None
