@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
@@ -14,6 +15,7 @@ from hutch.errors import Conflict, DiskFull, InvalidTemplate, TemplateBuildFaile
 
 router = APIRouter(prefix="/v1/templates", tags=["templates"])
 
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _NO_BODY = BuildTemplate(force=False)
 
 
@@ -34,4 +36,6 @@ async def build_template(
 ) -> Response:
     """Build it, with messages as it goes: `{"type": "log", "line"}`, `{"type": "progress", "step", "of", "text"}`,
     and at the end `{"type": "done", "template"}` or `{"type": "error", "problem"}`."""
+    if not _NAME.fullmatch(name):
+        raise UnknownTemplate(f"there is no template {name[:64]!r}")
     return messages(await control.build_template(name, force=body.force))
