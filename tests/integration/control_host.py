@@ -9,13 +9,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.node_host import NodeHost
 
 from hutch.control.service import Control
 from hutch.model import CreateSandbox, Event, Task
 from hutch.settings import Settings
-from hutch.store.engine import Database
+from hutch.store.engine import Database, Transaction
 
 
 class Crash(BaseException):
@@ -104,7 +103,7 @@ class FaultyDatabase:
         database.write = self.write  # type: ignore[method-assign]
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
+    async def write(self) -> AsyncIterator[Transaction]:
         if self.died.is_set():
             await asyncio.Event().wait()  # a dead process does nothing any more
         self._left -= 1

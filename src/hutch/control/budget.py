@@ -7,10 +7,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from hutch.control.context import Context, event
 from hutch.model import Budget, LlmUsage
+from hutch.store.engine import Transaction
 from hutch.store.tasks import TaskRow
 
 Part = Literal["run_time", "llm_usd", "llm_tokens"]
@@ -61,7 +60,7 @@ def next_look(budget: Budget, run_time: float) -> float:
     return max(0.01, (warning if run_time < warning else budget.run_time) - run_time)
 
 
-async def sound(context: Context, connection: AsyncConnection, task: TaskRow, alarms: list[Alarm]) -> bool:
+async def sound(context: Context, connection: Transaction, task: TaskRow, alarms: list[Alarm]) -> bool:
     """Write the alarms as events, and have the agent stopped for the first that is exceeded. `task` must be locked by
     this transaction. Whether the task now has to stop."""
     store = context.store

@@ -9,7 +9,6 @@ from typing import Any
 
 import structlog
 from pydantic import ValidationError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hutch.control import budget, limits
 from hutch.control.context import Context, event
@@ -18,6 +17,7 @@ from hutch.control.notifier import events_of, stop_of
 from hutch.errors import HutchError, NodeUnavailable
 from hutch.fleet import Node
 from hutch.model import Budget, JournalEntry, LimitBreach, LlmUsage
+from hutch.store.engine import Transaction
 from hutch.store.tasks import TaskRow
 
 log = structlog.get_logger("hutch.control")
@@ -90,7 +90,7 @@ class Journal:
                     topics += await self._apply_entry(connection, entry)
         return topics
 
-    async def _apply_entry(self, connection: AsyncConnection, entry: JournalEntry) -> list[str]:
+    async def _apply_entry(self, connection: Transaction, entry: JournalEntry) -> list[str]:
         try:
             match entry.kind:
                 case "sandbox_dead":
@@ -112,7 +112,7 @@ class Journal:
             log.error("journal entry skipped", seq=entry.seq, kind=entry.kind, error=str(error))
             return []
 
-    async def _dead(self, connection: AsyncConnection, entry: JournalEntry) -> list[str]:
+    async def _dead(self, connection: Transaction, entry: JournalEntry) -> list[str]:
         figures: dict[str, Any] = {
             key: entry.data[key] for key in ("cpu_seconds", "memory_peak_bytes") if key in entry.data
         }
@@ -120,7 +120,7 @@ class Journal:
         task_id = await self._lifecycle.died(connection, entry.sandbox, reason, figures)
         return [f"sandbox:{entry.sandbox}", *([stop_of(task_id)] if task_id is not None else [])]
 
-    async def _usage(self, connection: AsyncConnection, entry: JournalEntry) -> list[str]:
+    async def _usage(self, connection: Transaction, entry: JournalEntry) -> list[str]:
         usage = LlmUsage.model_validate(entry.data["usage"])
         store, totals = self._context.store, usage.model_dump(mode="json")
         row = await store.sandboxes.lock(connection, entry.sandbox)
@@ -135,7 +135,7 @@ class Journal:
         await budget.sound(self._context, connection, task, alarms)
         return [events_of(task.id), stop_of(task.id)]
 
-    async def _exceeded(self, connection: AsyncConnection, entry: JournalEntry) -> list[str]:
+    async def _exceeded(self, connection: Transaction, entry: JournalEntry) -> list[str]:
         task = await self._context.store.tasks.of_sandbox(connection, entry.sandbox)
         if task is None:
             return []
@@ -143,7 +143,7 @@ class Journal:
         await budget.sound(self._context, connection, task, [alarm])
         return [events_of(task.id), stop_of(task.id)]
 
-    async def _stop(self, connection: AsyncConnection, sandbox_id: str, stop: dict[str, Any]) -> list[str]:
+    async def _stop(self, connection: Transaction, sandbox_id: str, stop: dict[str, Any]) -> list[str]:
         task: TaskRow | None = await self._context.store.tasks.of_sandbox(connection, sandbox_id)
         if task is None:
             return []

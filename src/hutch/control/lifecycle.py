@@ -16,12 +16,12 @@ from typing import Any
 
 import structlog
 from pydantic import TypeAdapter
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hutch.control.context import Context, not_running
 from hutch.control.notifier import events_of, sandbox, stop_of
 from hutch.errors import HutchError, NodeUnavailable, SandboxNotFound
 from hutch.model import BootRequest, LlmGrant, NodeSandbox
+from hutch.store.engine import Transaction
 from hutch.store.sandboxes import SandboxRow
 
 log = structlog.get_logger("hutch.control")
@@ -121,7 +121,7 @@ class Lifecycle:
 
     async def died(
         self,
-        connection: AsyncConnection,
+        connection: Transaction,
         sandbox_id: str,
         reason: str,
         figures: dict[str, Any],
@@ -195,7 +195,7 @@ class Lifecycle:
             await self._rows.change_in(connection, row.id, current.version, **values)
         self._announce(row.id, None)
 
-    async def _tell_task(self, connection: AsyncConnection, sandbox_id: str, stop: dict[str, Any] | None) -> str | None:
+    async def _tell_task(self, connection: Transaction, sandbox_id: str, stop: dict[str, Any] | None) -> str | None:
         task = await self._context.store.tasks.of_sandbox(connection, sandbox_id)
         if task is None or stop is None or task.ended_at is not None:
             return None

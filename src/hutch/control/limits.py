@@ -3,16 +3,15 @@ reported by the node (and by the guest, which did the killing); processes and di
 
 from __future__ import annotations
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from hutch.control.context import Context, event
 from hutch.control.notifier import events_of
 from hutch.model import LimitBreach
+from hutch.store.engine import Transaction
 
 _KEPT = 100
 
 
-async def note(context: Context, connection: AsyncConnection, sandbox_id: str, breach: LimitBreach) -> list[str]:
+async def note(context: Context, connection: Transaction, sandbox_id: str, breach: LimitBreach) -> list[str]:
     """Record the breach, if it is new. Part of a transaction; answers the topics to notify after it."""
     store = context.store
     found = breach.model_dump(mode="json")

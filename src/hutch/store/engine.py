@@ -10,15 +10,32 @@ ones, and it takes the sandboxes with them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, event, make_url
+from sqlalchemy import Connection, CursorResult, Executable, event, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+T = TypeVar("T")
 _BUSY_TIMEOUT_MS = 15_000
+
+
+class Transaction:
+    """What the code inside a transaction may do. Whoever is cancelled is so between two statements, never in the middle
+    of one: a driver that is torn out of a statement leaves its thread at it, and the write lock with the thread."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
+        """Run one statement; the result is all there."""
+        return await _unbroken(self._connection.execute(statement, parameters))
+
+    async def run_sync(self, work: Callable[[Connection], T]) -> T:
+        """Run code that knows no asyncio."""
+        return await _unbroken(self._connection.run_sync(work))
 
 
 class Database:
@@ -50,17 +67,33 @@ class Database:
         )
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
+    async def read(self) -> AsyncIterator[Transaction]:
         """For one statement that reads; two of them may see two states of the database."""
-        async with self._reader.connect() as connection:
-            yield connection
+        async with self._connected(self._reader) as connection:
+            yield Transaction(connection)
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
+    async def write(self) -> AsyncIterator[Transaction]:
         """A transaction that may write: committed at the end of the block, rolled back when it raises. Never await
         the network inside."""
-        async with self._turn or nullcontext(), self._writer.begin() as connection:
+        async with self._turn or nullcontext(), self._connected(self._writer) as connection:
+            try:
+                await _unbroken(connection.begin().start())
+                yield Transaction(connection)
+                await _unbroken(connection.commit())
+            except BaseException:
+                await _unbroken(connection.rollback())
+                raise
+
+    @asynccontextmanager
+    async def _connected(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+        connection = engine.connect()
+        try:
+            await _unbroken(connection.start())
             yield connection
+        finally:
+            if connection.sync_connection is not None:
+                await _unbroken(connection.close())
 
     async def close(self) -> None:
         await self._reader.dispose()
@@ -85,3 +118,18 @@ def _configure_sqlite(dbapi: Any, _record: Any) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+async def _unbroken(work: Coroutine[Any, Any, T]) -> T:
+    """Await to the end; a cancellation that comes meanwhile takes effect after it."""
+    task = asyncio.ensure_future(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        task.exception()  # whatever it was, nobody is there to hear it
+        raise asyncio.CancelledError
+    return task.result()

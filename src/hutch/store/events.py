@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from hutch.store.engine import Database
+from hutch.store.engine import Database, Transaction
 from hutch.store.tables import events, tasks
 
 
@@ -38,7 +37,7 @@ class Events:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def append(self, connection: AsyncConnection, task_id: str, new: Sequence[NewEvent]) -> bool:
+    async def append(self, connection: Transaction, task_id: str, new: Sequence[NewEvent]) -> bool:
         """Add events at the end of the stream, in one go. Offsets are given under the lock of the task's row, so
         there is no gap and no double whoever writes. False (and nothing added) when the stream has ended."""
         if not new:

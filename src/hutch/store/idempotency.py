@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import delete, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from hutch.store.engine import Database
+from hutch.store.engine import Database, Transaction
 from hutch.store.tables import idempotency
 
 
@@ -32,7 +31,7 @@ class IdempotencyKeys:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def insert(self, connection: AsyncConnection, row: IdempotencyRow) -> None:
+    async def insert(self, connection: Transaction, row: IdempotencyRow) -> None:
         """Raises SQLAlchemy's `IntegrityError` when the key was used before."""
         await connection.execute(idempotency.insert().values(**asdict(row)))
 

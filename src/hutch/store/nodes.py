@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from sqlalchemy import select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from hutch.store.engine import Database
+from hutch.store.engine import Database, Transaction
 from hutch.store.tables import node_cursor
 
 
@@ -21,7 +20,7 @@ class NodeCursors:
             statement = select(node_cursor.c.seq).where(node_cursor.c.node == node)
             return int((await connection.execute(statement)).scalar_one_or_none() or 0)
 
-    async def advance(self, connection: AsyncConnection, node: str, before: int, after: int) -> bool:
+    async def advance(self, connection: Transaction, node: str, before: int, after: int) -> bool:
         """Move the cursor if it still stands at `before`; False when another process has moved it."""
         if before == 0:
             known = (await connection.execute(select(node_cursor.c.seq).where(node_cursor.c.node == node))).first()

@@ -6,9 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sqlalchemy import select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from hutch.store.engine import Database
+from hutch.store.engine import Database, Transaction
 from hutch.store.tables import readers
 
 
@@ -32,7 +31,7 @@ class Readers:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def insert(self, connection: AsyncConnection, task_id: str) -> None:
+    async def insert(self, connection: Transaction, task_id: str) -> None:
         await connection.execute(readers.insert().values(**asdict(ReaderRow(task_id))))
 
     async def get(self, task_id: str) -> ReaderRow:
@@ -40,6 +39,6 @@ class Readers:
             row = (await connection.execute(select(readers).where(readers.c.task_id == task_id))).mappings().one()
         return ReaderRow(**row)
 
-    async def put(self, connection: AsyncConnection, row: ReaderRow) -> None:
+    async def put(self, connection: Transaction, row: ReaderRow) -> None:
         """Replace the row."""
         await connection.execute(update(readers).where(readers.c.task_id == row.task_id).values(**asdict(row)))

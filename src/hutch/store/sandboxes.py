@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sqlalchemy import ColumnElement, delete, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from hutch.store.engine import Database
+from hutch.store.engine import Database, Transaction
 from hutch.store.pages import after_cursor
 from hutch.store.tables import labels, sandboxes, tasks
 
@@ -48,7 +47,7 @@ class Sandboxes:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def insert(self, connection: AsyncConnection, row: SandboxRow) -> None:
+    async def insert(self, connection: Transaction, row: SandboxRow) -> None:
         await connection.execute(sandboxes.insert().values(**asdict(row)))
         if row.labels:
             values = [{"sandbox_id": row.id, "key": key, "value": value} for key, value in row.labels.items()]
@@ -101,17 +100,17 @@ class Sandboxes:
         async with self._database.write() as connection:
             return await self.change_in(connection, sandbox_id, version, **values)
 
-    async def change_in(self, connection: AsyncConnection, sandbox_id: str, version: int, **values: Any) -> bool:
+    async def change_in(self, connection: Transaction, sandbox_id: str, version: int, **values: Any) -> bool:
         """`change` inside a transaction."""
         same: list[ColumnElement[bool]] = [sandboxes.c.id == sandbox_id, sandboxes.c.version == version]
         result = await connection.execute(update(sandboxes).where(*same).values(**values, version=version + 1))
         return result.rowcount == 1
 
-    async def note(self, connection: AsyncConnection, sandbox_id: str, **values: Any) -> None:
+    async def note(self, connection: Transaction, sandbox_id: str, **values: Any) -> None:
         """Set columns that are no state (usage, breaches), whatever the version."""
         await connection.execute(update(sandboxes).where(sandboxes.c.id == sandbox_id).values(**values))
 
-    async def lock(self, connection: AsyncConnection, sandbox_id: str) -> SandboxRow | None:
+    async def lock(self, connection: Transaction, sandbox_id: str) -> SandboxRow | None:
         """The row, locked until the end of the transaction."""
         statement = select(sandboxes).where(sandboxes.c.id == sandbox_id).with_for_update()
         row = (await connection.execute(statement)).mappings().one_or_none()

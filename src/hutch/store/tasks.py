@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sqlalchemy import null, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from hutch.store.engine import Database
+from hutch.store.engine import Database, Transaction
 from hutch.store.pages import after_cursor
 from hutch.store.tables import prompts, tasks
 
@@ -62,7 +61,7 @@ class Tasks:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def insert(self, connection: AsyncConnection, row: TaskRow, prompt: str) -> None:
+    async def insert(self, connection: Transaction, row: TaskRow, prompt: str) -> None:
         await connection.execute(tasks.insert().values(**asdict(row)))
         await connection.execute(prompts.insert().values(task_id=row.id, text=prompt))
 
@@ -77,7 +76,7 @@ class Tasks:
         rows = await self._select(select(tasks).where(tasks.c.sandbox_id.in_(sandbox_ids)))
         return {row.sandbox_id: row for row in rows}
 
-    async def of_sandbox(self, connection: AsyncConnection, sandbox_id: str) -> TaskRow | None:
+    async def of_sandbox(self, connection: Transaction, sandbox_id: str) -> TaskRow | None:
         """The sandbox's task, locked until the end of the transaction."""
         statement = select(tasks).where(tasks.c.sandbox_id == sandbox_id).with_for_update()
         row = (await connection.execute(statement)).mappings().first()
@@ -145,24 +144,24 @@ class Tasks:
         async with self._database.write() as connection:
             await connection.execute(update(tasks).where(tasks.c.step != "done").values(lease_owner=None))
 
-    async def change(self, connection: AsyncConnection, task_id: str, fence: int, **values: Any) -> None:
+    async def change(self, connection: Transaction, task_id: str, fence: int, **values: Any) -> None:
         """Set columns on behalf of the worker that holds the lease. Raises `LeaseLost`, which undoes the whole
         transaction."""
         statement = update(tasks).where(tasks.c.id == task_id, tasks.c.fence == fence).values(**values)
         if (await connection.execute(statement)).rowcount != 1:
             raise LeaseLost(task_id)
 
-    async def check(self, connection: AsyncConnection, task_id: str, fence: int) -> None:
+    async def check(self, connection: Transaction, task_id: str, fence: int) -> None:
         """Raises `LeaseLost` when another worker has claimed the task; holds that off until the transaction ends."""
         statement = update(tasks).where(tasks.c.id == task_id, tasks.c.fence == fence).values(fence=fence)
         if (await connection.execute(statement)).rowcount != 1:
             raise LeaseLost(task_id)
 
-    async def note(self, connection: AsyncConnection, task_id: str, **values: Any) -> None:
+    async def note(self, connection: Transaction, task_id: str, **values: Any) -> None:
         """Set columns that are not the worker's (usage, breaches, warned)."""
         await connection.execute(update(tasks).where(tasks.c.id == task_id).values(**values))
 
-    async def ask_to_stop(self, connection: AsyncConnection, task_id: str, stop: dict[str, Any]) -> bool:
+    async def ask_to_stop(self, connection: Transaction, task_id: str, stop: dict[str, Any]) -> bool:
         """Record why the agent has to stop. The first reason stays; whether this was it."""
         statement = (
             update(tasks)
@@ -171,7 +170,7 @@ class Tasks:
         )
         return (await connection.execute(statement)).rowcount == 1
 
-    async def lock(self, connection: AsyncConnection, task_id: str) -> TaskRow | None:
+    async def lock(self, connection: Transaction, task_id: str) -> TaskRow | None:
         """The row, locked until the end of the transaction."""
         row = (await connection.execute(select(tasks).where(tasks.c.id == task_id).with_for_update())).mappings()
         found = row.one_or_none()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from pathlib import Path
 
@@ -259,3 +260,24 @@ async def test_keys_are_found_by_prefix_and_revoked_once(store: Store) -> None:
     found = await store.keys.get("key_1")
     assert found is not None
     assert (found.last_used_at, found.revoked_at) == (5.0, 6.0)
+
+
+async def test_writers_that_are_cancelled_anywhere_leave_no_lock_and_no_half(store: Store) -> None:
+    await add_task(store)
+    chance = random.Random(7)
+    for _ in range(60):
+        writers = [asyncio.create_task(append(store, "tsk_1", "a", "b", "c")) for _ in range(4)]
+        readers = [asyncio.create_task(store.tasks.get("tsk_1")) for _ in range(4)]
+        await asyncio.sleep(chance.random() * 0.01)
+        for task in (*writers, *readers):
+            task.cancel()
+        await asyncio.gather(*writers, *readers, return_exceptions=True)
+    async with asyncio.timeout(2):
+        await append(store, "tsk_1", "a", "b", "c")
+    found = await store.events.read("tsk_1", 1, 10_000)
+    assert [event.offset for event in found] == list(range(1, len(found) + 1))
+    assert [event.data["text"] for event in found] == ["a", "b", "c"] * (len(found) // 3)
+    other = await Store.open(str(store.database.url))
+    async with asyncio.timeout(2):
+        await append(other, "tsk_1", "a")
+    await other.close()
