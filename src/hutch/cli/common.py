@@ -61,7 +61,7 @@ def find_sandbox(client: Hutch, given: str) -> str:
     if is_id(given, "sbx"):
         return given
     for ended_too in (False, True):
-        if found := _match(given, "sbx", (each.id for each in client.sandboxes.list(all=ended_too)), "sandbox"):
+        if found := _match(given, "sbx", (each.id for each in client.sandboxes.list(all=ended_too))):
             return found
     raise SandboxNotFound(f"there is no sandbox {given!r}")
 
@@ -74,19 +74,19 @@ def find_task(client: Hutch, given: str) -> str:
     ids = {task.id: task.id for task in tasks} | {task.sandbox_id: task.id for task in reversed(tasks)}
     prefix = "sbx" if given.startswith("sbx") else "tsk"
     candidates = [id for id in ids if id.startswith(prefix)]
-    found = _match(given, prefix, candidates, "task")
+    found = _match(given, prefix, candidates)
     if not found and prefix == "tsk":
-        found = _match(given, "sbx", [id for id in ids if id.startswith("sbx")], "task")
+        found = _match(given, "sbx", [id for id in ids if id.startswith("sbx")])
     if not found:
         raise TaskNotFound(f"there is no task {given!r}", hint="`hutch task ls` lists them.")
     return ids[found]
 
 
-def _match(given: str, prefix: str, ids: Iterable[str], noun: str) -> str | None:
+def _match(given: str, prefix: str, ids: Iterable[str]) -> str | None:
     """The only id that begins so; with or without its prefix."""
     beginning = given if given.startswith(prefix + "_") else f"{prefix}_{given}"
     found = sorted({id for id in ids if id.startswith(beginning)})
     if len(found) > 1:
         shown = ", ".join(found[:4])
-        raise InvalidRequest(f"{given!r} is the beginning of {len(found)} {noun}s: {shown}", hint="Give more of it.")
+        raise InvalidRequest(f"{given!r} is the beginning of {len(found)} ids: {shown}", hint="Give more of it.")
     return found[0] if found else None

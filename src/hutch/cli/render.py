@@ -47,7 +47,7 @@ class Renderer:
     def show(self, event: Event) -> None:
         """Print one event."""
         if event.type in _CHUNKS:
-            return self._chunk(event.type, clean(event.data.get("text", "")))
+            return self._chunk(event.type, clean(event.data.get("text") or ""))
         self._close()
         match event.type:
             case EventType.OUTPUT:
@@ -91,7 +91,7 @@ class Renderer:
         self._open = None
 
     def _output(self, data: dict[str, Any]) -> None:
-        text = str(data.get("text", ""))
+        text = str(data.get("text") or "")
         console = err if data.get("stream") == "stderr" else out
         if self._bare:
             console.print(Text(clean(text)))
@@ -121,7 +121,7 @@ class Renderer:
             _line(out, "  └ " if index == 0 else "    ", line, "red" if failed else "dim")
 
     def _plan(self, data: dict[str, Any]) -> None:
-        for entry in data.get("entries", []):
+        for entry in data.get("entries") or []:
             done = entry.get("status")
             style = "dim" if done == "completed" else "bold" if done == "in_progress" else ""
             _line(out, f"  {_PLAN_MARKS.get(str(done), '☐')} ", one_line(entry.get("content", ""), 120), style)
