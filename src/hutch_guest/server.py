@@ -16,6 +16,7 @@ from hutch_guest.routes import Router
 
 if TYPE_CHECKING:
     from hutch_guest.main import Options
+    from hutch_guest.sudo.server import SudoServer
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -45,11 +46,20 @@ async def serve(options: Options, listener: socket.socket) -> None:
     router = Router(guest)
     server = await asyncio.get_running_loop().create_server(lambda: Connection(router), sock=listener)
     _preload()
+    sudo = _listen_for_sudo(guest) if options.system else None
     gc.collect()
     gc.freeze()  # what is loaded stays: later collections need not look at it
     async with server:
         await end.wait()
+    if sudo is not None:
+        sudo.close()
     await guest.close()
+
+
+def _listen_for_sudo(guest: Guest) -> SudoServer:
+    from hutch_guest.sudo.server import SudoServer
+
+    return SudoServer(guest)
 
 
 def _preload() -> None:

@@ -112,6 +112,8 @@ async def read_envelopes(body: Body, limit: int = MAX_JSON) -> AsyncIterator[dic
                 raise RpcError("unimplemented", "compressed messages are not supported")
             if not flags & _END:
                 yield _message(payload)
+    if buffer:
+        raise InvalidRequest("the stream ends within a message")
 
 
 def _message(payload: bytes) -> dict[str, Any]:

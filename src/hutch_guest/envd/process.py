@@ -101,17 +101,19 @@ async def _start(guest: Guest, request: Request) -> Response:
     account = caller(guest, request)
     wanted = parse_start(await read_message(request))
     process = await guest.manager.start(wanted, account, guest.layers(), guest.default_workdir)
-    return stream_response(_events(process, 0, request, kill=True))
+    if seconds := _number(request, "connect-timeout-ms") / 1000:
+        process.set_timeout(seconds, whole_tree=False)  # also when the caller has given up and gone by then
+    return stream_response(_events(process, 0, request, starter=True))
 
 
 async def _connect(guest: Guest, request: Request) -> Response:
     process = find(guest, await read_message(request), ended_too=True)
     # The end is the last frame: somebody who comes after it still gets it, and nothing else.
-    return stream_response(_events(process, process.last_frame, request, kill=False))
+    return stream_response(_events(process, process.last_frame, request, starter=False))
 
 
-async def _events(process: Process, position: int, request: Request, kill: bool) -> AsyncGenerator[bytes, None]:
-    """The process's events as envelopes. At the caller's deadline `kill` decides what becomes of the process."""
+async def _events(process: Process, position: int, request: Request, starter: bool) -> AsyncGenerator[bytes, None]:
+    """The process's events as envelopes, until the caller's deadline. The starter's deadline is the process's too."""
     loop = asyncio.get_running_loop()
     milliseconds = _number(request, "connect-timeout-ms")
     deadline = loop.time() + milliseconds / 1000 if milliseconds else None
@@ -124,12 +126,11 @@ async def _events(process: Process, position: int, request: Request, kill: bool)
                 async with asyncio.timeout_at(deadline):
                     block = await anext(stream, b"")
             except TimeoutError:
-                if kill:
-                    process.send_signal(signal.SIGKILL, whole_tree=False)
-                    process.end_with_process()
                 raise RpcError("deadline_exceeded", "the command timed out") from None
             if not block:
                 return
+            if starter and process.timed_out:  # its end is then no end of its own
+                raise RpcError("deadline_exceeded", "the command timed out")
             if events := b"".join([_event(kind, payload) for kind, _, payload in reader.feed(block)]):
                 yield events
     finally:

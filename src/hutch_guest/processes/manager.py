@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from hutch_guest.accounts import Account
 from hutch_guest.errors import ExecNotFound, GuestError, from_os_error
@@ -54,6 +54,7 @@ class Manager:
         self._starting: dict[str, asyncio.Task[Process]] = {}
         self._spawning = 0
         self._unclaimed: dict[int, int] = {}
+        self._strangers: dict[int, asyncio.Future[int]] = {}
         self.on_disk_full: Callable[[Process], None] | None = None
         self._spool_dir = spool_dir
         self._serial = 0
@@ -94,8 +95,7 @@ class Manager:
         terminal = {"TERM": "xterm-256color"} if request.pty else {}
         env = environment.build(account, [terminal, *layers, request.env], request.id)
         program = Program(argv, env, environment.working_directory(request.cwd, account, workdir), account)
-        self._spawning += 1
-        try:
+        with self._claiming():
             process = await (self._start_in_terminal if request.pty else self._start_on_pipes)(request, program)
             process.config = {"cmd": argv[0], "args": argv[1:], "envs": request.env, "cwd": program.cwd}
             process.tag = request.tag
@@ -103,15 +103,33 @@ class Manager:
             self._by_pid[process.pid] = process
             if (status := self._unclaimed.pop(process.pid, None)) is not None:
                 self._ended(process, status)
-        finally:
-            self._spawning -= 1
-            if not self._spawning:
-                self._unclaimed.clear()
         if request.timeout is not None and process.running:
             process.set_timeout(request.timeout)
         if isinstance(request.stdin, bytes):
             self._feed(process, request.stdin)
         return process
+
+    async def start_stranger(self, program: Program, files: tuple[int, int, int]) -> tuple[int, asyncio.Future[int]]:
+        """Start a program that is nobody's exec: its pid, and its wait status when it has ended."""
+        ended: asyncio.Future[int] = self._loop.create_future()
+        with self._claiming():
+            pid = await self.spawner.run(spawn, program, files)
+            if (status := self._unclaimed.pop(pid, None)) is not None:
+                ended.set_result(status)
+            else:
+                self._strangers[pid] = ended
+        return pid, ended
+
+    @contextlib.contextmanager
+    def _claiming(self) -> Iterator[None]:
+        """While something is being started: keep the ends of children whose pid nobody knows yet."""
+        self._spawning += 1
+        try:
+            yield
+        finally:
+            self._spawning -= 1
+            if not self._spawning:
+                self._unclaimed.clear()
 
     def _new_process(self, request: StartRequest) -> Process:
         self._serial += 1
@@ -188,6 +206,9 @@ class Manager:
             process = self._by_pid.get(pid)
             if process is not None:
                 self._ended(process, status)
+            elif (stranger := self._strangers.pop(pid, None)) is not None:
+                if not stranger.done():
+                    stranger.set_result(status)
             elif self._spawning:
                 self._unclaimed[pid] = status  # perhaps one that ended before we were told its pid
 

@@ -62,14 +62,19 @@ class Process:
         self.pid = pid
         self._outputs = [OutputPipe(fd, kind, self._take, self._output_closed) for kind, fd in outputs.items()]
 
-    def set_timeout(self, seconds: float) -> None:
-        """Kill the whole tree when it still runs then."""
-        self._timer = self._loop.call_later(seconds, self._time_out)
+    def set_timeout(self, seconds: float, whole_tree: bool = True) -> None:
+        """Kill it when it still runs then, with everything it has started or alone."""
+        self._timer = self._loop.call_later(seconds, self._time_out, whole_tree)
 
-    def _time_out(self) -> None:
-        if self.running:
-            self.timed_out = True
+    def _time_out(self, whole_tree: bool) -> None:
+        if not self.running:
+            return
+        self.timed_out = True
+        if whole_tree:
             self._killing = self._loop.create_task(self.kill())
+        else:
+            self.end_with_process()
+            self.send_signal(signal.SIGKILL, whole_tree=False)
 
     @property
     def retain_all(self) -> bool:

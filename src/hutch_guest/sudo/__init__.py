@@ -1,0 +1,1 @@
+"""`sudo` without setuid, which gVisor does not honour: the guest, which is root, starts the command for the caller."""
