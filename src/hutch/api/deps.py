@@ -1,4 +1,7 @@
-"""What routes are given: control, the caller, ids that have the form of one."""
+"""What routes are given: control, the caller, ids that have the form of one.
+
+All of it is `async`, though nothing waits: FastAPI runs plain functions in threads, at some hundred microseconds each.
+"""
 
 from __future__ import annotations
 
@@ -15,27 +18,23 @@ from hutch.model.ids import Prefix, is_id
 from hutch.settings import Settings
 
 
-def _control(connection: HTTPConnection) -> Control:
+async def _control(connection: HTTPConnection) -> Control:
     return cast(Control, connection.app.state.control)
 
 
-def _keys(connection: HTTPConnection) -> KeyRing:
+async def _keys(connection: HTTPConnection) -> KeyRing:
     return cast(KeyRing, connection.app.state.keys)
 
 
-def _settings(connection: HTTPConnection) -> Settings:
+async def _settings(connection: HTTPConnection) -> Settings:
     return cast(Settings, connection.app.state.settings)
 
 
-def _caller(connection: HTTPConnection) -> Caller:
-    return cast(Caller, connection.state.caller)
-
-
-def _org(connection: HTTPConnection) -> str:
+async def _org(connection: HTTPConnection) -> str:
     return _caller(connection).org
 
 
-def _idempotency(connection: HTTPConnection) -> Idempotency | None:
+async def _idempotency(connection: HTTPConnection) -> Idempotency | None:
     key = connection.headers.get("idempotency-key")
     if key is None:
         return None
@@ -51,16 +50,20 @@ def check_id(text: str, prefix: Prefix, error: type[NotFound], noun: str) -> str
     return text
 
 
-def _sandbox_id(sandbox_id: Annotated[str, Path(description="`sbx_...`")]) -> str:
+async def _sandbox_id(sandbox_id: Annotated[str, Path(description="`sbx_...`")]) -> str:
     return check_id(sandbox_id, "sbx", SandboxNotFound, "sandbox")
 
 
-def _exec_id(exec_id: Annotated[str, Path(description="`exe_...`")]) -> str:
+async def _exec_id(exec_id: Annotated[str, Path(description="`exe_...`")]) -> str:
     return check_id(exec_id, "exe", ExecNotFound, "exec")
 
 
-def _task_id(task_id: Annotated[str, Path(description="`tsk_...`")]) -> str:
+async def _task_id(task_id: Annotated[str, Path(description="`tsk_...`")]) -> str:
     return check_id(task_id, "tsk", TaskNotFound, "task")
+
+
+def _caller(connection: HTTPConnection) -> Caller:
+    return cast(Caller, connection.state.caller)
 
 
 ControlDep = Annotated[Control, Depends(_control)]
