@@ -90,6 +90,4 @@ class Guest:
     async def close(self) -> None:
         """End everything (a test's guest; PID 1 never ends)."""
         self.monitor.stop()
-        for id in list(self.manager.processes):
-            await self.manager.forget(id)
-        self.manager.spawner.close()
+        await self.manager.close()

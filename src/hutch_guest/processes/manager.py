@@ -225,6 +225,15 @@ class Manager:
             del self.processes[id]
         process.forget()
 
+    async def close(self) -> None:
+        """End and forget everything."""
+        await asyncio.gather(*(process.kill() for process in self.processes.values() if process.running))
+        self.reap()
+        for process in self.processes.values():
+            process.forget()
+        self.processes.clear()
+        self.spawner.close()
+
     def _prune(self) -> None:
         """Forget the oldest ended ones when there are many, and the old spools when they are large."""
         if self._serial % _PRUNE_EVERY and len(self.processes) <= KEEP_ENDED:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import array
 import json
 import os
-import shlex
+import re
 import signal
 import socket
 import sys
 
 ADDRESS = "\0hutch-sudo"
+SCM_RIGHTS, SCM_CREDENTIALS = 1, 2
 SECURE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 KEPT = {"TERM", "LANG", "LANGUAGE", "COLORTERM", "DISPLAY", "XAUTHORITY", "TZ", "HUTCH_EXEC_ID", "HUTCH_SANDBOX_ID"}
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -116,7 +117,7 @@ def request(words: list[str]) -> dict[str, object] | None:
     user, home, shell = account(options.get("user", "root"))
     env = environment(options, user, home, shell) | variables
     cwd = options.get("chdir") or os.getcwd()
-    line = shlex.join(command)
+    line = " ".join(re.sub(r"([^\w$-])", r"\\\1", word, flags=re.ASCII) for word in command)  # as sudo does: $ is left
     if "login" in options:
         command = [shell, "-l", *(["-c", line] if line else [])]
         cwd = options.get("chdir") or home
@@ -139,8 +140,10 @@ def run(asked: dict[str, object]) -> int:
         connection.connect(ADDRESS)
         body = json.dumps(asked).encode()
         data = len(body).to_bytes(4, "big") + body
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))]
-        sent = connection.sendmsg([data], rights)
+        who = array.array("i", [os.getpid(), os.getuid(), os.getgid()])
+        files = array.array("i", [0, 1, 2])
+        control = [(socket.SOL_SOCKET, kind, value) for kind, value in ((SCM_CREDENTIALS, who), (SCM_RIGHTS, files))]
+        sent = connection.sendmsg([data[:1]], control)
         connection.sendall(data[sent:])
         for number in FORWARDED:
             signal.signal(number, lambda got, _: connection.send(bytes([got])))

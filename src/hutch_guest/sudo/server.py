@@ -14,7 +14,6 @@ import json
 import os
 import signal
 import socket
-import struct
 from typing import Any
 
 from hutch_guest import accounts
@@ -30,6 +29,9 @@ ADDRESS = "\0hutch-sudo"
 RULE = "/etc/sudoers.d/hutch"
 """The file that lets the template's user be root. Root may remove it, and that is then the end of it."""
 
+SCM_CREDENTIALS = 2
+
+_CONTROL = 2 * socket.CMSG_SPACE(3 * 4)
 _MAX_REQUEST = 4 << 20
 _TIMEOUT = 10.0
 
@@ -57,6 +59,7 @@ class SudoServer:
         with contextlib.suppress(OSError):
             connection, _ = self._listener.accept()
             connection.setblocking(False)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             task = self._loop.create_task(self._serve(connection))
             self._callers.add(task)
             task.add_done_callback(self._callers.discard)
@@ -76,9 +79,9 @@ class SudoServer:
     async def _run(self, connection: socket.socket) -> int:
         files: list[int] = []
         try:
-            self._authorize(connection)
             async with asyncio.timeout(_TIMEOUT):
-                request = await _receive(connection, files)
+                caller, request = await _receive(connection, files)
+            self._authorize(caller)
             pid, ended = await self._guest.manager.start_stranger(_program(request), (files[0], files[1], files[2]))
         finally:
             for fd in files:
@@ -89,43 +92,48 @@ class SudoServer:
         finally:
             relay.cancel()
 
-    def _authorize(self, connection: socket.socket) -> None:
-        size = struct.calcsize("3i")
-        _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    def _authorize(self, uid: int) -> None:
         if uid == 0 or (uid == self._guest.account(None).uid and os.path.exists(self._rule)):
             return
         raise InvalidRequest(f"{accounts.user_name(uid)} may not run commands as another user")
 
 
-async def _receive(connection: socket.socket, files: list[int]) -> dict[str, Any]:
-    """The request; the descriptors that came with it are put into `files`, whatever else is wrong."""
+async def _receive(connection: socket.socket, files: list[int]) -> tuple[int, dict[str, Any]]:
+    """The caller's uid and request; descriptors that come with it are put into `files`, whatever else is wrong.
+
+    The uid is in the message and vouched for by the kernel. (SO_PEERCRED is of no use: gVisor answers our own.)
+    """
     loop = asyncio.get_running_loop()
     data = b""
+    uids: set[int] = set()
     while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "big"):
         if len(data) >= 4 and int.from_bytes(data[:4], "big") > _MAX_REQUEST:
             raise InvalidRequest("the command line and environment are too long")
-        chunk = await _receive_chunk(loop, connection, files)
+        chunk = await _receive_chunk(loop, connection, files, uids)
         if not chunk:
             raise InvalidRequest("incomplete request")
         data += chunk
     request = json.loads(data[4:])
-    if not isinstance(request, dict) or len(files) != 3:
+    if not isinstance(request, dict) or len(files) != 3 or len(uids) != 1:
         raise InvalidRequest("malformed request")
-    return request
+    return uids.pop(), request
 
 
-async def _receive_chunk(loop: asyncio.AbstractEventLoop, connection: socket.socket, files: list[int]) -> bytes:
+async def _receive_chunk(
+    loop: asyncio.AbstractEventLoop, connection: socket.socket, files: list[int], uids: set[int]
+) -> bytes:
     while True:
         try:
-            data, ancillary, _, _ = connection.recvmsg(1 << 16, socket.CMSG_SPACE(3 * 4), socket.MSG_CMSG_CLOEXEC)
+            data, ancillary, _, _ = connection.recvmsg(1 << 16, _CONTROL, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             await _readable(loop, connection)
             continue
         for level, kind, payload in ancillary:
+            numbers = array.array("i", payload[: len(payload) - len(payload) % 4])
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                received = array.array("i")
-                received.frombytes(payload[: len(payload) - len(payload) % 4])
-                files.extend(received)
+                files.extend(numbers)
+            elif (level, kind) == (socket.SOL_SOCKET, SCM_CREDENTIALS) and len(numbers) == 3:
+                uids.add(numbers[1])
         return data
 
 

@@ -415,8 +415,9 @@ def test_a_thousand_short_processes_leave_nothing(guest: Guest) -> None:
     eventually(lambda: not any(s["running"] for s in guest.call("GET", "/hutch/processes").json["processes"]))
     eventually(lambda: guest.open_files() <= files + 2)
     assert guest.memory() - memory < 24 << 20
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda state: guest.call("DELETE", f"/hutch/processes/{state['id']}"), states))
+    for state in states:
+        if state["output_end"] > 4096:
+            assert guest.call("DELETE", f"/hutch/processes/{state['id']}").status == 204
     assert [name for name in os.listdir(guest.spool) if name != "pids"] == []
 
 
