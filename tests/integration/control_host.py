@@ -105,7 +105,7 @@ class FaultyDatabase:
     @asynccontextmanager
     async def write(self) -> AsyncIterator[Transaction]:
         if self.died.is_set():
-            await asyncio.Event().wait()  # a dead process does nothing any more
+            raise Crash  # a dead process does nothing any more
         self._left -= 1
         doomed = self._left == 0
         async with self._write() as connection:
