@@ -18,6 +18,11 @@ OOM_SCORE = "500"
 """When the host as a whole runs out of memory, sandboxes go before daemons. Set here so that all of a sandbox's
 processes have it alike: at its own limit the kernel then picks the largest, which is the guest's hog and not the
 sandbox's kernel."""
+PR_SET_TIMERSLACK = 29
+TIMER_SLACK_NS = 5_000_000
+"""How late a timer of the sandbox's kernel may go off, so that the host can serve many at once. Releases of runsc up to 2024
+wake 2500 times a second for the measurements of a mechanism (systrap's fast path) even when the sandbox sleeps: 4.3 % of a
+core for each idle sandbox, and 1.3 % with this. The price: a sleep inside may take 5 ms longer."""
 SYSCTLS = "/proc/sys/net/core"
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -62,6 +67,7 @@ def main() -> None:
         file.write(OOM_SCORE)
     _enter_namespace(order["namespace"])
     _mask(order["meminfo"])
+    _check(_libc.prctl(PR_SET_TIMERSLACK, ctypes.c_ulong(TIMER_SLACK_NS)), "set the timer slack")
     os.execvp(order["argv"][0], order["argv"])  # noqa: S606
 
 
