@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
@@ -20,8 +22,15 @@ async def model() -> AsyncIterator[ScriptedModel]:
     await model.stop()
 
 
+@pytest.fixture(scope="session")
+def templates() -> None:
+    """Every built-in template has an image (in the shared cache: quick when they are there)."""
+    for name in ("standard", "claude-code", "codex"):
+        subprocess.run([sys.executable, "-m", "hutch.images", "build", name], check=True, timeout=900)
+
+
 @pytest.fixture
-async def machine(model: ScriptedModel) -> AsyncIterator[Machine]:
+async def machine(templates: None, model: ScriptedModel) -> AsyncIterator[Machine]:
     url = await model.start()
     machine = Machine(anthropic_base_url=url, openai_base_url=f"{url}/v1")
     try:
