@@ -72,8 +72,7 @@ class Builder:
             if build is None or (self._force and build == before):
                 build = await self._build_layer(self._chain, below, sources)
             await self._steps.next("The image")
-            while not await self._build_image(build, python):
-                await self._steps.log("The guest program has changed meanwhile; once more")
+            await self._build_image(build, python)
             self._point(self._chain, build)
         if before and before != build:
             os.utime(before.layers[-1])  # from now on it counts as superseded
@@ -86,8 +85,8 @@ class Builder:
             layer.rename(final)
         return Build((*below, final))
 
-    async def _build_image(self, build: Build, python: Path) -> bool:
-        """Make the image unless it is there; False when the guest's source is not what it was in the beginning."""
+    async def _build_image(self, build: Build, python: Path) -> None:
+        """Make the image unless it is there."""
         top = self._chain[-1]
         hash = image_hash(build, top)
         async with self._cache.lock(hash, self._waiting):
@@ -97,10 +96,7 @@ class Builder:
                     app = work / "app"
                     await guest.build_app(app, python, top, self._steps.log)
                     await erofs.make_image(Stack((*build.layers, python, app), work), work / "image", self._steps.log)
-                    if image_hash(build, top) != hash:
-                        return False
                     await asyncio.to_thread((work / "image").rename, final)
-        return True
 
     def _point(self, chain: list[Recipe], build: Build) -> None:
         pointer = self._cache.rootfs / f"{recipe.key(chain)}.json"

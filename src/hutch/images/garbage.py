@@ -19,7 +19,10 @@ HOUR = 3600.0
 DAY = 24 * HOUR
 
 SUPERSEDED_AFTER = HOUR
-"""For images and builds in whose place a newer one stands: long enough for a boot that was just given the old one."""
+"""For builds in whose place a newer one stands: a derived template may just be built on it."""
+
+SUPERSEDED_IMAGE_AFTER = HOUR / 6
+"""For images in whose place a newer one stands: long enough for a boot that was just given the old one."""
 
 UNKNOWN_AFTER = 7 * DAY
 """For what belongs to recipes that these settings do not know: another `templates_dir` may."""
@@ -47,7 +50,7 @@ def _images(cache: Cache, current: Current, clock: float) -> list[Path]:
     families = {name[:16] for name in current.images}
     old = []
     for path in cache.images.glob("*.erofs"):
-        limit = SUPERSEDED_AFTER if path.stem[:16] in families else UNKNOWN_AFTER
+        limit = SUPERSEDED_IMAGE_AFTER if path.stem[:16] in families else UNKNOWN_AFTER
         if path.stem not in current.images and clock - _modified(path) > limit:
             old.append(path)
     in_use = _open_files(cache.images) if old else set()

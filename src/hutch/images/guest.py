@@ -5,6 +5,7 @@ The carried Python has its own loader and C library, so that it runs in any imag
     /.hutch/lib/           loader and libraries; `python3.11` is a link to the standard library
     /.hutch/bin/python3
     /.hutch/python/        PYTHONHOME: lib/python3.11
+    /.hutch/bin/sudo       what /usr/bin/sudo leads to
     /.hutch/app/run.py     starts hutch_guest.main
     /.hutch/template.json  the template's defaults
 """
@@ -15,7 +16,7 @@ import hashlib
 import importlib.util
 import json
 import shutil
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from hutch.errors import TemplateBuildFailed
@@ -46,6 +47,12 @@ _UNUSED_EXTENSIONS = (
     *("readline", "ossaudiodev", "audioop", "_ctypes_test", "_test*", "_xxtestfuzz", "_codecs_*", "_multibytecodec"),
     *("xxlimited*", "_lsprof", "_xxsubinterpreters"),
 )
+
+_SUDO = """\
+#!/bin/sh
+exec /.hutch/lib/ld-linux-x86-64.so.2 --library-path /.hutch/lib /.hutch/bin/python3 -I -S -B \\
+    /.hutch/app/hutch_guest/sudo/client.py "$@"
+"""
 
 _RUN = """\
 import sys
@@ -91,7 +98,16 @@ async def build_app(layer: Path, python: Path, recipe: Recipe, log: LineSink) ->
     """Write the guest program and the template's defaults into `layer`."""
     app = layer / ".hutch" / "app"
     shutil.copytree(source(), app / "hutch_guest", ignore=shutil.ignore_patterns("__pycache__"))
+    if _digest_of(app / "hutch_guest") != digest():
+        raise TemplateBuildFailed(
+            "the guest program has changed since this process was started",
+            hint="Hutch was upgraded meanwhile: restart it (`hutch down --keep && hutch up -d`), then build again.",
+        )
     (app / "run.py").write_text(_RUN)
+    sudo = layer / ".hutch/bin/sudo"
+    sudo.parent.mkdir()
+    sudo.write_text(_SUDO)
+    sudo.chmod(0o755)
     (layer / ".hutch" / "template.json").write_text(json.dumps(defaults(recipe)))
     await _compile(layer, "app", log, python)
 
@@ -109,18 +125,18 @@ def source() -> Path:
     return Path(spec.origin).parent
 
 
+@cache
 def digest() -> str:
-    """The content hash of the guest program."""
-    files = sorted(path for path in source().rglob("*.py"))
-    return _digest(tuple((path, stat.st_mtime_ns, stat.st_size) for path in files for stat in [path.stat()]))
+    """The content hash of the guest program as it was when this process first looked: a daemon goes on booting the
+    images that it was started with while Hutch is being upgraded on disk."""
+    return _digest_of(source())
 
 
-@lru_cache(maxsize=4)
-def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
-    total = hashlib.sha256(_RUN.encode())
-    for path, _, _ in files:
+def _digest_of(package: Path) -> str:
+    total = hashlib.sha256((_RUN + _SUDO).encode())
+    for path in sorted(package.rglob("*.py")):
         content = path.read_bytes()
-        total.update(f"{path.relative_to(source())}\0{len(content)}\0".encode() + content)
+        total.update(f"{path.relative_to(package)}\0{len(content)}\0".encode() + content)
     return total.hexdigest()
 
 

@@ -15,7 +15,7 @@ from hutch.errors import InvalidTemplate, UnknownTemplate
 from hutch.model import Recipe
 
 FILE = "template.toml"
-FORMAT = 2
+FORMAT = 3
 """Raise it when the same recipe must be built anew because the builder has changed."""
 
 _MAX_BYTES = 1 << 20

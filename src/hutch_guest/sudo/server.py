@@ -101,11 +101,12 @@ class SudoServer:
 async def _receive(connection: socket.socket, files: list[int]) -> tuple[int, dict[str, Any]]:
     """The caller's uid and request; descriptors that come with it are put into `files`, whatever else is wrong.
 
-    The uid is in the message and vouched for by the kernel. (SO_PEERCRED is of no use: gVisor answers our own.)
+    The uid is that of the first byte's sender, vouched for by the kernel. (SO_PEERCRED is of no use: gVisor answers
+    our own.)
     """
     loop = asyncio.get_running_loop()
     data = b""
-    uids: set[int] = set()
+    uids: list[int] = []
     while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "big"):
         if len(data) >= 4 and int.from_bytes(data[:4], "big") > _MAX_REQUEST:
             raise InvalidRequest("the command line and environment are too long")
@@ -114,13 +115,13 @@ async def _receive(connection: socket.socket, files: list[int]) -> tuple[int, di
             raise InvalidRequest("incomplete request")
         data += chunk
     request = json.loads(data[4:])
-    if not isinstance(request, dict) or len(files) != 3 or len(uids) != 1:
+    if not isinstance(request, dict) or len(files) != 3 or not uids:
         raise InvalidRequest("malformed request")
-    return uids.pop(), request
+    return uids[0], request
 
 
 async def _receive_chunk(
-    loop: asyncio.AbstractEventLoop, connection: socket.socket, files: list[int], uids: set[int]
+    loop: asyncio.AbstractEventLoop, connection: socket.socket, files: list[int], uids: list[int]
 ) -> bytes:
     while True:
         try:
@@ -133,7 +134,7 @@ async def _receive_chunk(
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 files.extend(numbers)
             elif (level, kind) == (socket.SOL_SOCKET, SCM_CREDENTIALS) and len(numbers) == 3:
-                uids.add(numbers[1])
+                uids.append(numbers[1])
         return data
 
 
