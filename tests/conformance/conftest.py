@@ -55,9 +55,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / name).mkdir(parents=True)
     (root / "tmp").chmod(0o1777)
     app = root / ".hutch" / "app"
-    (app / "hutch_guest").mkdir(parents=True)
-    for name in ("__init__.py", "disk.py", "pids.py"):
-        shutil.copy(source() / name, app / "hutch_guest" / name)
+    shutil.copytree(source(), app / "hutch_guest", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(Path(__file__).with_name("inside.py"), app / "run.py")
     file = root.with_name("image.erofs")
     subprocess.run(["mkfs.erofs", "--quiet", "-d0", "-E", "noinline_data", file, root], check=True, capture_output=True)

@@ -85,8 +85,8 @@ class Runtime(ABC):
 
     @abstractmethod
     def memory_ceiling(self, handle: Handle) -> int:
-        """At least as much as `Stats.memory_bytes` would be now (page cache is in it), in microseconds: for a caller who
-        asks many times a second. Large when it cannot be told."""
+        """At least as much as `Stats.memory_bytes` would be now (page cache is in it). Takes microseconds, for a caller
+        who asks many times a second. Large when it cannot be told."""
 
     @abstractmethod
     async def adopt(self, id: str, directory: Path) -> Handle | None:
