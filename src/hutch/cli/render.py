@@ -18,10 +18,11 @@ _PLAN_MARKS = {"completed": "☒", "in_progress": "▸", "pending": "☐"}
 _END = {
     TaskState.SUCCEEDED: ("✓ succeeded", "bold green"),
     TaskState.CANCELLED: ("■ cancelled", "bold yellow"),
-    TaskState.BUDGET_EXCEEDED: ("✗ stopped: the budget is used up", "bold red"),
-    TaskState.TIMED_OUT: ("✗ stopped: the time is up", "bold red"),
+    TaskState.BUDGET_EXCEEDED: ("✗ stopped", "bold red"),
+    TaskState.TIMED_OUT: ("✗ stopped", "bold red"),
     TaskState.FAILED: ("✗ failed", "bold red"),
 }
+_WHY = {TaskState.BUDGET_EXCEEDED: "the budget is used up", TaskState.TIMED_OUT: "the time is up"}
 _STEPS = {
     "boot": "starting a sandbox",
     "inputs": "sending the inputs in",
@@ -145,7 +146,8 @@ def show_end(task: Task) -> None:
     """How it ended, and the meter."""
     text, style = _END.get(task.state, (str(task.state), "bold"))
     line = Text(text, style=style)
-    if task.result and task.state != TaskState.SUCCEEDED and (why := task.result.detail or task.result.error):
+    why = (task.result.detail or task.result.error) if task.result else None
+    if task.state != TaskState.SUCCEEDED and (why := why or _WHY.get(task.state)):
         line.append(f": {one_line(why, 500)}", style="not bold")
     if task.result and task.state == TaskState.FAILED and task.result.exit_code:
         line.append(f" (exit code {task.result.exit_code})", style="not bold")

@@ -66,7 +66,7 @@ def run(
 
     Streams what it does, writes the files it made, prints the meter, and destroys the sandbox. Ctrl-C stops the task
     (files made so far are kept), a second Ctrl-C leaves it running. Exit code: 0 done; the agent's own or 1 failed;
-    3 budget used up; 4 time up; 5 cancelled. With --json: events, one a line.
+    3 budget used up (time, dollars or tokens); 4 lifetime over; 5 cancelled. With --json: events, one a line.
     """
     words, dashes = task or [], bool(ctx.meta.get(_DASHES))
     chosen = agent or ("command" if dashes else _agent_of_keys(llm_key_env))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +222,34 @@ def test_run_detached(at: Server, hutch: Hutch) -> None:
     runs(at, {"state": "succeeded"})
     assert hutch("run", "-d", "--", "ls").out == TASK_ID + "\n"
     assert hutch("run", "-d", "--json", "--", "ls").json["task"]["id"] == TASK_ID
+
+
+def test_second_interrupt_of_run_leaves_the_task_running(at: Server) -> None:
+    runs(at, {"state": "succeeded"})
+    cancelled = threading.Event()
+
+    @at.on("GET", f"/v1/tasks/{TASK_ID}/events")
+    async def stream(request: web.Request) -> web.StreamResponse:
+        response = await begin(request, "text/event-stream")
+        await response.write(event(1, "output", stream="stdout", text="ready"))
+        await asyncio.sleep(30)  # an agent that takes its time to stop
+        return response
+
+    @at.on("POST", f"/v1/tasks/{TASK_ID}/cancel")
+    async def cancel(request: web.Request) -> web.StreamResponse:
+        cancelled.set()
+        return web.json_response(task())
+
+    command = [sys.executable, "-m", "hutch.cli", "run", "--", "sleep", "100"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGINT)
+        assert cancelled.wait(10)
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read().decode()
+    assert process.returncode == 130
+    assert "Ctrl-C again leaves it running" in said and "detached; it runs on" in said and "Traceback" not in said
 
 
 def test_run_with_a_missing_input_makes_nothing(at: Server, hutch: Hutch) -> None:

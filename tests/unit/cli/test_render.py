@@ -149,8 +149,8 @@ def test_meter() -> None:
     [
         ("succeeded", {}, "✓ succeeded\n"),
         ("failed", {"detail": "it broke", "exit_code": 7}, "✗ failed: it broke (exit code 7)"),
-        ("budget_exceeded", {"error": "budget"}, "✗ stopped: the budget is used up"),
-        ("timed_out", {}, "✗ stopped: the time is up"),
+        ("budget_exceeded", {}, "✗ stopped: the budget is used up"),
+        ("timed_out", {"detail": "its lifetime is over"}, "✗ stopped: its lifetime is over"),
         ("cancelled", {}, "■ cancelled"),
     ],
 )
