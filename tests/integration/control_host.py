@@ -120,4 +120,6 @@ class FaultyDatabase:
 
 def seed() -> int:
     """For what is random: given, or taken from the clock and printed by the test."""
-    return int(os.environ.get("HUTCH_TEST_SEED") or time.time_ns() % 1_000_000)
+    chosen = int(os.environ.get("HUTCH_TEST_SEED") or time.time_ns() % 1_000_000)
+    print(f"HUTCH_TEST_SEED={chosen}")  # pytest shows it when the test fails
+    return chosen

@@ -30,6 +30,7 @@ from tests.node_host import NodeHost
 from hutch.control.service import Control
 from hutch.control.types import Idempotency
 from hutch.errors import (
+    DiskFull,
     HutchError,
     IdempotencyConflict,
     InvalidRequest,
@@ -208,8 +209,8 @@ async def test_directories_go_in_and_out_as_tar(control: Control) -> None:
 
 async def test_readers_who_vanish_leave_no_connection(control: Control, shared_node: NodeHost) -> None:
     box = await control.create(CreateSandbox())
-    for _ in range(20):
-        stream = await control.execs.stream(box.id, ExecRequest(command="yes"))
+    for _ in range(10):
+        stream = await control.execs.stream(box.id, ExecRequest(command="seq 1 100000; sleep 100"))
         await anext(stream)
         await stream.aclose()
         await (await control.files.read(box.id, "/etc/passwd")).chunks.aclose()
@@ -388,6 +389,33 @@ async def test_an_unknown_task(control: Control) -> None:
                  control.outputs("tsk_x")):  # fmt: skip
         with pytest.raises(TaskNotFound):
             await call
+
+
+async def test_a_limit_that_is_hit_is_told_once_and_plainly(control: Control) -> None:
+    task, events = await run_task(
+        control, "echo begin; head -c 2000M /dev/zero | tail", resources={"memory_mib": 256, "disk_mib": 256}
+    )
+    assert_whole(events)
+    limits = [event.data for event in events if event.type == "limit"]
+    assert [(limit["limit"], limit["action"]) for limit in limits] == [("memory", "process_killed")]
+    assert "memory limit 256 MiB reached" in limits[0]["message"]
+    assert [breach.limit for breach in task.breaches] == ["memory"]
+    assert task.result is not None
+    assert (task.state, task.result.error) == (TaskState.FAILED, "limit_reached")
+
+
+async def test_an_upload_that_does_not_fit_is_refused(control: Control) -> None:
+    async def much() -> AsyncIterator[bytes]:
+        for _ in range(300):
+            yield bytes(1 << 20)
+
+    box = await control.create(CreateSandbox.model_validate({"resources": {"disk_mib": 128}}))
+    for size in (300 << 20, None):
+        with pytest.raises(DiskFull):
+            await control.files.write(box.id, "big", much(), size=size)
+    assert (await control.execs.run(box.id, ExecRequest(command="ls -A | grep -c big"))).stdout == "0\n"
+    await control.files.write(box.id, "small", chunks(b"fits"))
+    await control.delete(box.id)
 
 
 # ---- inputs from the net ----

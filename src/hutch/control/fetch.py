@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import httpcore
 
@@ -17,6 +17,7 @@ from hutch.errors import InputFailed, PayloadTooLarge
 _MAX_HOPS = 6
 _SILENCE = 60.0
 _LONGEST = 1800.0
+_PLAIN = "%/:?#[]@!$&'()*+,;=~"
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -86,13 +87,14 @@ class Fetcher:
 
 
 async def _request(pool: httpcore.AsyncConnectionPool, url: str) -> httpcore.Response:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputFailed(f"{shown(url)} is no http(s) URL")
-    headers = [("Host", parts.netloc.rpartition("@")[2]), ("User-Agent", "hutch"), ("Accept", "*/*")]
     timeout = {"connect": 15.0, "read": _SILENCE, "write": 30.0, "pool": None}
     try:
-        request = httpcore.Request("GET", _bare(url), headers=headers, extensions={"timeout": timeout})
+        bare = _bare(url)
+        parts = urlsplit(bare)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError
+        headers = [("Host", parts.netloc), ("User-Agent", "hutch"), ("Accept", "*/*")]
+        request = httpcore.Request("GET", bare, headers=headers, extensions={"timeout": timeout})
         return await pool.handle_async_request(request)
     except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:
         raise InputFailed(f"{shown(url)} cannot be reached: {error or type(error).__name__}") from error
@@ -125,13 +127,17 @@ def _redirected(url: str, response: httpcore.Response) -> str:
 def _bare(url: str) -> str:
     """Without user info and fragment, and in ASCII."""
     parts = urlsplit(url)
+    path, query = quote(parts.path, safe=_PLAIN), quote(parts.query, safe=_PLAIN)
     host = (parts.hostname or "").encode("idna").decode()
     host = f"[{host}]" if ":" in host else host
     port = f":{parts.port}" if parts.port else ""
-    return parts._replace(netloc=host + port, fragment="").geturl()
+    return parts._replace(netloc=host + port, path=path, query=query, fragment="").geturl()
 
 
 def shown(url: str) -> str:
     """The URL as errors show it: without credentials, query, or great length."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "the URL"
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()[:300]

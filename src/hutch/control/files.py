@@ -45,11 +45,13 @@ class Files:
         *,
         user: str | None = None,
         mode: int | None = None,
+        size: int | None = None,
         org: str = DEFAULT_ORG,
     ) -> FileInfo:
-        """Write the file whole or not at all; makes parent directories."""
+        """Write the file whole or not at all; makes parent directories. `size`, where it is known (exactly), lets the
+        sandbox say at once that it has no room."""
         async with self._guests.of(sandbox_id, org) as guest:
-            return await guest.files.write(_checked(path), chunks, user, mode)
+            return await guest.files.write(_checked(path), chunks, user, mode, size)
 
     async def list(
         self, sandbox_id: str, path: str, *, depth: int = 1, user: str | None = None, org: str = DEFAULT_ORG

@@ -4,7 +4,7 @@ fact takes effect once, whenever anyone is killed."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -35,13 +35,13 @@ class Journal:
         self._node = node
         self._id: str | None = None
 
-    async def follow(self, reconnected: Callable[[], Awaitable[None]]) -> None:
+    async def follow(self, reconnected: Callable[[], None]) -> None:
         """Apply entries as they come, for ever. `reconnected` is called whenever the node answers again."""
         pause = _RETRY[0]
         while True:
             try:
                 await self._greet()
-                await reconnected()
+                reconnected()
                 pause = _RETRY[0]
                 while True:
                     await self._advance(_WAIT)

@@ -4,14 +4,15 @@ at the database again, and also looks now and then without having been woken (an
 from __future__ import annotations
 
 import asyncio
+import weakref
 from contextlib import suppress
 
 
 class Notifier:
-    """Named bells."""
+    """Named bells; one is gone when nobody waits for it."""
 
     def __init__(self) -> None:
-        self._bells: dict[str, asyncio.Event] = {}
+        self._bells: weakref.WeakValueDictionary[str, asyncio.Event] = weakref.WeakValueDictionary()
 
     def notify(self, *topics: str) -> None:
         """Wake all who wait for these."""
@@ -23,7 +24,10 @@ class Notifier:
     def bell(self, topic: str) -> asyncio.Event:
         """Set at the next `notify`. Take it *before* you look at the database, then `wait` for it: a change in between
         is not missed."""
-        return self._bells.setdefault(topic, asyncio.Event())
+        bell = self._bells.get(topic)
+        if bell is None:
+            bell = self._bells[topic] = asyncio.Event()
+        return bell
 
     async def wait(self, bell: asyncio.Event, timeout: float) -> None:
         """Until the bell or the end of the time."""

@@ -4,6 +4,7 @@ now and then."""
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import structlog
 
@@ -11,9 +12,11 @@ from hutch.control.context import Context
 from hutch.control.create import Creator
 from hutch.control.grants import llm_grant
 from hutch.control.lifecycle import Lifecycle
+from hutch.control.together import each
 from hutch.errors import HutchError, NodeUnavailable
 from hutch.fleet import Node
 from hutch.model import NodeSandbox
+from hutch.store.sandboxes import SandboxRow
 
 log = structlog.get_logger("hutch.control")
 
@@ -30,42 +33,45 @@ class Reconciler:
         self._creator = creator
         self._node = node
         self._instance: str | None = None
-        self._once = asyncio.Lock()
+        self._asked = asyncio.Event()
+
+    def ask(self) -> None:
+        """Have it done soon: a node answers again."""
+        self._asked.set()
 
     async def watch(self) -> None:
-        """Reconcile now and then, for ever."""
+        """Reconcile when asked, and now and then, for ever."""
         while True:
-            await asyncio.sleep(_EVERY)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_EVERY):
+                    await self._asked.wait()
+            self._asked.clear()
             try:
                 await self.run()
             except NodeUnavailable:
-                continue  # the journal's reader calls us when it is back
+                continue  # the journal's reader asks again when it is back
             except Exception:
                 log.exception("the node and the database could not be compared")
 
     async def run(self) -> None:
         """Once. Raises `NodeUnavailable`."""
-        async with self._once:
-            # Rows before facts: a row that says `running` was true on the node before the facts were asked for.
-            rows = await self._context.store.sandboxes.in_states(*_LIVE)
-            facts = {found.id: found for found in await self._node.sandboxes()}
-            for row in rows:
-                if row.node != self._node.name:
-                    continue
-                if row.state == "running":
-                    await self._compare(row.id, facts.get(row.id))
-                elif row.state == "stopping":
-                    await self._lifecycle.finish_destroy(row)
-                elif not self._creator.booting(row.id):
-                    await self._finish_start(row.id)
-            await self._sweep(facts)
-            await self._renew_grants()
+        # Rows before facts: a row that says `running` was true on the node before the facts were asked for.
+        rows = await self._context.store.sandboxes.in_states(*_LIVE)
+        facts = {found.id: found for found in await self._node.sandboxes()}
 
-    async def _compare(self, sandbox_id: str, found: NodeSandbox | None) -> None:
-        if found is not None and found.state != "dead":
-            return
-        row = await self._context.store.sandboxes.get(sandbox_id)
-        if row is not None and row.state == "running":
+        async def compare(row: SandboxRow) -> None:
+            await self._compare(row, facts.get(row.id))
+
+        await each([row for row in rows if row.node == self._node.name], compare)
+        await each(facts.values(), self._sweep)
+        await self._renew_grants()
+
+    async def _compare(self, row: SandboxRow, found: NodeSandbox | None) -> None:
+        if row.state == "stopping":
+            await self._lifecycle.finish_destroy(row)
+        elif row.state == "starting":
+            await self._finish_start(row.id)
+        elif found is None or found.state == "dead":
             reason = found.death if found is not None and found.death else "the node does not know it any more"
             log.warning("sandbox lost", sandbox=row.id, reason=reason)
             await self._lifecycle.lost(row, reason, found)
@@ -73,21 +79,21 @@ class Reconciler:
     async def _finish_start(self, sandbox_id: str) -> None:
         """A row in `starting` that nobody here is bringing up: a task's worker does that by itself; a plain one was
         left by a process that was killed."""
+        if self._creator.booting(sandbox_id):
+            return
         row = await self._context.store.sandboxes.get(sandbox_id)
         tasks = await self._context.store.tasks.of_sandboxes([sandbox_id])
         if row is not None and row.state == "starting" and not tasks:
             await self._creator.finish(row)
 
-    async def _sweep(self, facts: dict[str, NodeSandbox]) -> None:
-        """End what the node runs and nobody wants. Its row, if there was one, was written before the node was asked,
-        so it is found here if it lives."""
-        for sandbox_id, found in facts.items():
-            if found.state == "dead":
-                continue
-            row = await self._context.store.sandboxes.get(sandbox_id)
-            if row is None or row.state not in _LIVE:
-                log.warning("orphaned sandbox destroyed", sandbox=sandbox_id)
-                await self._node.destroy(sandbox_id)
+    async def _sweep(self, found: NodeSandbox) -> None:
+        """End what the node has and nobody wants, and let it forget what has ended. A row is written before the node
+        is asked for anything, so the row of what lives is found here."""
+        row = await self._context.store.sandboxes.get(found.id)
+        if row is None or row.ended_at is not None:
+            if found.state != "dead":
+                log.warning("orphaned sandbox destroyed", sandbox=found.id)
+            await self._node.destroy(found.id)
 
     async def _renew_grants(self) -> None:
         """Give a node that was restarted the keys again: it keeps them in memory-backed files only."""

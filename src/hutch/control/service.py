@@ -79,7 +79,7 @@ class Control:
         self._background = [
             asyncio.create_task(work)
             for work in (
-                self._journal.follow(self._reconciler.run),
+                self._journal.follow(self._reconciler.ask),
                 self._reconciler.watch(),
                 self._sweeper.watch(),
                 self._supervisor.watch(),

@@ -12,6 +12,7 @@ from hutch.control.context import Context
 from hutch.control.lifecycle import DEADLINE_GRACE, Lifecycle
 from hutch.control.notifier import stop_of
 from hutch.control.outputs import artifact_key
+from hutch.control.together import each
 from hutch.store.sandboxes import SandboxRow
 
 log = structlog.get_logger("hutch.control")
@@ -46,12 +47,13 @@ class Sweeper:
     async def deadlines(self) -> None:
         """End the sandboxes whose lifetime is over. One with a task is left to the task for a while, so that it can
         collect its outputs."""
-        now = time.time()
-        for row in await self._store.sandboxes.overdue(now):
-            if now < row.deadline + DEADLINE_GRACE and await self._told(row):
-                continue
-            log.info("lifetime over", sandbox=row.id)
-            await self._lifecycle.destroy(row.id, "its lifetime is over", _OVER)
+        await each(await self._store.sandboxes.overdue(time.time()), self._overdue)
+
+    async def _overdue(self, row: SandboxRow) -> None:
+        if time.time() < row.deadline + DEADLINE_GRACE and await self._told(row):
+            return
+        log.info("lifetime over", sandbox=row.id)
+        await self._lifecycle.destroy(row.id, "its lifetime is over", _OVER)
 
     async def tidy(self) -> None:
         """Forget what is past its retention, and end what was left behind."""

@@ -27,9 +27,11 @@ from hutch.control.lifecycle import DEADLINE_GRACE, Lifecycle
 from hutch.control.notifier import events_of, stop_of
 from hutch.control.outputs import Outputs
 from hutch.control.result import conclude
+from hutch.control.views import sandbox_usage
 from hutch.errors import ExecNotFound, GuestUnavailable, HutchError, InternalError, NodeUnavailable, SandboxNotRunning
 from hutch.fleet import GuestClient, ProcessSpec
 from hutch.model import TaskState, new_id
+from hutch.store.engine import DatabaseFull
 from hutch.store.events import NewEvent
 from hutch.store.sandboxes import SandboxRow
 from hutch.store.tasks import LeaseLost, TaskRow
@@ -98,6 +100,8 @@ class TaskWorker:
             except (NodeUnavailable, GuestUnavailable, SandboxNotRunning) as error:
                 log.info("task waits", task=task.id, step=task.step, error=error.detail)
                 await self._look_at_sandbox(task, error)
+            except DatabaseFull as error:
+                log.error("task waits for room", task=task.id, step=task.step, error=error.detail)
             except HutchError as error:
                 await self._give_up(task, error)
             except Exception as error:
@@ -237,9 +241,8 @@ class TaskWorker:
                     return {}
                 await asyncio.sleep(0.5)
                 continue
-            if facts is None:
-                return {}
-            return {"cpu_seconds": facts.cpu_seconds, "memory_peak_bytes": facts.memory_peak_bytes}
+            figures = sandbox_usage(sandbox, facts).model_dump(mode="json")
+            return {key: figures[key] for key in ("cpu_seconds", "memory_peak_bytes")}
 
     async def _look_at_sandbox(self, task: TaskRow, error: HutchError) -> None:
         """After an answer that did not come: if the sandbox is gone, the task has to stop."""

@@ -52,13 +52,19 @@ class GuestFiles:
         return FileRange(answer, start, size, _number(total))
 
     async def write(
-        self, path: str, body: bytes | AsyncIterator[bytes], user: str | None = None, mode: int | None = None
+        self,
+        path: str,
+        body: bytes | AsyncIterator[bytes],
+        user: str | None = None,
+        mode: int | None = None,
+        size: int | None = None,
     ) -> FileInfo:
-        """Write the file whole or not at all, with its parent directories."""
+        """Write the file whole or not at all, with its parent directories. With its `size`, one that has no room is
+        refused before it is sent."""
         query = {"path": path, "user": user, "mode": None if mode is None else f"{mode:04o}"}
         headers = {"Content-Type": "application/octet-stream"}
         found = await self._json(
-            "PUT", "/hutch/files", query=query, headers=headers, body=body, read_timeout=_UPLOAD_TIMEOUT
+            "PUT", "/hutch/files", query=query, headers=headers, body=body, length=size, read_timeout=_UPLOAD_TIMEOUT
         )
         return file_info(found)
 

@@ -118,6 +118,7 @@ class GuestTransport:
         query: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         body: Body = None,
+        length: int | None = None,
         read_timeout: float = 30.0,
     ) -> Answer:
         """Send a request; the answer once its head has come. Raises what the guest's error stands for."""
@@ -126,7 +127,12 @@ class GuestTransport:
         request = httpcore.Request(
             method,
             url,
-            headers=[("Host", sandbox_id), ("X-Access-Token", token), *_framing(body), *(headers or {}).items()],
+            headers=[
+                ("Host", sandbox_id),
+                ("X-Access-Token", token),
+                *_framing(body, length),
+                *(headers or {}).items(),
+            ],
             content=body,
             extensions={"timeout": timeout},
         )
@@ -149,10 +155,10 @@ def _target(path: str, query: Mapping[str, Any]) -> bytes:
     return (f"{path}?{urlencode(given)}" if given else path).encode()
 
 
-def _framing(body: Body) -> list[tuple[str, str]]:
-    if body is None:
-        return [("Content-Length", "0")]
-    return [("Content-Length", str(len(body)))] if isinstance(body, bytes) else [("Transfer-Encoding", "chunked")]
+def _framing(body: Body, length: int | None) -> list[tuple[str, str]]:
+    if body is None or isinstance(body, bytes):
+        length = len(body or b"")
+    return [("Content-Length", str(length))] if length is not None else [("Transfer-Encoding", "chunked")]
 
 
 def _error(status: int, body: bytes, path: str) -> HutchError:

@@ -16,10 +16,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, CursorResult, Executable, event, make_url
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from hutch.errors import DiskFull
 
 T = TypeVar("T")
 _BUSY_TIMEOUT_MS = 15_000
+
+
+class DatabaseFull(DiskFull):
+    """The server's own disk is full: nothing was written."""
 
 
 class Transaction:
@@ -81,8 +88,10 @@ class Database:
                 await _unbroken(connection.begin().start())
                 yield Transaction(connection)
                 await _unbroken(connection.commit())
-            except BaseException:
+            except BaseException as error:
                 await _unbroken(connection.rollback())
+                if isinstance(error, OperationalError) and "disk is full" in str(error.orig):
+                    raise DatabaseFull("the server's disk is full") from error
                 raise
 
     @asynccontextmanager

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from hutch.errors import InvalidRequest
+from hutch.errors import DiskFull, InvalidRequest
 from hutch.store import KeyRecord, Store
 from hutch.store.events import NewEvent
 from hutch.store.idempotency import IdempotencyRow
@@ -281,3 +282,14 @@ async def test_writers_that_are_cancelled_anywhere_leave_no_lock_and_no_half(sto
     async with asyncio.timeout(2):
         await append(other, "tsk_1", "a")
     await other.close()
+
+
+async def test_a_full_disk_is_told_as_such_and_nothing_is_written(store: Store) -> None:
+    await add_task(store)
+    async with store.database.write() as connection:
+        pages = (await connection.execute(text("PRAGMA page_count"))).scalar_one()
+        await connection.execute(text(f"PRAGMA max_page_count = {pages + 2}"))
+    with pytest.raises(DiskFull):
+        await append(store, "tsk_1", "first", "x" * 100_000)
+    assert await store.events.read("tsk_1", 1, 10) == []
+    assert await append(store, "tsk_1", "small")

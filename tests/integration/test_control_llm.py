@@ -1,0 +1,113 @@
+"""What the LLM gateway counts and refuses reaches the task: usage, budgets, a key that the provider does not take."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+from tests.integration.control_host import assert_whole, controlled, run_task
+from tests.node_host import NodeHost
+
+from hutch.model import TaskState
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
+
+GOOD, BAD = "sk-ant-good", "sk-ant-bad"
+CALL = """python3 - <<'END'
+import os, sys, urllib.request, urllib.error
+body = b'{"model": "claude-sonnet-4-5", "max_tokens": 10, "messages": [{"role": "user", "content": "hi"}]}'
+for _ in range(TIMES):
+    request = urllib.request.Request(os.environ["ANTHROPIC_BASE_URL"] + "/v1/messages", body, {
+        "x-api-key": os.environ["ANTHROPIC_API_KEY"], "content-type": "application/json",
+        "anthropic-version": "2023-06-01"})
+    try:
+        print(urllib.request.urlopen(request).status, flush=True)
+    except urllib.error.HTTPError as error:
+        print(error.code, flush=True)
+        sys.exit(9)
+END
+EXIT"""
+
+
+class _Provider(BaseHTTPRequestHandler):
+    """Anthropic's answer to one call: 40 tokens in, 10 out."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        good = self.headers.get("x-api-key") == GOOD
+        answer: dict[str, Any] = {
+            "id": "m", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5", "stop_reason": "end_turn",
+            "content": [{"type": "text", "text": "hi"}], "usage": {"input_tokens": 40, "output_tokens": 10},
+        }  # fmt: skip
+        if not good:
+            answer = {"type": "error", "error": {"type": "authentication_error", "message": "invalid x-api-key"}}
+        body = json.dumps(answer).encode()
+        self.send_response(200 if good else 401)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def llm_node(standard_template: str) -> Iterator[NodeHost]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Provider)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    host = NodeHost(anthropic_base_url=f"http://127.0.0.1:{server.server_address[1]}")
+    try:
+        host.start()
+        yield host
+    finally:
+        host.close()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def calls(times: int, after: str = "exit $?") -> str:
+    return CALL.replace("TIMES", str(times)).replace("EXIT", after)
+
+
+async def test_usage_is_counted_outside(llm_node: NodeHost) -> None:
+    async with controlled(llm_node) as control:
+        task, events = await run_task(control, calls(3), llm_key=GOOD)
+        box = await control.get(task.sandbox_id)
+    assert_whole(events)
+    assert task.state is TaskState.SUCCEEDED
+    assert (task.usage.llm.requests, task.usage.llm.input_tokens, task.usage.llm.output_tokens) == (3, 120, 30)
+    assert task.usage.llm.usd > 0
+    assert box.usage.llm == task.usage.llm
+    totals = [event.data["input_tokens"] for event in events if event.type == "usage"]
+    assert totals == sorted(totals)
+    assert totals[-1] == 120
+
+
+async def test_a_budget_of_tokens_warns_and_stops_in_mid_run(llm_node: NodeHost) -> None:
+    async with controlled(llm_node) as control:
+        task, events = await run_task(
+            control, "echo kept > out\n" + calls(1000), llm_key=GOOD, budget={"llm_tokens": 240}, outputs=["out"]
+        )
+    assert_whole(events)
+    levels = [event.data["level"] for event in events if event.type == "budget"]
+    assert levels[-1] == "exceeded"
+    assert levels.count("warning") <= 1
+    assert (task.state, [file.path for file in task.outputs]) == (TaskState.BUDGET_EXCEEDED, ["out"])
+    assert task.usage.llm.tokens < 1000
+
+
+@pytest.mark.parametrize("after", ["exit 1", "sleep 1000"])
+async def test_a_key_that_the_provider_refuses_is_no_crash_of_the_agent(llm_node: NodeHost, after: str) -> None:
+    async with controlled(llm_node) as control:
+        task, events = await run_task(control, calls(1, after), llm_key=BAD)
+    assert_whole(events)
+    assert task.result is not None
+    assert (task.state, task.result.error) == (TaskState.FAILED, "llm_auth_failed")
+    assert BAD not in task.model_dump_json() + "".join(event.model_dump_json() for event in events)
