@@ -14,7 +14,7 @@ setup:           ## system packages, the Python environment, the built templates
 demo: setup      ## run an agent in a fresh sandbox and show everything (root)
 	@.venv/bin/hutch demo
 
-test: setup      ## all tests, with real sandboxes; what CI runs (root)
+test: setup lint ## lint, then all tests, with real sandboxes; what CI runs (root)
 	$(PYTEST)
 
 test-fast:       ## unit tests
