@@ -62,6 +62,8 @@ async def machine(standard_template: str) -> AsyncIterator[ApiMachine]:
     try:
         await made.start()
         yield made
+        for daemon, process in made._processes.items():
+            assert process.poll() is None, f"{daemon} has died: {made.log(daemon)[-4000:]}"
     finally:
         await made.stop()
 
@@ -226,18 +228,20 @@ async def test_stdin_signal_and_delete(client: httpx.AsyncClient, box: str) -> N
     assert (await client.get(path)).json()["code"] == "exec_not_found"
 
 
+@pytest.mark.parametrize("stream", [True, False], ids=["streaming", "waiting"])
 async def test_client_that_vanishes_frees_the_server_and_leaves_the_command(
-    machine: ApiMachine, client: httpx.AsyncClient, box: str
+    machine: ApiMachine, client: httpx.AsyncClient, box: str, stream: bool
 ) -> None:
     before = machine.sockets()
     url = urlsplit(machine.url)
-    body = json.dumps({"command": "yes", "stream": True}).encode()
+    body = json.dumps({"command": "yes", "stream": stream}).encode()
     head = f"POST {box}/exec HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {machine.key}\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     clients = [socket.create_connection((url.hostname, url.port)) for _ in range(5)]
     for each in clients:
         each.sendall(head.encode() + body)
-        each.recv(4096)
+    await asyncio.sleep(1)
+    assert machine.sockets() > before + 5, "each of them holds its connection, and one to the sandbox"
     for each in clients:
         each.close()
 
@@ -472,6 +476,8 @@ async def test_task_answers_at_once_with_urls_and_streams_to_its_result(
         assert "report.txt" in tar.getnames()
     again = await client.get(task["events_url"], headers=headers | {"Last-Event-ID": str(len(seen))})
     assert again.status_code == 204
+    poll = await client.get(f"/v1/tasks/{task['id']}/events?from={len(seen) + 1}&follow=true")
+    assert poll.json() == {"events": [], "next": len(seen) + 1}, "it does not wait for what cannot come"
     page = (await client.get(f"/v1/tasks/{task['id']}/events?from=2&limit=2")).json()
     assert [event["offset"] for event in page["events"]] == [2, 3] and page["next"] == 4
 

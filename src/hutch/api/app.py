@@ -33,7 +33,14 @@ def create_app(settings: Settings, control: Control, deliver_first_key: Callable
         finally:
             await control.stop()
 
-    app = FastAPI(title="Hutch", version=version("hutch"), lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Hutch",
+        version=version("hutch"),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
     app.state.settings = settings
     app.state.control = control
     app.state.stopping = asyncio.Event()

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from hutch.api.schemas import Problem
+from hutch.model.common import MAX_STRING
 
 DESCRIPTION = """Sandboxes for AI agents, self-hosted. Errors are `application/problem+json` (RFC 9457) with a stable
 `code`; every answer has an `X-Request-Id`. Beside what is listed here there are two WebSockets:
@@ -27,8 +28,21 @@ def build_openapi(app: FastAPI) -> dict[str, Any]:
         for operations in document["paths"].values():
             for operation in operations.values():
                 _correct(operation)
+        _remove_string_limit(document)
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _remove_string_limit(part: Any) -> None:
+    """The limit that every string has says nothing about any of them, and would stand in the document 400 times."""
+    inside = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+    for inner in inside:
+        _remove_string_limit(inner)
+    if isinstance(part, dict):
+        if part.get("maxLength") == MAX_STRING:
+            del part["maxLength"]
+        if part.get("propertyNames") == {}:
+            del part["propertyNames"]
 
 
 def _correct(operation: dict[str, Any]) -> None:

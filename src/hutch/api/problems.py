@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -29,6 +30,10 @@ class ProblemResponse(JSONResponse):
         if status is not None:
             problem["status"] = status
         super().__init__(problem, status or error.http_status, _headers(error) | dict(headers or {}))
+
+    def render(self, content: object) -> bytes:
+        """In ASCII: half a surrogate pair, which JSON can carry in, must not be what breaks the answer."""
+        return json.dumps(content, separators=(",", ":"), default=str).encode()
 
 
 def _headers(error: HutchError) -> dict[str, str]:

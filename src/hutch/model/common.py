@@ -6,11 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+MAX_STRING = 16 << 20
+"""Longest string in a model, more than any body that is read whole. To check it, pydantic has to see that a string is
+well-formed Unicode; without, half a surrogate pair would get through to where it cannot be stored or sent."""
+
 
 class Model(BaseModel):
     """Immutable; unknown fields are refused, so that a misspelt one is an error and not a silence."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, str_max_length=MAX_STRING)
 
 
 class Resources(Model):

@@ -113,6 +113,16 @@ async def test_wrong_query_is_400(api: Api, query: str) -> None:
     assert_problem(await api.client.get(f"/v1/sandboxes?{query}"), 400, "invalid_request")
 
 
+@pytest.mark.parametrize("body", [r'{"template": "\ud800"}', r'{"\ud800": 1}', r'{"labels": {"\ud800": "x"}}'])
+async def test_half_a_character_is_refused_and_not_choked_on(api: Api, body: str) -> None:
+    answer = await api.client.post("/v1/sandboxes", content=body, headers={"Content-Type": "application/json"})
+    assert_problem(answer, 400, "invalid_request")
+
+
+async def test_path_with_a_slash_too_many_is_not_redirected(api: Api) -> None:
+    assert_problem(await api.client.get("/v1/sandboxes/"), 404, "invalid_request")
+
+
 async def test_declared_length_beyond_the_limit_is_413_unread(api: Api) -> None:
     headers = {"Content-Type": "application/json", "Content-Length": str(MAX_BODY + 1)}
     assert_problem(await api.client.post("/v1/sandboxes", content=b"{}", headers=headers), 413, "payload_too_large")
