@@ -64,7 +64,9 @@ def main() -> None:
     else:
         sys.stdout.write(f"{listener.getsockname()[1]}\n")
         sys.stdout.flush()
-    sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]  # asyncio does without; it is its slowest import
+    from hutch_guest.lean import import_asyncio
+
+    import_asyncio()
     import asyncio
 
     from hutch_guest.server import serve

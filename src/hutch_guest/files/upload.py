@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 
 from hutch_guest.accounts import Account
@@ -63,7 +62,7 @@ class Upload:
                 return
             head, name = os.path.split(self.path)
             name = os.fsdecode(os.fsencode(name)[:200])
-            self._temporary = os.path.join(head, f".{name}.{secrets.token_hex(4)}.part")
+            self._temporary = os.path.join(head, f".{name}.{os.urandom(4).hex()}.part")
             self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             if self._mode is None:
                 self._mode = 0o644 if existing is None else stat.S_IMODE(existing.st_mode)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import secrets
 from collections import deque
 from typing import Any
 
@@ -165,7 +164,7 @@ class Watchers:
         """Keep a watch; answers its id. The oldest goes when there are too many."""
         if len(self._watches) >= MAX_WATCHERS:
             self.remove(next(iter(self._watches)))
-        id = "w" + secrets.token_hex(8)
+        id = "w" + os.urandom(8).hex()
         self._watches[id] = watch
         return id
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import re
-import secrets
 from typing import Any
 
 from hutch_guest.errors import InvalidRequest
@@ -25,7 +25,7 @@ class StartRequest:
     )  # fmt: skip
 
     def __init__(self, argv: list[str] | None, shell: str | None = None, id: str | None = None) -> None:
-        self.id = id or "exe_" + secrets.token_hex(11)
+        self.id = id or "exe_" + os.urandom(11).hex()
         self.argv = argv
         self.shell = shell
         self.env: dict[str, str] = {}

@@ -15,7 +15,9 @@ from collections.abc import Callable
 from hutch_guest.processes import frames
 
 IN_MEMORY = 4 * 1024
-"""Up to here a segment needs no file: most commands print little, and a full disk must not silence them."""
+"""Up to here a segment needs no file: most commands print little."""
+WITHOUT_DISK = 256 * 1024
+"""Up to here a spool stays in memory when the disk is full: output that is read at once must not stop for that."""
 
 
 class Segment:
@@ -32,33 +34,38 @@ class Segment:
         self._readers = 0
         self._sealed = False
 
-    def append(self, head: bytes, payload: bytes) -> None:
-        """Add a frame; on an OSError nothing was added."""
+    def append(self, head: bytes, payload: bytes, without_disk: bool) -> None:
+        """Add a frame; on an OSError nothing was added. `without_disk`: it may stay in memory if it must."""
         size = len(head) + len(payload)
-        if self._data is not None:
-            if len(self._data) + size <= IN_MEMORY:
-                self._data += head
-                self._data += payload
-                self.end += size
-                return
-            self._to_file(self._data)
-            self._data = None
-        self._write([head, payload])
+        data = self._data
+        if data is not None and (len(data) + size <= IN_MEMORY or not self._move_to_file(data, without_disk)):
+            data += head
+            data += payload
+        else:
+            self._write([head, payload], self.end - self.start)
         self.end += size
 
-    def _to_file(self, data: bytearray) -> None:
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+    def _move_to_file(self, data: bytearray, without_disk: bool) -> bool:
+        """Go on in a file; False when it cannot be written but need not be."""
         try:
-            if data and os.pwrite(self._fd, data, 0) < len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            if data:
+                self._write([bytes(data)], 0)
         except OSError:
-            os.close(self._fd)
-            os.unlink(self._path)
-            self._fd = -1
+            self._unlink()
+            if without_disk:
+                return False
             raise
+        self._data = None
+        return True
 
-    def _write(self, parts: list[bytes]) -> None:
-        position = self.end - self.start
+    def _unlink(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            os.unlink(self._path)
+
+    def _write(self, parts: list[bytes], position: int) -> None:
         size = sum(map(len, parts))
         written = os.pwritev(self._fd, parts, position)
         if written < size:  # short for want of space: the rest says why
@@ -193,7 +200,8 @@ class Spool:
                 last.seal()
             last = Segment(f"{self._prefix}.{self.end}", self.end)
             self.segments.append(last)
-        last.append(frames.HEAD.pack(kind, self.end + size, len(payload)), payload)
+        head = frames.HEAD.pack(kind, self.end + size, len(payload))
+        last.append(head, payload, without_disk=self.size + size <= WITHOUT_DISK)
         self.end += size
         self._trim()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -127,6 +128,21 @@ def test_no_file_stays_open(tmp_path: Path) -> None:
     other.close()
     spool.drop()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_without_a_disk_output_still_flows_to_whoever_acknowledges(tmp_path: Path) -> None:
+    spool = Spool("/proc/no-such-place/s", 1 << 20, retain_all=True)
+    for _ in range(3):
+        spool.append(STDOUT, BIG)
+    with pytest.raises(OSError):
+        spool.append(STDOUT, BIG)
+    for _ in range(10):
+        end = spool.end
+        cursor = spool.cursor(spool.start)
+        assert len(read_all(cursor)) in (1, 3)
+        cursor.close()
+        spool.ack(end)
+        spool.append(STDOUT, BIG)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
