@@ -518,6 +518,41 @@ async def test_the_stream_is_whole_wherever_the_server_is_killed(shared_node: No
         await until(lambda: gone(shared_node, found.sandbox_id))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("committed", [False, True], ids=["before-commit", "after-commit"])
+async def test_a_server_killed_at_each_of_its_writes(shared_node: NodeHost, committed: bool) -> None:
+    """The first write is the create's own; every later step of the task is one or more of its own."""
+    label = f"w{time.time_ns()}"
+    request = CreateSandbox(
+        agent="command", task="echo one; sleep 0.2; echo two; echo made > out", outputs=["out"], labels={label: "yes"}
+    )
+    for number in range(1, 30):
+        control = Control(settings_of(shared_node))
+        await control.start()
+        fault = FaultyDatabase(control.store.database, number, committed)
+        creating = asyncio.create_task(control.create(request))
+        death = asyncio.create_task(fault.died.wait())
+        await asyncio.wait({creating, death}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({death}, timeout=20)
+        for waiter in (creating, death):
+            waiter.cancel()
+        await asyncio.gather(creating, death, return_exceptions=True)
+        await die(control)
+        async with controlled(shared_node) as control:
+            for box in (await control.list(labels={label: "yes"}, include_ended=True, limit=1000)).items:
+                assert box.task is not None
+                task, events = await finished(control, box.task.id)
+                assert_whole(events)
+                assert (task.state, printed(events)) == (TaskState.SUCCEEDED, ["one", "two"])
+                assert [file.path for file in task.outputs] == ["out"]
+                await until(lambda id=box.id: gone(shared_node, id))
+        if not fault.died.is_set():
+            assert number > 8
+            return
+    raise AssertionError("the task has no end")
+
+
 async def test_a_plain_sandbox_whose_create_was_killed_is_finished(shared_node: NodeHost) -> None:
     control = Control(settings_of(shared_node))
     await control.start()

@@ -107,6 +107,9 @@ class Reconciler:
                 continue
             try:
                 await self._node.set_llm(row.id, grant)
+                current = await self._context.store.tasks.get(task.id)
+                if current is None or current.ended_at is not None:  # it ended meanwhile, and its key with it
+                    await self._node.set_llm(row.id, None)
             except NodeUnavailable:
                 raise
             except HutchError as error:
