@@ -14,7 +14,6 @@ import traceback
 sys.path.insert(0, "/.hutch/app")
 
 from hutch_guest import disk
-from hutch_guest.limits.pids import PidsGroup
 
 
 def run(connection: socket.socket) -> None:
@@ -23,7 +22,7 @@ def run(connection: socket.socket) -> None:
         output = io.StringIO()
         try:
             with contextlib.redirect_stdout(output):
-                exec(code, {"PidsGroup": PidsGroup, "os": os})
+                exec(code, {"os": os})
         except BaseException:
             output.write(traceback.format_exc())
         stream.write(output.getvalue().encode())

@@ -53,6 +53,8 @@ class Stats:
     """Host processes and threads (not the guest's own count)."""
     oom_kills: int
     """Processes the host kernel has killed at the hard memory limit."""
+    pids_refused: int = 0
+    """How often the host kernel has refused the sandbox's kernel a process, which that does not survive."""
 
 
 class Runtime(ABC):

@@ -33,7 +33,8 @@ SANDBOX_ID_LENGTH = 26
 def host_pids(guest: int) -> int:
     """Most host tasks for a sandbox whose guest may have `guest` processes and threads.
 
-    Measured: systrap needs two to three host tasks for each guest process, beside some 30 for the kernel.
+    Measured: systrap needs two host tasks for each guest process, and up to one more for each thread that runs, beside
+    15 to 30 for the sandbox's kernel. There has to be room: a kernel that is refused a task dies.
     """
     return 4 * guest + 256
 
@@ -98,6 +99,7 @@ class GvisorRuntime(Runtime):
             disk_bytes=disk,
             pids=usage.pids,
             oom_kills=usage.oom_kills,
+            pids_refused=usage.pids_refused,
         )
 
     def memory_ceiling(self, handle: Handle) -> int:

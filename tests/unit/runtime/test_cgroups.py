@@ -123,7 +123,8 @@ def test_figures_on_version_2_leave_out_the_page_cache(v2: CgroupsV2, tmp_path: 
     (group / "memory.events").write_text("low 0\nhigh 0\nmax 7\noom 2\noom_kill 3\noom_group_kill 1\n")
     (group / "cpu.stat").write_text("usage_usec 2500000\nuser_usec 1\n")
     (group / "pids.current").write_text("42\n")
-    assert v2.usage("sbx_x") == CgroupUsage(cpu_seconds=2.5, memory_bytes=600, pids=42, oom_kills=3)
+    (group / "pids.events").write_text("max 5\n")
+    assert v2.usage("sbx_x") == CgroupUsage(cpu_seconds=2.5, memory_bytes=600, pids=42, oom_kills=3, pids_refused=5)
 
 
 def test_figures_on_version_1_leave_out_the_page_cache(v1: CgroupsV1, tmp_path: Path) -> None:
@@ -134,7 +135,8 @@ def test_figures_on_version_1_leave_out_the_page_cache(v1: CgroupsV1, tmp_path: 
     (memory / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")
     (tmp_path / "cpu/hutch-ab12/sbx_x/cpuacct.usage").write_text("2500000000\n")
     (tmp_path / "pids/hutch-ab12/sbx_x/pids.current").write_text("42\n")
-    assert v1.usage("sbx_x") == CgroupUsage(cpu_seconds=2.5, memory_bytes=600, pids=42, oom_kills=3)
+    (tmp_path / "pids/hutch-ab12/sbx_x/pids.events").write_text("max 5\n")
+    assert v1.usage("sbx_x") == CgroupUsage(cpu_seconds=2.5, memory_bytes=600, pids=42, oom_kills=3, pids_refused=5)
 
 
 def test_what_is_gone_has_no_figures_and_is_destroyed_without_ado(v1: CgroupsV1, v2: CgroupsV2) -> None:

@@ -35,6 +35,7 @@ class CgroupUsage:
     memory_bytes: int = 0
     pids: int = 0
     oom_kills: int = 0
+    pids_refused: int = 0
 
 
 class Cgroups(ABC):

@@ -54,6 +54,7 @@ class CgroupsV1(Cgroups):
             cpu_seconds=number(self._directory("cpuacct", name) / "cpuacct.usage") / 1e9,
             memory_bytes=max(0, number(self.memory_file(name)) - cache),
             pids=number(self._directory("pids", name) / "pids.current"),
+            pids_refused=table(self._directory("pids", name) / "pids.events").get("max", 0),
             oom_kills=table(memory / "memory.oom_control").get("oom_kill", 0),
         )
 

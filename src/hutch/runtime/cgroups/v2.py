@@ -56,6 +56,7 @@ class CgroupsV2(Cgroups):
             cpu_seconds=table(group / "cpu.stat").get("usage_usec", 0) / 1e6,
             memory_bytes=max(0, number(self.memory_file(name)) - cache),
             pids=number(group / "pids.current"),
+            pids_refused=table(group / "pids.events").get("max", 0),
             oom_kills=table(group / "memory.events").get("oom_kill", 0),
         )
 
