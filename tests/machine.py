@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 import httpx
 
+from tests.leaks import assert_clean
+
 Daemon = Literal["node", "api"]
 LAST_WORDS = 4000
 
@@ -53,7 +55,7 @@ class Machine:
 
     def kill(self, daemon: Daemon) -> None:
         """`kill -9`, and wait for the corpse."""
-        process = self._processes[daemon]
+        process = self._processes.pop(daemon)
         process.kill()
         process.wait()
 
@@ -63,7 +65,7 @@ class Machine:
         self.spawn("api")
         await self.ready()
 
-    async def ready(self, timeout: float = 60) -> None:
+    async def ready(self, timeout: float = 120) -> None:
         """Wait until the server answers and reaches the node."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
@@ -99,17 +101,23 @@ class Machine:
         return created
 
     async def stop(self) -> None:
-        """Destroy every sandbox, end the daemons, remove the directories."""
-        if all(process.poll() is None for process in self._processes.values()):
-            async with self.client() as client:
-                listed = (await client.get("/v1/sandboxes")).json()["sandboxes"]
-                await asyncio.gather(*(client.delete(f"/v1/sandboxes/{sandbox['id']}") for sandbox in listed))
+        """End the daemons, destroy every sandbox, and check that nothing of this Hutch is left on the host."""
+        await asyncio.to_thread(self._stop)
+
+    def _stop(self) -> None:
         for daemon in ("api", "node"):
-            process = self._processes.get(daemon)
-            if process is not None and process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    await asyncio.to_thread(process.wait, 20)
-                except subprocess.TimeoutExpired:
-                    self.kill(daemon)
-        shutil.rmtree(self.root, ignore_errors=True)
+            if process := self._processes.pop(daemon, None):
+                self._end(process)
+        subprocess.run([sys.executable, "-m", "hutch.node", "--remove-all"], env=self._env, check=True, timeout=60)
+        node = (self.data_dir / "node" / "id").read_text().strip()
+        shutil.rmtree(self.root)
+        assert_clean(node, self.root)
+
+    @staticmethod
+    def _end(process: subprocess.Popen[bytes]) -> None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
