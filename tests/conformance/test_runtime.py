@@ -101,7 +101,7 @@ async def test_kill_twice_and_kill_of_nothing_do_no_harm(host: Host) -> None:
     await assert_nothing_left(host, spec)
 
 
-@pytest.mark.parametrize("after", [0, 0.01, 0.03, 0.06, 0.1, 0.15, 0.25])
+@pytest.mark.parametrize("after", [0, 0.03, 0.06, 0.1, 0.15])
 async def test_kill_wins_over_a_boot_that_is_running(host: Host, after: float) -> None:
     spec = await host.spec()
     boot = asyncio.create_task(host.runtime.boot(spec))
@@ -136,7 +136,7 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.parametrize("after", [0, 0.03, 0.08, 0.13, 0.2, 0.3])
+@pytest.mark.parametrize("after", [0.03, 0.1, 0.18, 0.3])
 async def test_a_daemon_killed_in_the_middle_of_a_boot_leaves_nothing_that_kill_does_not_end(
     host: Host, after: float
 ) -> None:
@@ -320,7 +320,7 @@ async def test_memory_is_held_to_the_hard_limit_and_the_kill_is_counted(host: Ho
         highest = max(highest, stats.memory_bytes)
         await asyncio.sleep(0.01)
         if not await host.runtime.alive(handle):
-            break
+            hog.cancel()  # whether the hog alone is killed or the sandbox with it is the kernel's choice
     await asyncio.gather(hog, return_exceptions=True)
     stats = await host.runtime.stats(handle)
     assert highest <= limit

@@ -98,8 +98,8 @@ def _config(spec: SandboxSpec, rootfs: Path, disk: Path) -> dict[str, Any]:
             "capabilities": capabilities,
             "rlimits": [
                 {"type": "RLIMIT_NOFILE", "soft": 65536, "hard": 1048576},
-                # Exact for every user but root. (gVisor's pids controller, which holds for root as well, lets most forks
-                # through: at each it looks at one of the task's seven hierarchies, picked at random.)
+                # Exact for every user but root. (gVisor's pids controller, which holds for root as well, lets most
+                # forks through: at each it looks at one of the task's seven hierarchies, picked at random.)
                 {"type": "RLIMIT_NPROC", "soft": spec.resources.pids, "hard": spec.resources.pids},
             ],
         },
