@@ -157,13 +157,25 @@ import hutch_guest.main
 print(sys.prefix, hutch_guest.main.__cached__, len(names) > 10)
 assert importlib.util.cache_from_source(asyncio.__file__) == asyncio.__cached__ and os.path.exists(asyncio.__cached__)
 "
+    $python -c "
+import sys
+sys.path.insert(0, '/.hutch/app')
+import run
+sys.meta_path.insert(0, run.Bundle('/.hutch/app/bundle'))
+import asyncio, hutch_guest.server
+print(type(asyncio.__spec__.loader).__name__, asyncio.__file__, type(hutch_guest.server.__loader__).__name__)
+import tarfile, hutch_guest.api.files
+print(type(tarfile.__spec__.loader).__name__)
+"
     ls /usr/bin/python3 2>/dev/null || echo none of its own
     cat /.hutch/template.json
     """
     said = boot(workshop.store.resolve("tiny").path, script).splitlines()
     assert said[0] == "/.hutch /.hutch/app/hutch_guest/__pycache__/main.cpython-311.pyc True"
-    assert said[1] == "none of its own"
-    assert json.loads(said[2]) == {"name": "tiny", "user": "user", "workdir": "/home/user", "env": {}}
+    assert said[1] == "Bundle /.hutch/lib/python3.11/asyncio/__init__.py Bundle"
+    assert said[2] == "SourceFileLoader", "what a start does not need is imported as usual"
+    assert said[3] == "none of its own"
+    assert json.loads(said[4]) == {"name": "tiny", "user": "user", "workdir": "/home/user", "env": {}}
 
 
 async def test_the_second_build_does_nothing_at_once(workshop: Workshop) -> None:

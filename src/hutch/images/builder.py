@@ -13,7 +13,7 @@ from hutch.images.cache import Cache, write_pointer
 from hutch.images.events import Emit, Steps
 from hutch.images.host import DebianSources, debian_sources
 from hutch.images.layers import Stack
-from hutch.images.lookup import Build, find_build, image_hash, image_path
+from hutch.images.lookup import Build, find_build, image_hash, image_path, pointer_path
 from hutch.model import Recipe
 
 _SPACE_NEEDED = 3 << 30
@@ -57,7 +57,7 @@ class Builder:
         key = recipe.key(chain)
         async with self._cache.lock(key, self._waiting):
             if found := find_build(self._cache, chain):
-                (self._cache.rootfs / f"{key}.json").touch()
+                pointer_path(self._cache, chain).touch()
                 return found
             build = await self._build_layer(chain, below, sources)
             self._point(chain, build)
@@ -99,8 +99,7 @@ class Builder:
                     await asyncio.to_thread((work / "image").rename, final)
 
     def _point(self, chain: list[Recipe], build: Build) -> None:
-        pointer = self._cache.rootfs / f"{recipe.key(chain)}.json"
-        write_pointer(pointer, chain[-1].name, [layer.name for layer in build.layers])
+        write_pointer(pointer_path(self._cache, chain), chain[-1].name, [layer.name for layer in build.layers])
 
     async def _waiting(self) -> None:
         await self._steps.log("Waiting: another build of the same is running")

@@ -15,7 +15,7 @@ from hutch.images import garbage, guest, recipe
 from hutch.images.builder import Builder
 from hutch.images.cache import Cache
 from hutch.images.events import Done, Log, Progress
-from hutch.images.lookup import BuiltImage, find_image
+from hutch.images.lookup import BuiltImage, find_image, pointer_path
 from hutch.model import Recipe, TemplateInfo
 from hutch.settings import Settings
 
@@ -43,9 +43,11 @@ class ImageStore:
 
     def resolve(self, name: str) -> BuiltImage:
         """The image to boot. Raises `UnknownTemplate`, `InvalidTemplate`, `TemplateNotBuilt`."""
-        if image := find_image(self.cache, self.recipes.chain(name)):
-            with contextlib.suppress(OSError):
-                os.utime(image.path)  # the time of last use, for `collect`
+        chain = self.recipes.chain(name)
+        if image := find_image(self.cache, chain):
+            with contextlib.suppress(OSError):  # the time of last use, for `collect`
+                os.utime(image.path)
+                os.utime(pointer_path(self.cache, chain))
             return image
         raise TemplateNotBuilt(
             f"template {name!r} is not built", hint=f"`hutch template build {name}` builds it.", template=name

@@ -1,7 +1,6 @@
 """What may be removed from the cache: what no recipe of today leads to, and no process has open.
 
-The clock of an image is the last time it was given out to boot from (`ImageStore.resolve`), that of a root file system
-the last time it was built upon.
+The clock of an image and of its build's pointer is the last time it was given out to boot from (`ImageStore.resolve`).
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ SUPERSEDED_AFTER = HOUR
 SUPERSEDED_IMAGE_AFTER = HOUR / 6
 """For images in whose place a newer one stands: long enough for a boot that was just given the old one."""
 
-UNKNOWN_AFTER = 7 * DAY
+UNKNOWN_AFTER = 3 * DAY
 """For what belongs to recipes that these settings do not know: another `templates_dir` may."""
 
 

@@ -6,7 +6,7 @@ The carried Python has its own loader and C library, so that it runs in any imag
     /.hutch/bin/python3
     /.hutch/python/        PYTHONHOME: lib/python3.11
     /.hutch/bin/sudo       what /usr/bin/sudo leads to
-    /.hutch/app/run.py     starts hutch_guest.main
+    /.hutch/app/run.py     starts hutch_guest.main, with what that imports out of one file, `bundle`
     /.hutch/template.json  the template's defaults
 """
 
@@ -54,14 +54,7 @@ exec /.hutch/lib/ld-linux-x86-64.so.2 --library-path /.hutch/lib /.hutch/bin/pyt
     /.hutch/app/hutch_guest/sudo/client.py "$@"
 """
 
-_RUN = """\
-import sys
-
-sys.path.insert(0, "/.hutch/app")
-from hutch_guest.main import main
-
-main()
-"""
+_CARRIED = Path(__file__).parent / "carried"
 
 
 def python_key() -> str:
@@ -98,18 +91,20 @@ async def build_app(layer: Path, python: Path, recipe: Recipe, log: LineSink) ->
     """Write the guest program and the template's defaults into `layer`."""
     app = layer / ".hutch" / "app"
     shutil.copytree(source(), app / "hutch_guest", ignore=shutil.ignore_patterns("__pycache__"))
-    if _digest_of(app / "hutch_guest") != digest():
+    if not digest().startswith(_digest_of(app / "hutch_guest")):
         raise TemplateBuildFailed(
             "the guest program has changed since this process was started",
             hint="Hutch was upgraded meanwhile: restart it (`hutch down --keep && hutch up -d`), then build again.",
         )
-    (app / "run.py").write_text(_RUN)
+    shutil.copy(_CARRIED / "run.py", app / "run.py")
     sudo = layer / ".hutch/bin/sudo"
     sudo.parent.mkdir()
     sudo.write_text(_SUDO)
     sudo.chmod(0o755)
     (layer / ".hutch" / "template.json").write_text(json.dumps(defaults(recipe)))
     await _compile(layer, "app", log, python)
+    bundle = [str(_CARRIED / "bundle.py"), str(python), str(layer)]
+    await run([*_interpreter(python), *bundle], what="bundling the guest", log=log)
 
 
 def defaults(recipe: Recipe) -> dict[str, object]:
@@ -129,11 +124,11 @@ def source() -> Path:
 def digest() -> str:
     """The content hash of the guest program as it was when this process first looked: a daemon goes on booting the
     images that it was started with while Hutch is being upgraded on disk."""
-    return _digest_of(source())
+    return _digest_of(source()) + _digest_of(_CARRIED)
 
 
 def _digest_of(package: Path) -> str:
-    total = hashlib.sha256((_RUN + _SUDO).encode())
+    total = hashlib.sha256(_SUDO.encode())
     for path in sorted(package.rglob("*.py")):
         content = path.read_bytes()
         total.update(f"{path.relative_to(package)}\0{len(content)}\0".encode() + content)
@@ -164,14 +159,28 @@ def _lay_out(debian: Path, root: Path) -> None:
 
 async def _compile(layer: Path, part: str, log: LineSink, python: Path | None = None) -> None:
     """Compile with the carried Python itself; the files are never checked against their sources when they load."""
-    home = (python or layer) / ".hutch"
-    loader = [str(home / "lib/ld-linux-x86-64.so.2"), "--library-path", str(home / "lib"), str(home / "bin/python3")]
     tree = layer / ".hutch" / part
     await run(
         [
-            *(*loader, "-I", "-S", "-B", "-m", "compileall", "-q", "-j", "1", "--invalidation-mode", "unchecked-hash"),
+            *(
+                *_interpreter(python or layer),
+                "-m",
+                "compileall",
+                "-q",
+                "-j",
+                "1",
+                "--invalidation-mode",
+                "unchecked-hash",
+            ),
             *("-s", str(layer), "-p", "/", str(tree)),
         ],
         what="compiling the guest",
         log=log,
     )
+
+
+def _interpreter(python: Path) -> list[str]:
+    """The carried Python, run on this machine from where it lies in its layer."""
+    home = python / ".hutch"
+    loader = [str(home / "lib/ld-linux-x86-64.so.2"), "--library-path", str(home / "lib")]
+    return [*loader, str(home / "bin/python3"), "-I", "-S", "-B"]

@@ -30,9 +30,14 @@ class BuiltImage:
 
 def find_build(cache: Cache, chain: list[Recipe]) -> Build | None:
     """The build that stands for the recipe now."""
-    names = read_pointer(cache.rootfs / f"{recipe.key(chain)}.json")
+    names = read_pointer(pointer_path(cache, chain))
     layers = tuple(cache.rootfs / name for name in names)
     return Build(layers) if layers and all(layer.is_dir() for layer in layers) else None
+
+
+def pointer_path(cache: Cache, chain: list[Recipe]) -> Path:
+    """The file that says which build stands for the recipe."""
+    return cache.rootfs / f"{recipe.key(chain)}.json"
 
 
 def find_image(cache: Cache, chain: list[Recipe]) -> BuiltImage | None:
