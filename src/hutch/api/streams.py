@@ -43,6 +43,7 @@ class Stream(Response):
     ) -> None:
         self._chunks = chunks
         self._ending = ending
+        self._started = False
         self.status_code = status
         self.media_type = media_type
         self.background = None
@@ -62,15 +63,21 @@ class Stream(Response):
             await asyncio.gather(*watched, return_exceptions=True)
         error = _error(pump, gone)
         if error and self._ending:
+            if not self._started:
+                await self._start(send)
             await send({"type": "http.response.body", "body": self._ending(error), "more_body": False})
         # Else an error leaves the answer unfinished: uvicorn cuts the connection, and the client sees that it was cut.
 
     async def _pump(self, send: Send) -> None:
         async with aclosing(_closable(self._chunks)) as chunks:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await self._start(send)
             async for chunk in chunks:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _start(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        self._started = True
 
 
 def _error(pump: asyncio.Future[None], gone: asyncio.Future[None]) -> HutchError | None:

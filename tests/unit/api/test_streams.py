@@ -136,6 +136,19 @@ async def test_stop_of_the_server_ends_frames_with_a_retryable_error() -> None:
     assert last["error"]["retryable"]
 
 
+async def test_stop_before_the_first_byte_is_a_whole_answer_too() -> None:
+    client = Client()
+    client.reading.clear()
+    answer = client.ask(exec_frames(frames()))
+    await asyncio.sleep(0.01)
+    client.stopping.set()
+    await asyncio.sleep(0.01)
+    client.reading.set()
+    await asyncio.wait_for(answer, 1)
+    assert [message["type"] for message in client.messages] == ["http.response.start", "http.response.body"]
+    assert b"server_stopping" in client.body
+
+
 @pytest.mark.parametrize(
     ("error", "code"), [(GuestUnavailable("it is gone"), "guest_unavailable"), (ValueError("secret"), "internal_error")]
 )
