@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import struct
@@ -413,3 +414,22 @@ def test_demo_from_beginning_to_end() -> None:
     assert "LLM calls" in done.stderr and "tokens" in done.stderr
     assert "Nothing is left" in done.stdout
     assert "\x1b" not in done.stdout + done.stderr
+
+
+def examples() -> list[str]:
+    """The Python examples of the guide."""
+    page = Path(__file__).parent.parent.parent / "docs" / "guide" / "python.md"
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("number", range(len(examples())))
+def test_examples_of_the_guide_run(hutch: Hutch, number: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", examples()[number]],
+        env=hutch.env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

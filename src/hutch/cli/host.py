@@ -207,6 +207,17 @@ class NodeSocket:
         self._http.close()
 
 
+def recorded_sandboxes(settings: Settings) -> int:
+    """How many sandboxes the node has written down as not dead: for when it does not run."""
+    count = 0
+    for path in (settings.node_dir / "sandboxes").glob("*/record.json"):
+        try:
+            count += json.loads(path.read_text())["step"] != "dead"
+        except (OSError, ValueError, KeyError, TypeError):
+            count += 1  # torn: it is looked after as one that runs
+    return count
+
+
 def server_url(settings: Settings) -> str | None:
     """Where the server says that it listens; None when it does not run or does not answer."""
     try:

@@ -17,12 +17,12 @@ from hutch.cli.common import Json, leave, run
 from hutch.cli.console import err, note, out, print_json
 from hutch.cli.host import (
     HostProblem,
-    NodeSocket,
     StateFile,
     ensure_user,
     find_daemons,
     need_root,
     process,
+    recorded_sandboxes,
     stop_processes,
     wait_until,
 )
@@ -227,16 +227,12 @@ def _stop_leftovers(settings: Settings, keep: bool) -> tuple[bool, int]:
     if not state.acquire():
         raise HostProblem("hutch is being started by another command", hint="Try again in a moment.")
     try:
-        node = NodeSocket(settings)
-        running = len(node.sandboxes())
-        node.close()
         daemons = find_daemons(settings)
         stop_processes(daemons)
-        records = settings.node_dir / "sandboxes"
-        left = len(list(records.iterdir())) if records.is_dir() else 0
-        if not keep and (left or daemons):
+        running = recorded_sandboxes(settings)
+        if not keep and (running or daemons):
             with err.status("removing sandboxes"):
                 asyncio.run(remove_all(settings))
-        return bool(daemons or left), max(running, left)
+        return bool(daemons or running), running
     finally:
         state.release()
