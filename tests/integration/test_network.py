@@ -132,6 +132,12 @@ class Node:
         """The pool as the next daemon would make it."""
         return LinuxSlotPool(self.id, POOL, ahead, self.port)
 
+    async def crash(self) -> None:
+        """End all that the daemon does, and nothing that it has made."""
+        assert self.pool._maker
+        self.pool._maker.cancel()
+        await asyncio.gather(self.pool._maker, *self.pool._making, return_exceptions=True)
+
     def has(self, slot: Slot) -> bool:
         state = look(self.id)
         return slot.namespace in state.namespaces and slot.link in state.links
@@ -298,6 +304,7 @@ async def test_release_destroys_and_a_second_one_does_nothing(node: Node) -> Non
 async def test_the_next_daemon_takes_over_what_is_lent_and_removes_the_rest(node: Node, world: World) -> None:
     kept = await node.pool.acquire("sbx_a", AllowAll())
     lost = await node.pool.acquire("sbx_b", DenyAll())
+    await node.crash()
     later = node.again(ahead=0)
     try:
         await later.start({"sbx_a": kept.index})

@@ -188,13 +188,15 @@ class LinuxSlotPool(SlotPool):
 
     def _set_up(self) -> None:
         """The subnet, the table, and nothing but the slots that are lent."""
-        self._subnet = subnets.claim(self._node, self._pool, self._used_networks(), _lives)
-        keep = [self.slot(index) for index in self._lent]
-        self._firewall = Firewall(self._node, str(self._subnet), self._gateway_port)
-        self._firewall.install(keep)
+        subnets.claim(self._node, self._pool, self._used_networks(), _lives, self._settle)
         found = self._found()
         self._next = max((int(tail) for tail in found if tail.isdecimal()), default=-1) + 1
         self._sweep(found - {str(index) for index in self._lent})
+
+    def _settle(self, subnet: IPv4Network) -> None:
+        self._subnet = subnet
+        self._firewall = Firewall(self._node, str(subnet), self._gateway_port)
+        self._firewall.install([self.slot(index) for index in self._lent])
 
     def _tear_down(self) -> None:
         self._sweep(self._found())

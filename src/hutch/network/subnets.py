@@ -20,33 +20,46 @@ CLAIMS = Path("/run/hutch-subnets.json")
 PREFIX = 20
 
 
-def claim(node: str, pool: IPv4Network, taken: list[IPv4Network], lives: Callable[[str], bool]) -> IPv4Network:
-    """The node's own /20 of `pool`: the one it has, else a free one that overlaps none of `taken`, which is what the
-    host uses already. `lives` says whether another node still has something in the kernel. Raises `LimitReached`."""
+def claim(
+    node: str,
+    pool: IPv4Network,
+    taken: list[IPv4Network],
+    lives: Callable[[str], bool],
+    settle: Callable[[IPv4Network], None],
+) -> None:
+    """Have the node's own /20 of `pool`: the one it had, else a free one that overlaps none of `taken`, which is what
+    the host uses already. `lives` says whether another node still has something in the kernel; `settle` puts
+    something of this node there, before others can look. Raises `LimitReached`."""
     with _claims() as claims:
-        own = claims.get(node)
-        if own is not None and IPv4Network(own).subnet_of(pool):
-            return IPv4Network(own)
-        for other in [other for other in claims if other == node or not lives(other)]:
-            del claims[other]
-        used = taken + [IPv4Network(subnet) for subnet in claims.values()]
-        candidates = pool.subnets(new_prefix=max(PREFIX, pool.prefixlen))
-        for candidate in candidates:
-            if not any(candidate.overlaps(other) for other in used):
-                claims[node] = str(candidate)
-                return candidate
-        raise LimitReached(
-            f"no free /{PREFIX} in {pool}",
-            hint="Choose another HUTCH_SUBNET_POOL, or `hutch down` a node that is not used any more.",
-            limit="subnets",
-            nodes=sorted(claims),
-        )
+        subnet = _choose(claims, node, pool, taken, lives)
+        claims[node] = str(subnet)
+        settle(subnet)
 
 
 def release(node: str) -> None:
     """Give the node's subnet back."""
     with _claims() as claims:
         claims.pop(node, None)
+
+
+def _choose(
+    claims: dict[str, str], node: str, pool: IPv4Network, taken: list[IPv4Network], lives: Callable[[str], bool]
+) -> IPv4Network:
+    own = claims.get(node)
+    if own is not None and IPv4Network(own).subnet_of(pool):
+        return IPv4Network(own)
+    for other in [other for other in claims if other == node or not lives(other)]:
+        del claims[other]
+    used = taken + [IPv4Network(subnet) for subnet in claims.values()]
+    for candidate in pool.subnets(new_prefix=max(PREFIX, pool.prefixlen)):
+        if not any(candidate.overlaps(other) for other in used):
+            return candidate
+    raise LimitReached(
+        f"no free /{PREFIX} in {pool}",
+        hint="Choose another HUTCH_SUBNET_POOL, or `hutch down` a node that is not used any more.",
+        limit="subnets",
+        nodes=sorted(claims),
+    )
 
 
 @contextlib.contextmanager

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import shutil
 import sys
 from pathlib import Path
 
-from hutch.errors import BootFailed
+from hutch.errors import BootFailed, DiskFull
 from hutch.runtime import oci, probe, spawn
 from hutch.runtime.base import Handle, Runtime, SandboxSpec, Stats
 from hutch.runtime.cgroups import CgroupLimits, detect
@@ -73,6 +74,8 @@ class GvisorRuntime(Runtime):
         except (OSError, TimeoutError) as error:
             said = await asyncio.to_thread(_tail, spec.directory)
             await self.kill(spec.id, spec.directory)
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise DiskFull("the node's disk is full") from error
             raise BootFailed(f"sandbox {spec.id} did not start: {said or error or 'runsc timed out'}") from error
         except asyncio.CancelledError:
             await asyncio.shield(self.kill(spec.id, spec.directory))

@@ -21,7 +21,9 @@ def claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Claim:
     monkeypatch.setattr(subnets, "CLAIMS", tmp_path / "claims.json")
 
     def claim(node: str, *taken: str, alive: bool = True, pool: IPv4Network = POOL) -> str:
-        return str(subnets.claim(node, pool, [IPv4Network(network) for network in taken], lambda _: alive))
+        got: list[IPv4Network] = []
+        subnets.claim(node, pool, [IPv4Network(network) for network in taken], lambda _: alive, got.append)
+        return str(got[0])
 
     return claim
 
@@ -39,6 +41,15 @@ def test_what_the_host_uses_is_left_alone(claim: Claim) -> None:
 def test_claims_of_nodes_that_left_nothing_are_free_again(claim: Claim) -> None:
     claim("aaaa")
     assert claim("bbbb", alive=False) == "10.200.0.0/20"
+
+
+def test_a_claim_that_cannot_settle_is_none(claim: Claim) -> None:
+    def fail(_: IPv4Network) -> None:
+        raise OSError("nftables says no")
+
+    with pytest.raises(OSError, match="says no"):
+        subnets.claim("aaaa", POOL, [], lambda _: True, fail)
+    assert claim("bbbb") == "10.200.0.0/20"
 
 
 def test_a_released_subnet_is_free_again(claim: Claim) -> None:
