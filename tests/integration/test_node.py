@@ -86,6 +86,8 @@ def test_deleting_twice_at_once_and_again(shared_node: NodeHost) -> None:
         ("sbx_" + "c" * 22, boot_request(deadline=time.time() - 1), 400, "invalid_request"),
         ("sbx_" + "d" * 22, boot_request(resources={"memory_mib": -1}), 400, "invalid_request"),
         ("sbx_" + "e" * 22, boot_request(network={"mode": "all"}), 400, "invalid_request"),
+        ("sbx_" + "x" * 22, boot_request(env={"A=B": "1"}), 400, "invalid_request"),
+        ("sbx_" + "y" * 22, boot_request(env={"A": "nul \0"}), 400, "invalid_request"),
         ("sbx_" + "f" * 22, b"{", 400, "invalid_request"),
         ("sbx_" + "g" * 22, b"\xff" * 100, 400, "invalid_request"),
         ("sbx_short", boot_request(), 400, "invalid_request"),

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from hutch.errors import BootFailed, DiskFull, GuestUnavailable, LimitReached, SandboxNotRunning
+from hutch.errors import BootFailed, DiskFull, GuestUnavailable, InvalidRequest, LimitReached, SandboxNotRunning
 from hutch.images.lookup import BuiltImage
 from hutch.model import BootRequest
 from hutch.network.base import Slot
@@ -118,15 +118,15 @@ class Booter:
     async def _greet(self, entry: Entry, handle: Handle, request: BootRequest, watch: Stopwatch) -> None:
         guests, record = self._parts.guests, entry.record
         try:
-            ready = guests.wait_ready(record.address, _READY_SECONDS)
-            await self._unless_doomed(entry, ready, handle)
-            watch.lap("ready")
-            prepare = guests.prepare(record.address, entry.id, record.guest_token, request.env, record.resources)
+            who = (record.address, entry.id, record.guest_token)
+            prepare = guests.prepare(*who, request.env, record.resources, within=_READY_SECONDS)
             await self._unless_doomed(entry, prepare, handle)
-            await self._parts.runtime.limit_cpus(handle, record.resources.cpus)
             watch.lap("prepare")
+            await self._parts.runtime.limit_cpus(handle, record.resources.cpus)
         except GuestUnavailable as error:
-            raise BootFailed(f"the sandbox booted but its guest does not answer: {error.detail}") from error
+            if error.extra.get("status") == 400:
+                raise InvalidRequest(f"the guest refuses the environment: {error.detail}", field="env") from error
+            raise BootFailed(f"the sandbox booted but its guest does not take over: {error.detail}") from error
 
     async def _unless_doomed(self, entry: Entry, work: Coroutine[Any, Any, T], handle: Handle | None = None) -> T:
         """The result of `work`, given up as soon as the sandbox is deleted, or its kernel (`handle`) ends."""

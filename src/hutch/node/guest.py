@@ -39,22 +39,13 @@ class GuestClient:
         if self._session is not None:
             await self._session.close()
 
-    async def wait_ready(self, address: str, within: float) -> None:
-        """Return as soon as the guest answers. Raises `GuestUnavailable` after `within` seconds."""
-        end = time.monotonic() + within
-        pause = _FIRST_RETRY
-        while True:
-            try:
-                await self._call("GET", address, "/hutch/ready", timeout=2.0)
-                return
-            except GuestUnavailable as error:
-                if time.monotonic() + pause > end:
-                    raise GuestUnavailable(f"the guest did not answer within {within:g} s: {error.detail}") from error
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.15, _SLOWEST_RETRY)
+    async def prepare(
+        self, address: str, sandbox: str, token: str, env: dict[str, str], resources: Resources, within: float
+    ) -> None:
+        """Tell the guest who it is, as soon as it answers. Raises `GuestUnavailable` after `within` seconds.
 
-    async def prepare(self, address: str, sandbox: str, token: str, env: dict[str, str], resources: Resources) -> None:
-        """Tell the guest who it is. Raises `GuestUnavailable`."""
+        There is no asking whether it is ready first: that would be one more round trip in every boot.
+        """
         body = {
             "sandbox_id": sandbox,
             "hostname": hostname(sandbox),
@@ -66,9 +57,19 @@ class GuestClient:
                 "pids": resources.pids,
                 "disk_bytes": resources.disk_mib << 20,
             },
-            "time": time.time(),
         }
-        await self._call("POST", address, "/hutch/prepare", timeout=10.0, token=token, body=body)
+        end = time.monotonic() + within
+        pause = _FIRST_RETRY
+        while True:
+            try:
+                now = {"time": time.time()}
+                await self._call("POST", address, "/hutch/prepare", timeout=5.0, token=token, body=body | now)
+                return
+            except GuestUnavailable as error:
+                if "status" in error.extra or time.monotonic() + pause > end:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.15, _SLOWEST_RETRY)
 
     async def relieve(self, address: str, token: str, limit: int, used: int) -> LimitBreach:
         """Have the guest kill its largest process; what it did. Raises `GuestUnavailable`."""
@@ -83,12 +84,12 @@ class GuestClient:
         path: str,
         *,
         timeout: float,
-        token: str | None = None,
-        body: dict[str, Any] | None = None,
+        token: str,
+        body: dict[str, Any],
     ) -> bytes:
         assert self._session is not None
         url = f"http://{address}:{GUEST_PORT}{path}"
-        headers = {"X-Access-Token": token} if token else {}
+        headers = {"X-Access-Token": token}
         try:
             async with (
                 asyncio.timeout(timeout),
@@ -97,7 +98,8 @@ class GuestClient:
                 answer = await _read(response)
                 if response.status not in (200, 204):
                     text = answer[:_TEXT_LIMIT].decode("utf-8", "replace")
-                    raise GuestUnavailable(f"the guest answered {response.status} to {path}: {text}")
+                    said = f"the guest answered {response.status} to {path}: {text}"
+                    raise GuestUnavailable(said, status=response.status)
                 return answer
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise GuestUnavailable(f"{path}: {str(error)[:_TEXT_LIMIT] or type(error).__name__}") from error
