@@ -96,7 +96,6 @@ def status_of(pid: int) -> dict[str, str]:
 
 
 def test_serves_as_its_user_without_privileges(checkout: Checkout) -> None:
-    mounts = Path("/proc/mounts").read_text()
     process = checkout.start()
     url = checkout.wait()
     key = checkout.first_key.read_text().strip()
@@ -108,7 +107,7 @@ def test_serves_as_its_user_without_privileges(checkout: Checkout) -> None:
     assert set(status["Uid"].split()) == {uid} and status["Groups"] == ""
     assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0 and status["NoNewPrivs"] == "1"
     assert b"of-the-caller" not in Path(f"/proc/{process.pid}/environ").read_bytes()
-    assert Path("/proc/mounts").read_text() == mounts, "the host sees none of the server's mounts"
+    assert str(checkout.closed) not in Path("/proc/mounts").read_text(), "the host sees none of the server's mounts"
     if stat.S_IMODE(checkout.closed.stat().st_mode) == 0o700:
         inside = Path(f"/proc/{process.pid}/root{checkout.closed}")
         assert sorted(path.name for path in inside.iterdir()) == ["checkout", "data", "run"]
