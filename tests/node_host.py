@@ -145,6 +145,11 @@ class NodeHost:
         self._process.kill()
         self._process.wait()
 
+    def kill_if_running(self) -> None:
+        """`kill -9`, where there is something to kill."""
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+
     def stop(self) -> int:
         """SIGTERM; the exit code."""
         assert self._process is not None
@@ -154,8 +159,7 @@ class NodeHost:
     def close(self) -> None:
         """Remove everything of this node from the host, and check that nothing is left."""
         try:
-            if self._process is not None and self._process.poll() is None:
-                self.kill()
+            self.kill_if_running()
             removed = self.command("--remove-all")
             assert removed.returncode == 0, removed.stderr
             assert_clean(self.id, self.root)

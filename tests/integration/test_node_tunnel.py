@@ -41,13 +41,13 @@ class Running:
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self.tunnel.start(listen(path, "root")), self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(self.tunnel.start(listen(path, "root")), self._loop).result(30)
 
     def call(self, work: Callable[[], T]) -> T:
         async def run() -> T:
             return work()
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(5)
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(30)
 
     def connections(self) -> int:
         return self.call(lambda: self.tunnel.connections(SANDBOX))
@@ -61,8 +61,8 @@ class Running:
         raise AssertionError("connections are left")
 
     def stop(self) -> None:
-        asyncio.run_coroutine_threadsafe(self.tunnel.stop(), self._loop).result(5)
-        asyncio.run_coroutine_threadsafe(asyncio.sleep(0.02), self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(self.tunnel.stop(), self._loop).result(30)
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0.02), self._loop).result(30)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

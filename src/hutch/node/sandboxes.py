@@ -59,7 +59,8 @@ class Sandboxes:
 
     async def destroy(self, id: str) -> NodeSandbox:
         """End it in any state and forget it; its final figures. Raises `SandboxNotFound`."""
-        self._registry.mark_deleted(id)
+        if is_id(id, "sbx"):
+            self._registry.mark_deleted(id)
         entry = self._registry.get(id)
         entry.doomed.set()
         if entry.boot is not None:
@@ -84,6 +85,7 @@ class Sandboxes:
         """When the node ends it by itself (unix time)."""
         entry = self._running(id)
         async with entry.lock:
+            self._running(id)
             entry.record = entry.record.but(deadline=deadline)
             await self._parts.records.save(entry.record)
         return self.view(entry)

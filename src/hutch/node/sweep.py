@@ -6,6 +6,7 @@ import asyncio
 
 import structlog
 
+from hutch.errors import HutchError, InternalError
 from hutch.node.ending import Ender
 from hutch.node.entry import Entry
 from hutch.node.parts import Parts
@@ -85,12 +86,21 @@ class Takeover:
                 log.error("sweeping failed", sandbox=id, exc_info=result)
 
     async def _adopt(self, entry: Entry, handle: Handle) -> None:
-        """Put in force again what the record says: a step may have been written and not taken."""
+        """Put in force again what the record says: a step may have been written and not taken. A sandbox whose network
+        policy cannot be put in force does not go on."""
         parts, record = self._parts, entry.record
-        assert record.slot is not None
-        await parts.slots.set_policy(parts.slots.slot(record.slot), record.network)
-        parts.gateway.grant(entry.id, record.address, await parts.records.load_grant(entry.id))
-        self._sandboxes.take(entry, handle)
+        try:
+            slot = parts.slots.slot(record.slot if record.slot is not None else -1)
+            if slot.guest_address != record.address:
+                raise InternalError(f"its address was {record.address}, its slot has {slot.guest_address}")
+            await parts.slots.set_policy(slot, record.network)
+            parts.gateway.grant(entry.id, record.address, await parts.records.load_grant(entry.id))
+        except (HutchError, ValueError) as error:
+            log.error("cannot adopt", sandbox=entry.id, error=str(error))
+            entry.handle = handle
+            await self._end(entry, f"it could not be taken over: {error}")
+        else:
+            self._sandboxes.take(entry, handle)
 
     async def _finish(self, entry: Entry) -> None:
         """Bring a sandbox that does not run (any more) to its end, with the reason that is true."""
@@ -102,6 +112,9 @@ class Takeover:
         elif entry.record.machine_boot != boot_id():
             reason = "the machine was restarted"
         entry.record = entry.record.but(slot=None)  # the pool's start has removed it
+        await self._end(entry, reason)
+
+    async def _end(self, entry: Entry, reason: str) -> None:
         async with self._gate:
             try:
                 await self._ender.end(entry, reason)
