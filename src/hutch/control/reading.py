@@ -39,9 +39,11 @@ class Reading:
                 try:
                     async for frame in self._output:
                         self._place = frame.offset
-                        yield frame
                         if frame.kind is FrameKind.EXIT:
+                            await self._output.finish()
+                            yield frame
                             return
+                        yield frame
                 except GuestUnavailable:
                     pass
                 await self._output.aclose()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +21,7 @@ from hutch.model import ExecState, LimitBreach, PtySize
 __all__ = ["Frame", "FrameKind", "GuestClient", "Output", "ProcessSpec", "exec_state", "exit_state", "limit_breach"]
 
 _MAX_JSON = 4 << 20
+_END = 0.5
 _SILENCE = 60.0
 """The guest sends a keepalive every 15 seconds."""
 
@@ -85,6 +88,12 @@ class Output(AsyncIterator[Frame]):
             if not self._ready:
                 raise StopAsyncIteration
         return self._ready.pop(0)
+
+    async def finish(self) -> None:
+        """After the last frame: take the end of the answer too, so that its connection serves the next one."""
+        with suppress(TimeoutError, GuestUnavailable):
+            async with asyncio.timeout(_END):
+                await anext(self._chunks, None)
 
     async def aclose(self) -> None:
         await self._answer.aclose()
