@@ -27,6 +27,9 @@ lint:            ## ruff, mypy, the import rule
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	$(PYTHON) scripts/generate_sync.py --check
+	$(PYTHON) scripts/generate_cli_docs.py --check
+	$(PYTHON) scripts/generate_reference.py --check
 
 templates: setup ## build the built-in templates anew, with today's packages (root)
 	$(PYTHON) -m hutch.images build --force standard claude-code codex

@@ -89,7 +89,7 @@ find_uv() {
 
 sync_python() {
     find_uv
-    UV_PYTHON_DOWNLOADS=never "$UV" sync -q --frozen --python /usr/bin/python3
+    UV_PYTHON_DOWNLOADS=never "$UV" sync -q --frozen --compile-bytecode --python /usr/bin/python3
 }
 
 # --- templates -------------------------------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ async def test_a_deadline_holds_while_both_daemons_are_down(machine: Machine) ->
 
 async def test_a_run_time_budget_holds_over_a_restart_of_the_server(machine: Machine) -> None:
     begin = time.time()
-    created = await machine.create(agent="command", task="echo begun; sleep 600", budget={"run_time": 6})
+    created = await machine.create(agent="command", task="echo begun; sleep 600", budget={"run_time": 20})
     events: list[dict[str, Any]] = []
     watcher = asyncio.create_task(watch(machine, created["task"]["id"], events))
     await asyncio.sleep(2)
@@ -141,11 +141,11 @@ async def test_a_run_time_budget_holds_over_a_restart_of_the_server(machine: Mac
     await asyncio.sleep(1)
     machine.spawn("api")
     await machine.ready()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await watcher
     assert_whole(events)
     assert events[-1]["data"]["state"] == "budget_exceeded"
     assert [event["data"]["level"] for event in events if event["type"] == "budget"] == ["warning", "exceeded"]
     assert text_of(events, "output", "agent_message_chunk").count("begun") == 1
     ended = datetime.fromisoformat(events[-1]["time"]).timestamp()
-    assert ended - begin < 20
+    assert 20 <= ended - begin < 35

@@ -96,7 +96,10 @@ async def write_file(
 ) -> FileInfo:
     """Write the body as this file: whole, or (when the connection is cut) not at all. Makes parent directories."""
     bits = None if mode is None else int(mode, 8)
-    return await control.files.write(sandbox_id, path, streamed_body(request), user=user, mode=bits, org=org)
+    length = request.headers.get("content-length", "")
+    size = int(length) if length.isdecimal() else None  # what cannot fit is refused before it is sent
+    body = streamed_body(request)
+    return await control.files.write(sandbox_id, path, body, user=user, mode=bits, size=size, org=org)
 
 
 @router.delete("", status_code=204, responses=_ERRORS)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from hutch.model import NetworkPolicy
 from hutch.network.base import LLM_ADDRESS, Slot
 from hutch.network.nft import Nft, NftError
+from hutch.network.resolver import host_resolver
 
 CLOSED = (
     "0.0.0.0/8",  # this network
@@ -52,6 +53,7 @@ table inet {table} {{
   chain llm {{
     type nat hook prerouting priority dstnat; policy accept;
     iifname "{links}" ip daddr {llm} tcp dport 80 redirect to :{port}
+    {names}
   }}
   chain guests {{
     type filter hook prerouting priority dstnat + 50; policy accept;
@@ -72,6 +74,7 @@ table inet {table} {{
   }}
   chain allow_all {{
     jump always
+    ct status dnat ct original ip daddr {llm} meta l4proto {{ tcp, udp }} th dport 53 accept
     fib daddr type != unicast goto refuse
     ip daddr @closed goto refuse
     accept
@@ -98,6 +101,11 @@ table inet {table} {{
 """
 
 
+NAMES = """iifname "{links}" ip daddr {llm} udp dport 53 dnat ip to {resolver}
+    iifname "{links}" ip daddr {llm} tcp dport 53 dnat ip to {resolver}"""
+"""A sandbox asks the node's address for names; with an open network its questions reach the host's name server."""
+
+
 class Firewall:
     """The table `hutch_<node>`. Its methods block for about 0.1 ms: call them from one thread. They raise
     `NftError`."""
@@ -115,7 +123,9 @@ class Firewall:
         had in the earlier one stay in force."""
         earlier = self._read()
         self._modes = {key: earlier[key] for key in map(_key, keep) if key in earlier}
+        resolver = host_resolver()
         rules = RULES.format(
+            names=NAMES.format(links=self._links, llm=LLM_ADDRESS, resolver=resolver) if resolver else "",
             table=self._table,
             links=self._links,
             llm=LLM_ADDRESS,
