@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,13 @@ if TYPE_CHECKING:
     from hutch_guest.guest import Guest
     from hutch_guest.processes.process import Process
 
-PERIOD = 0.5
+PERIOD, _PERIOD_AT_LIMIT = 0.5, 0.1
+_LAG = 0.5
+"""Waking up so much too late means that we are starved."""
 _DISK_FULL = 256 << 10
 """Less free than this counts as full."""
 _RELIEVED = 0.9
+_SLACK = 8
 
 
 class Monitor:
@@ -58,25 +62,42 @@ class Monitor:
             log(f"cannot limit the number of processes: {error}")
 
     async def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(PERIOD)
+            before = loop.time()
+            period = _PERIOD_AT_LIMIT if self._pids_told else PERIOD
+            await asyncio.sleep(period)
+            self._check_pids(starved=loop.time() - before - period > _LAG)
             if any(process.running for process in self._guest.manager.processes.values()):
-                self._check_pids()
                 self.check_disk()
 
-    def _check_pids(self) -> None:
+    def _check_pids(self, starved: bool) -> None:
+        """Tell when the limit is reached, and end a brood that grows over it.
+
+        gVisor's controller (2024) forgets one process with every fork that it refuses: who tries on and on gets over
+        the limit. So we count ourselves; where the brood leaves us no time for that, with everything frozen.
+        """
         limit = self._pids.limit
-        if not limit:
-            return
         used = self._pids.current()
-        if used >= limit and not self._pids_told:
-            owner, pid = busiest(self._guest)
-            name = attribute(self._guest, pid)[1] if pid else None
-            message = f"process limit {limit} reached; new processes are refused"
-            tell(self._guest, Breach("pids", limit, used, pid, name, "refused", message), owner)
-            self._pids_told = True
-        elif used < limit * _RELIEVED:
-            self._pids_told = False
+        if not limit or used < limit:
+            self._pids_told = self._pids_told and used >= limit * _RELIEVED
+            return
+        with tree.frozen() if starved or not self._pids_told else contextlib.nullcontext():
+            count = sum(name.isdigit() for name in os.listdir("/proc")) - 1
+            over = count > limit + max(_SLACK, limit // 8)
+            if over or not self._pids_told:
+                self._tell_pids(limit, max(used, count), over)
+
+    def _tell_pids(self, limit: int, used: int, over: bool) -> None:
+        owner, pid, count = busiest(self._guest)
+        name = attribute(self._guest, pid)[1] if pid else None
+        action, what = "refused", "new processes are refused"
+        if over and owner is not None:
+            action, what = "process_killed", f"{count} processes {name} killed"
+            tree.kill_frozen(owner.id, owner.pid)
+        message = f"process limit {limit} reached; {what}"
+        tell(self._guest, Breach("pids", limit, used, pid, name, action, message), owner)
+        self._pids_told = True
 
     def check_disk(self, culprit: Process | None = None) -> None:
         """Say so when the disk is full. `culprit`: whose output could not be stored."""
@@ -95,16 +116,18 @@ class Monitor:
             self._disk_told = False
 
 
-def busiest(guest: Guest) -> tuple[Process | None, int | None]:
-    """The exec with the most processes, and the newest of those."""
-    table = tree.processes()
-    best: tuple[int, Process | None, int | None] = (0, None, None)
-    for process in guest.manager.processes.values():
-        if process.running:
-            members = tree.members(process.id, process.pid, table)
-            if len(members) > best[0]:
-                best = (len(members), process, max(members))
-    return best[1], best[2]
+def busiest(guest: Guest) -> tuple[Process | None, int | None, int]:
+    """The exec with the most processes, the newest of them, and how many."""
+    sessions = {process.pid: id for id, process in guest.manager.processes.items() if process.running}
+    members: dict[str, list[int]] = {}
+    for pid, entry in tree.processes().items():
+        owner = tree.mark_of(pid) or sessions.get(entry.session)
+        if owner in guest.manager.processes:
+            members.setdefault(owner, []).append(pid)
+    most = max(members, key=lambda id: len(members[id]), default=None)
+    if most is None:
+        return None, None, 0
+    return guest.manager.processes[most], max(members[most]), len(members[most])
 
 
 def biggest_writer() -> int | None:

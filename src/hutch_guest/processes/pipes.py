@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import os
 from collections.abc import Callable
 
 from hutch_guest.errors import Conflict
-from hutch_guest.processes.frames import MAX_PAYLOAD
 
-_READS_PER_TURN = 4
+_READ = 256 * 1024
+_USUAL_PIPE, _LARGE_PIPE = 64 * 1024, 1 << 20
 
 
 def settle(waiter: asyncio.Future[None]) -> None:
@@ -21,7 +23,7 @@ def settle(waiter: asyncio.Future[None]) -> None:
 class OutputPipe:
     """Reads what a process writes, and hands it on until told to pause. Ours to close."""
 
-    def __init__(self, fd: int, kind: int, take: Callable[[int, bytes], bool], closed: Callable[[], None]) -> None:
+    def __init__(self, fd: int, kind: int, take: Callable[[int, bytes], None], closed: Callable[[], None]) -> None:
         os.set_blocking(fd, False)
         self.kind = kind
         self.open = True
@@ -30,6 +32,7 @@ class OutputPipe:
         self._closed = closed
         self._loop = asyncio.get_running_loop()
         self._reading = False
+        self._large = False
         self.resume()
 
     def resume(self) -> None:
@@ -45,21 +48,21 @@ class OutputPipe:
             self._loop.remove_reader(self._fd)
 
     def _readable(self) -> None:
-        for _ in range(_READS_PER_TURN):
-            if not self._reading:
-                return
-            try:
-                data = os.read(self._fd, MAX_PAYLOAD)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError:  # EIO: the last holder of a terminal has closed it
-                data = b""
-            if not data:
-                self.close()
-                self._closed()
-                return
-            if not self._take(self.kind, data):
-                return
+        try:
+            data = os.read(self._fd, _READ)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:  # EIO: the last holder of a terminal has closed it
+            data = b""
+        if not data:
+            self.close()
+            self._closed()
+            return
+        if len(data) >= _USUAL_PIPE and not self._large:
+            self._large = True
+            with contextlib.suppress(OSError):  # fewer switches between a busy writer and us; a terminal has no size
+                fcntl.fcntl(self._fd, fcntl.F_SETPIPE_SZ, _LARGE_PIPE)
+        self._take(self.kind, data)
 
     def close(self) -> None:
         """Stop for good."""

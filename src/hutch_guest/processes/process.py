@@ -109,22 +109,20 @@ class Process:
 
     # output
 
-    def _take(self, kind: int, data: bytes) -> bool:
-        """Store output; False when no more should be read now."""
+    def _take(self, kind: int, data: bytes) -> None:
+        """Store output, and read no more for now when there is no room."""
         if self._discard:
-            return True
+            return
         if not self._store(kind, data):
             self._unstored.append((kind, data))
             self._pause()
             self._loop.call_later(_RETRY_SPACE, self._retry)
             if self.on_disk_full is not None:
                 self.on_disk_full(self)
-            return False
+            return
         self._wake()
         if self.spool.full():
             self._pause()
-            return False
-        return True
 
     def _store(self, kind: int, data: bytes) -> bool:
         before = self.spool.end

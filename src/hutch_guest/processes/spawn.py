@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import signal
 import stat
 import threading
 from collections.abc import Callable
@@ -18,10 +17,9 @@ from typing import TypeVar
 
 from hutch_guest.accounts import Account
 from hutch_guest.errors import GuestError, InvalidRequest, LimitReached
-from hutch_guest.processes import credentials
+from hutch_guest.processes import credentials, vfork
 
 T = TypeVar("T")
-RESET_SIGNALS = [signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD]
 _EXHAUSTED = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 
 
@@ -71,20 +69,17 @@ class Spawner:
 def spawn(program: Program, files: tuple[int, int, int]) -> int:
     """Start a program with these standard files and answer its pid.
 
-    By `posix_spawn` (a vfork): inside gVisor a fork copies this interpreter's address space, and that alone takes
+    By a vfork: inside gVisor a fork copies this interpreter's address space, and that alone takes
     several times as long as all the rest.
     """
     path = program.path()
-    actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(files)]
     try:
         assumed = credentials.assume(program.account)
     except PermissionError as error:
         raise InvalidRequest(f"may not run processes as '{program.account.name}'", field="user") from error
     try:
         os.chdir(program.cwd)
-        return os.posix_spawn(
-            path, program.argv, program.env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=RESET_SIGNALS
-        )
+        return vfork.start(path, program.argv, program.env, files)
     except OSError as error:
         raise start_error(error, program) from error
     finally:

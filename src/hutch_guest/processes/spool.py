@@ -34,15 +34,14 @@ class Segment:
         self._readers = 0
         self._sealed = False
 
-    def append(self, head: bytes, payload: bytes, without_disk: bool) -> None:
-        """Add a frame; on an OSError nothing was added. `without_disk`: it may stay in memory if it must."""
-        size = len(head) + len(payload)
+    def append(self, parts: list[bytes | memoryview], size: int, without_disk: bool) -> None:
+        """Add frames of `size` in all; on an OSError nothing was added. `without_disk`: memory will do if it must."""
         data = self._data
         if data is not None and (len(data) + size <= IN_MEMORY or not self._move_to_file(data, without_disk)):
-            data += head
-            data += payload
+            for part in parts:
+                data += part
         else:
-            self._write([head, payload], self.end - self.start)
+            self._write(parts, size, self.end - self.start)
         self.end += size
 
     def _move_to_file(self, data: bytearray, without_disk: bool) -> bool:
@@ -50,7 +49,7 @@ class Segment:
         try:
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             if data:
-                self._write([bytes(data)], 0)
+                self._write([bytes(data)], len(data), 0)
         except OSError:
             self._unlink()
             if without_disk:
@@ -65,8 +64,7 @@ class Segment:
             self._fd = -1
             os.unlink(self._path)
 
-    def _write(self, parts: list[bytes], position: int) -> None:
-        size = sum(map(len, parts))
+    def _write(self, parts: list[bytes | memoryview], size: int, position: int) -> None:
         written = os.pwritev(self._fd, parts, position)
         if written < size:  # short for want of space: the rest says why
             rest = b"".join(parts)[written:]
@@ -192,17 +190,23 @@ class Spool:
         return cursor
 
     def append(self, kind: int, payload: bytes) -> None:
-        """Add a frame. Raises OSError when there is no space left for it on the disk; then nothing was added."""
-        size = frames.HEAD.size + len(payload)
+        """Add a frame (several, if it is long). Raises OSError when the disk has no space; then nothing was added."""
         last = self.segments[-1] if self.segments else None
         if last is None or last.end - last.start >= self._segment_size:
             if last is not None:
                 last.seal()
             last = Segment(f"{self._prefix}.{self.end}", self.end)
             self.segments.append(last)
-        head = frames.HEAD.pack(kind, self.end + size, len(payload))
-        last.append(head, payload, without_disk=self.size + size <= WITHOUT_DISK)
-        self.end += size
+        parts: list[bytes | memoryview] = []
+        position = self.end
+        view = memoryview(payload)
+        for start in range(0, len(view) or 1, frames.MAX_PAYLOAD):
+            part = view[start : start + frames.MAX_PAYLOAD]
+            position += frames.HEAD.size + len(part)
+            parts += (frames.HEAD.pack(kind, position, len(part)), part)
+        size = position - self.end
+        last.append(parts, size, without_disk=self.size + size <= WITHOUT_DISK)
+        self.end = position
         self._trim()
 
     def full(self) -> bool:

@@ -12,7 +12,8 @@ import struct
 import termios
 
 from hutch_guest.errors import InvalidRequest
-from hutch_guest.processes.spawn import RESET_SIGNALS, Program, start_error
+from hutch_guest.processes.spawn import Program, start_error
+from hutch_guest.processes.vfork import RESET_SIGNALS
 
 
 def spawn_in_terminal(program: Program, cols: int, rows: int) -> tuple[int, int]:
