@@ -23,12 +23,9 @@ CLOSED = (
     "169.254.0.0/16",  # link-local; cloud metadata
     "172.16.0.0/12",  # private
     "192.0.0.0/24",  # protocol assignments; Oracle's metadata
-    "192.0.2.0/24",  # documentation
     "192.88.99.0/24",  # 6to4 relays
     "192.168.0.0/16",  # private
     "198.18.0.0/15",  # benchmarks
-    "198.51.100.0/24",  # documentation
-    "203.0.113.0/24",  # documentation
     "224.0.0.0/3",  # multicast, reserved, broadcast
 )
 """Never reachable from a sandbox."""
