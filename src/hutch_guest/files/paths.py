@@ -15,7 +15,11 @@ def resolve(path: str, account: Account) -> str:
     """An absolute path: `~` is the user's home, and relative paths begin there."""
     if "\0" in path:
         raise InvalidPath("the path has a NUL")
-    if len(os.fsencode(path)) > MAX_PATH:
+    try:
+        size = len(os.fsencode(path))
+    except UnicodeEncodeError as error:
+        raise InvalidPath("the path has a lone surrogate") from error
+    if size > MAX_PATH:
         raise InvalidPath(f"the path is longer than {MAX_PATH} bytes")
     if path == "~" or path.startswith("~/"):
         path = account.home + path[1:]

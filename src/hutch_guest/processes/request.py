@@ -14,6 +14,7 @@ from hutch_guest.processes import environment
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _MAX_SPOOL = 64 << 20
 _MIN_SPOOL = 256 << 10
+_MAX_COMMAND = 1000
 
 
 class StartRequest:
@@ -43,7 +44,8 @@ class StartRequest:
     @property
     def command(self) -> str:
         """The command for people to read."""
-        return self.shell if self.shell is not None else " ".join(self.argv or ())
+        command = self.shell if self.shell is not None else " ".join(self.argv or ())
+        return command if len(command) <= _MAX_COMMAND else command[: _MAX_COMMAND - 1] + "…"
 
 
 def parse(raw: dict[str, Any]) -> StartRequest:

@@ -80,7 +80,7 @@ def spawn(program: Program, files: tuple[int, int, int]) -> int:
     try:
         os.chdir(program.cwd)
         return vfork.start(path, program.argv, program.env, files)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise start_error(error, program) from error
     finally:
         os.chdir("/")
@@ -88,8 +88,10 @@ def spawn(program: Program, files: tuple[int, int, int]) -> int:
             credentials.resume()
 
 
-def start_error(error: OSError, program: Program) -> GuestError:
+def start_error(error: OSError | ValueError, program: Program) -> GuestError:
     """What went wrong, told with what was asked for."""
+    if isinstance(error, ValueError):  # a lone surrogate
+        return InvalidRequest("argv, env or cwd is no text that a program can be given", field="argv")
     reason = (error.strerror or str(error)).lower()
     if error.errno in _EXHAUSTED:
         return LimitReached(f"cannot start '{program.argv[0]}': {reason}", limit="pids")

@@ -5,6 +5,7 @@ A terminal becomes the controlling one by a call that the child itself makes, so
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -13,7 +14,9 @@ import termios
 
 from hutch_guest.errors import InvalidRequest
 from hutch_guest.processes.spawn import Program, start_error
-from hutch_guest.processes.vfork import RESET_SIGNALS
+
+_RESET_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD)
+"""Those that the guest ignores or handles."""
 
 
 def spawn_in_terminal(program: Program, cols: int, rows: int) -> tuple[int, int]:
@@ -44,7 +47,7 @@ def spawn_in_terminal(program: Program, cols: int, rows: int) -> tuple[int, int]
 def _become(path: str, program: Program, cols: int, rows: int, failures: int) -> None:
     """In the child: turn into the program. Never returns."""
     try:
-        for number in RESET_SIGNALS:
+        for number in _RESET_SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         set_size(0, cols, rows)
         account = program.account
@@ -55,8 +58,8 @@ def _become(path: str, program: Program, cols: int, rows: int, failures: int) ->
             os.setresuid(account.uid, account.uid, account.uid)
         os.chdir(program.cwd)
         os.execve(path, program.argv, program.env)  # noqa: S606
-    except OSError as error:
-        os.write(failures, str(error.errno or 0).encode())
+    except (OSError, ValueError) as error:
+        os.write(failures, str(getattr(error, "errno", None) or errno.EINVAL).encode())
     finally:
         os._exit(127)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 from collections.abc import Iterable
 
 _SETSIGDEF, _SETSIGMASK, _SETSID = 0x04, 0x08, 0x80
@@ -21,11 +20,9 @@ _spawn = _libc.posix_spawn
 _spawn.argtypes = [ctypes.c_void_p, ctypes.c_char_p, *[ctypes.c_void_p] * 4]
 
 
-def _signal_set(numbers: Iterable[signal.Signals]) -> ctypes.Array[ctypes.c_ulong]:
+def _signal_set(full: bool) -> ctypes.Array[ctypes.c_ulong]:
     found = _SIGSET()
-    _libc.sigemptyset(found)
-    for number in numbers:
-        _libc.sigaddset(found, int(number))
+    (_libc.sigfillset if full else _libc.sigemptyset)(found)
     return found
 
 
@@ -34,19 +31,17 @@ def _strings(texts: Iterable[str]) -> ctypes.Array[ctypes.c_char_p]:
     return (ctypes.c_char_p * (len(encoded) + 1))(*encoded, None)
 
 
-class _Attributes:
-    """What every start has in common: a session of its own, no signal blocked, the usual ones not ignored."""
+def _common_attributes() -> ctypes.Array[ctypes.c_char]:
+    """What every start has in common: a session of its own, no signal blocked, none ignored."""
+    attributes = _Opaque()
+    _libc.posix_spawnattr_init(attributes)
+    _libc.posix_spawnattr_setsigdefault(attributes, _signal_set(full=True))
+    _libc.posix_spawnattr_setsigmask(attributes, _signal_set(full=False))
+    _libc.posix_spawnattr_setflags(attributes, ctypes.c_short(_SETSIGDEF | _SETSIGMASK | _SETSID))
+    return attributes
 
-    def __init__(self, reset: Iterable[signal.Signals]) -> None:
-        self.raw = _Opaque()
-        _libc.posix_spawnattr_init(self.raw)
-        _libc.posix_spawnattr_setsigdefault(self.raw, _signal_set(reset))
-        _libc.posix_spawnattr_setsigmask(self.raw, _signal_set(()))
-        _libc.posix_spawnattr_setflags(self.raw, ctypes.c_short(_SETSIGDEF | _SETSIGMASK | _SETSID))
 
-
-RESET_SIGNALS = [signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD]
-_attributes = _Attributes(RESET_SIGNALS)
+_attributes = _common_attributes()
 
 
 def start(path: str, argv: list[str], env: dict[str, str], files: tuple[int, int, int]) -> int:
@@ -58,7 +53,7 @@ def start(path: str, argv: list[str], env: dict[str, str], files: tuple[int, int
             _libc.posix_spawn_file_actions_adddup2(actions, fd, target)
         pid = ctypes.c_int()
         environment = _strings(f"{name}={value}" for name, value in env.items())
-        code = _spawn(ctypes.byref(pid), os.fsencode(path), actions, _attributes.raw, _strings(argv), environment)
+        code = _spawn(ctypes.byref(pid), os.fsencode(path), actions, _attributes, _strings(argv), environment)
     finally:
         _libc.posix_spawn_file_actions_destroy(actions)
     if code:

@@ -71,6 +71,41 @@ def test_a_full_disk_is_told_once_until_there_is_room_again(monkeypatch: pytest.
     assert LimitBreach.model_validate(process.breach).used == 1000 << 20
 
 
+class Brood:
+    """A pids group whose kernel forgets to count."""
+
+    limit = 60
+
+    def __init__(self) -> None:
+        self.counted = 0
+
+    def current(self) -> int:
+        return self.counted
+
+
+def test_a_brood_over_the_limit_is_killed_and_one_at_it_is_only_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    notes: list[dict[str, object]] = []
+    process = SimpleNamespace(
+        id="e", pid=1 << 22, running=True, retain_all=False, breach=None, note=notes.append, tag=None
+    )
+    guest: Any = SimpleNamespace(limits={}, manager=SimpleNamespace(processes={"e": process}))
+    monitor = Monitor(guest, str(tmp_path))
+    monitor._pids = brood = Brood()  # type: ignore[assignment]
+    there, killed = [1], []
+    monkeypatch.setattr("os.listdir", lambda _: [str(pid) for pid in range(there[0])])
+    monkeypatch.setattr("hutch_guest.limits.monitor.busiest", lambda _: (process, 7, there[0]))
+    monkeypatch.setattr("hutch_guest.processes.tree.kill_frozen", lambda *who: killed.append(who))
+    for counted, exist, told, dead in ((10, 11, 0, 0), (60, 61, 1, 0), (60, 66, 1, 0), (60, 90, 2, 1), (10, 10, 2, 1)):
+        brood.counted, there[0] = counted, exist
+        monitor._check_pids(starved=False)
+        assert (len(notes), len(killed)) == (told, dead)
+    refused, ended = (LimitBreach.model_validate(note) for note in notes)
+    assert (refused.action, refused.message) == ("refused", "process limit 60 reached; new processes are refused")
+    assert (ended.action, ended.used, killed) == ("process_killed", 89, [("e", 1 << 22)])
+
+
 def test_sizes_are_written_for_people() -> None:
     assert [describe_bytes(n) for n in (0, 2048, 512 << 20, 3 << 29)] == ["0 bytes", "2 KiB", "512 MiB", "1.5 GiB"]
 

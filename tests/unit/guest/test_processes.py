@@ -99,6 +99,9 @@ def test_a_user_who_kills_all_its_own_does_not_meet_the_guest(guest: Guest) -> N
         ({"argv": ["a\0b"]}, "argv"),
         ({"argv": [1]}, "argv"),
         ({"argv": ["/no/such/program"]}, "argv"),
+        ({"argv": ["echo", "\ud800"]}, "argv"),
+        ({"argv": ["echo", "x" * 200_000]}, "argv"),
+        ({"argv": ["echo"], "pty": {"cols": 9, "rows": 9}, "env": {"A": "\ud800"}}, "argv"),
         ({"argv": ["no-such-program"]}, "argv"),
         ({"argv": ["/etc/passwd"]}, "argv"),
         ({"argv": ["true"], "cwd": "/no/such"}, "cwd"),
@@ -141,6 +144,10 @@ def test_the_same_id_is_the_same_process(guest: Guest, tmp_path: Path) -> None:
     assert guest.call("POST", "/hutch/processes", body).status == 201
     list(guest.frames("once"))
     assert (tmp_path / "count").read_text() == "x\nx\n"
+
+
+def test_a_long_command_is_not_told_whole(guest: Guest) -> None:
+    assert len(guest.start("echo", "x" * 10_000)["command"]) == 1000
 
 
 # input
