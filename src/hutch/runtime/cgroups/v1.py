@@ -40,8 +40,13 @@ class CgroupsV1(Cgroups):
 
     def limit_cpus(self, name: str, cpus: float) -> None:
         cpu = self._directory("cpu", name)
+        burst = cpu / "cpu.cfs_burst_us"  # since Linux 5.14: what an idle sandbox has saved, it may use at once
+        with contextlib.suppress(OSError):
+            write(burst, 0)  # it may never be more than the quota
         write(cpu / "cpu.cfs_period_us", PERIOD)
         write(cpu / "cpu.cfs_quota_us", quota(cpus))
+        with contextlib.suppress(OSError):
+            write(burst, quota(cpus))
 
     def memory_file(self, name: str) -> Path:
         return self._directory("memory", name) / "memory.usage_in_bytes"

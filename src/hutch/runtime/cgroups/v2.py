@@ -43,7 +43,13 @@ class CgroupsV2(Cgroups):
         self.limit_cpus(name, limits.cpus)
 
     def limit_cpus(self, name: str, cpus: float) -> None:
-        write(self._mount / self.parent / name / "cpu.max", f"{quota(cpus)} {PERIOD}")
+        group = self._mount / self.parent / name
+        burst = group / "cpu.max.burst"  # since Linux 5.14: what an idle sandbox has saved, it may use at once
+        with contextlib.suppress(OSError):
+            write(burst, 0)  # it may never be more than the quota
+        write(group / "cpu.max", f"{quota(cpus)} {PERIOD}")
+        with contextlib.suppress(OSError):
+            write(burst, quota(cpus))
 
     def memory_file(self, name: str) -> Path:
         return self._mount / self.parent / name / "memory.current"
