@@ -34,7 +34,8 @@ class Alarm:
 def assess(
     budget: Budget, *, run_time: float | None = None, llm: LlmUsage | None = None, said: Collection[str] = ()
 ) -> list[Alarm]:
-    """What is new to say. A part of which nothing is known now is left out."""
+    """What is new to say. A part of which nothing is known now is left out. What passes both marks in one step is told
+    both, so that a warning always comes before the end."""
     used: dict[Part, float | None] = {
         "run_time": run_time,
         "llm_usd": llm.usd if llm is not None else None,
@@ -45,10 +46,10 @@ def assess(
         limit = getattr(budget, part)
         if limit is None or amount is None:
             continue
+        if amount >= _WARN_AT * limit:
+            alarms.append(Alarm(part, "warning", amount, limit))
         if amount >= limit:
             alarms.append(Alarm(part, "exceeded", amount, limit))
-        elif amount >= _WARN_AT * limit:
-            alarms.append(Alarm(part, "warning", amount, limit))
     return [alarm for alarm in alarms if alarm.mark not in said]
 
 
