@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from hutch_guest.sudo.server import SudoServer
 
 _PR_SET_CHILD_SUBREAPER = 36
+_BROKEN = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
+_NOT_IGNORED = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD} | _BROKEN
+"""Those that cannot be ignored, those that are needed, and those that say that we are broken."""
 
 
 def become_init(options: Options) -> asyncio.Event:
@@ -26,8 +29,8 @@ def become_init(options: Options) -> asyncio.Event:
     end = asyncio.Event()
     loop = asyncio.get_running_loop()
     if options.system:
-        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)
+        for number in signal.valid_signals() - _NOT_IGNORED:
+            signal.signal(number, signal.SIG_IGN)  # gVisor does not protect PID 1 from what has no handler
         os.umask(0o022)
         os.chdir("/")
     else:

@@ -15,8 +15,7 @@ import termios
 from hutch_guest.errors import InvalidRequest
 from hutch_guest.processes.spawn import Program, start_error
 
-_RESET_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD)
-"""Those that the guest ignores or handles."""
+_RESET_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
 def spawn_in_terminal(program: Program, cols: int, rows: int) -> tuple[int, int]:
