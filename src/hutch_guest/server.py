@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from hutch_guest.sudo.server import SudoServer
 
 _PR_SET_CHILD_SUBREAPER = 36
-_BROKEN = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
-_NOT_IGNORED = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD} | _BROKEN
-"""Those that cannot be ignored, those that are needed, and those that say that we are broken."""
+_NOT_IGNORED = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
+"""Real faults (SIGSEGV and its like) cannot be ignored either, but those that somebody sends can."""
 
 
 def become_init(options: Options) -> asyncio.Event:
