@@ -90,8 +90,9 @@ async def test_the_key_is_nowhere_in_the_sandbox_the_logs_the_events_or_the_data
 
 
 async def test_a_token_budget_stops_the_agent_in_mid_run_and_keeps_what_was_done(machine: Machine) -> None:
-    prompt = "Go. [model run=echo kept > kept.txt] [model tokens=3000] [model slow=0.2] [model chunks=40]"
-    task, events = await run(machine, "claude-code", prompt, budget={"llm_tokens": 5000}, outputs=["kept.txt"])
+    costs = "[model input_tokens=100] [model tokens=1500] [model slow=0.1] [model chunks=40]"
+    prompt = f"Go. [model run=echo kept > kept.txt] {costs}"
+    task, events = await run(machine, "claude-code", prompt, budget={"llm_tokens": 2500}, outputs=["kept.txt"])
     assert task["state"] == "budget_exceeded", task["result"]
     levels = [event["data"]["level"] for event in events if event["type"] == "budget"]
     assert levels == ["warning", "exceeded"]
