@@ -50,6 +50,8 @@ async def measure(arguments: argparse.Namespace) -> list[Row]:
     answers = await asyncio.gather(*(sandbox.exec(["/bin/hostname"]) for sandbox, _ in started))
     round_trip = time.perf_counter() - begin
     assert len({answer.stdout for answer in answers}) == arguments.count
+    async with AsyncHutch() as hutch:
+        charged = [box.usage.memory_peak_bytes / 2**20 for box in await hutch.sandboxes.list()]
     begin = time.perf_counter()
     await asyncio.gather(*(sandbox.kill() for sandbox, _ in started))
     killed = time.perf_counter() - begin
@@ -62,6 +64,7 @@ async def measure(arguments: argparse.Namespace) -> list[Row]:
         (f"{count} at once: until all answer", "s", round(all_answer, 2)),
         (f"{count} running: one exec in each, all at once", "s", round(round_trip, 2)),
         ("memory each (PSS of the sandbox's processes)", "MiB", round(sum(kernels.values()) / count / 2**20, 1)),
+        ("memory each (charged to its control group, peak)", "MiB", spread(charged)),
         (f"kill all {count}", "s", round(killed, 2)),
         ("left behind (processes + sandboxes listed)", "", len(left) + len(list(alive))),
     ]
