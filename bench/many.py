@@ -51,7 +51,8 @@ async def measure(arguments: argparse.Namespace) -> list[Row]:
     round_trip = time.perf_counter() - begin
     assert len({answer.stdout for answer in answers}) == arguments.count
     async with AsyncHutch() as hutch:
-        charged = [box.usage.memory_peak_bytes / 2**20 for box in await hutch.sandboxes.list()]
+        fresh = [await hutch.sandboxes.get(sandbox.id) for sandbox, _ in started]
+    charged = [box.info.usage.memory_peak_bytes / 2**20 for box in fresh]
     begin = time.perf_counter()
     await asyncio.gather(*(sandbox.kill() for sandbox, _ in started))
     killed = time.perf_counter() - begin

@@ -261,7 +261,7 @@ def boot_request(**changes: Any) -> dict[str, Any]:
         "template": "standard",
         "resources": resources,
         "network": {"mode": "deny_all"},
-        "deadline": time.time() + 300,
+        "deadline": time.time() + 86400,  # also for requests that are made when tests are collected
     }
     return request | changes
 
