@@ -102,8 +102,7 @@ async def test_a_token_budget_stops_the_agent_in_mid_run_and_keeps_what_was_done
 
 async def test_a_prompt_of_five_megabytes(machine: Machine) -> None:
     task, _ = await run(machine, "claude-code", "All of this is the task. " * 200_000 + "[model say=read it all]")
-    assert task["state"] in ("succeeded", "failed")
-    assert task["result"]["error"] != "agent_crashed", task["result"]
+    assert task["state"] == "succeeded", task["result"]
 
 
 async def test_inputs_and_outputs_are_part_of_the_call(machine: Machine, tmp_path: Path) -> None:
