@@ -41,10 +41,14 @@ class Server:
         return sum(1 for seen in self.seen if seen[0] == method and seen[1].partition("?")[0] == path)
 
     def stop(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
+
+    async def _end(self) -> None:
+        await self._runner.cleanup()
+        await asyncio.sleep(0.05)  # connections are closed in turns of the loop that come after
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
