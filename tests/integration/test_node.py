@@ -290,6 +290,41 @@ def test_a_killed_daemon_s_sandboxes_go_on_and_are_adopted(node: NodeHost) -> No
     assert node.call("DELETE", f"/sandboxes/{sandbox['id']}").status == 200
 
 
+CALLS = """
+import collections, http.client, sys, time
+seen, end = collections.Counter(), time.time() + float(sys.argv[1])
+while time.time() < end:
+    try:
+        connection = http.client.HTTPConnection("llm.hutch", timeout=5)
+        connection.request("GET", "/anthropic/v1/models", headers={"x-api-key": "placeholder"})
+        seen[connection.getresponse().status] += 1
+    except OSError:
+        seen["broken"] += 1
+    finally:
+        connection.close()
+print(*seen)
+"""
+
+
+def test_while_a_new_daemon_takes_over_no_model_call_is_forbidden(standard_template: str) -> None:
+    """An agent that is told 403 gives up at once; one that meets a closed port tries again."""
+    host = NodeHost(anthropic_base_url="http://127.0.0.1:9")  # nobody is there: 502 for all that passes the checks
+    try:
+        host.start()
+        grant = {"provider": "anthropic", "key": "sk-none", "placeholder": "placeholder"}
+        sandboxes = [host.boot(llm=grant) for _ in range(3)]
+        calling = [(box, host.start_process(box, f"python3 -c '{CALLS}' 12")) for box in sandboxes]
+        for _ in range(3):
+            time.sleep(0.5)
+            host.kill()
+            host.start()
+        for box, process in calling:
+            box = host.sandbox(box["id"]) or box
+            assert set(host.follow(box, process).stdout.split()) <= {"502", "broken"}
+    finally:
+        host.close()
+
+
 def test_a_sandbox_that_died_while_the_daemon_was_down_is_journaled(node: NodeHost) -> None:
     sandbox = node.boot()
     node.kill()

@@ -39,6 +39,9 @@ class Takeover:
         adopted = [(entry, handle) for entry, handle in zip(entries, found, strict=True) if handle is not None]
         # Kernels go before their slots: the pool's start removes every namespace that nobody claims.
         await self._sweep_runtime({entry.id for entry, _ in adopted})
+        # The pool's start leads model calls to our gateway, which by then has to know whose they are: an agent that is
+        # told "you may not" gives up, one that meets a closed port tries again.
+        await asyncio.gather(*(self._grant(entry) for entry, _ in adopted))
         claimed = {entry.id: entry.record.slot for entry, _ in adopted if entry.record.slot is not None}
         await self._parts.slots.start(claimed)
         await asyncio.gather(*(self._adopt(entry, handle) for entry, handle in adopted))
@@ -85,6 +88,10 @@ class Takeover:
             if isinstance(result, BaseException):
                 log.error("sweeping failed", sandbox=id, exc_info=result)
 
+    async def _grant(self, entry: Entry) -> None:
+        grant = await self._parts.records.load_grant(entry.id)
+        self._parts.gateway.grant(entry.id, entry.record.address, grant)
+
     async def _adopt(self, entry: Entry, handle: Handle) -> None:
         """Put in force again what the record says: a step may have been written and not taken. A sandbox whose network
         policy cannot be put in force does not go on."""
@@ -94,7 +101,6 @@ class Takeover:
             if slot.guest_address != record.address:
                 raise InternalError(f"its address was {record.address}, its slot has {slot.guest_address}")
             await parts.slots.set_policy(slot, record.network)
-            parts.gateway.grant(entry.id, record.address, await parts.records.load_grant(entry.id))
         except (HutchError, ValueError) as error:
             log.error("cannot adopt", sandbox=entry.id, error=str(error))
             entry.handle = handle
