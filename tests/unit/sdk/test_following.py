@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 
 import pytest
 from aiohttp import WSMsgType, web
@@ -357,18 +358,82 @@ def test_a_terminal_for_the_blocking_client(server: Server, blocking: Hutch) -> 
     assert pty.exit_code == 4
 
 
-async def test_a_terminal_that_is_refused(server: Server, client: AsyncHutch) -> None:
+def unwilling(server: Server, *messages: object) -> threading.Event:
+    """A terminal that says this and never closes the connection; set when the client has."""
     terminal(server, [[]])
+    left = threading.Event()
 
     @server.on("GET", f"/v1/sandboxes/{SANDBOX_ID}/pty")
     async def pty(request: web.Request) -> web.StreamResponse:
         socket = web.WebSocketResponse()
         await socket.prepare(request)
-        await socket.send_json({"type": "error", "error": {"code": "guest_unavailable", "detail": "no"}})
-        await socket.close(code=1013)
+        for message in messages:
+            await socket.send_json(message)
+        async for _ in socket:
+            pass
+        left.set()
         return socket
 
+    return left
+
+
+REFUSAL = {"type": "error", "error": {"code": "guest_unavailable", "detail": "no"}}
+
+
+async def test_a_terminal_that_is_refused_leaves_no_connection(server: Server, client: AsyncHutch) -> None:
+    left = unwilling(server, REFUSAL)
     box = await client.sandboxes.get(SANDBOX_ID)
     with pytest.raises(GuestUnavailable):
         async with box.pty():
             pass
+    assert await asyncio.to_thread(left.wait, 5)
+
+
+def test_a_refused_terminal_for_the_blocking_client(server: Server, blocking: Hutch) -> None:
+    left = unwilling(server, REFUSAL)
+    with pytest.raises(GuestUnavailable), blocking.sandboxes.get(SANDBOX_ID).pty():
+        pass
+    assert left.wait(5)
+
+
+async def test_a_terminal_given_up_before_it_starts_leaves_no_connection(server: Server, client: AsyncHutch) -> None:
+    left = unwilling(server)
+    box = await client.sandboxes.get(SANDBOX_ID)
+    opening = asyncio.create_task(box.pty().open())
+    while not server.count("GET", f"/v1/sandboxes/{SANDBOX_ID}/pty"):
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)  # connected by now, most likely; if not, the library has to close it
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert await asyncio.to_thread(left.wait, 5)
+
+
+async def test_a_terminal_closed_while_it_reconnects_stays_closed(server: Server, client: AsyncHutch) -> None:
+    again, go_on, left = asyncio.Event(), threading.Event(), threading.Event()
+    here = asyncio.get_running_loop()
+    heard: list[str] = []
+    terminal(server, [[]])
+
+    @server.on("GET", f"/v1/sandboxes/{SANDBOX_ID}/pty")
+    async def pty(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
+        if "exec=" in request.query_string:
+            here.call_soon_threadsafe(again.set)
+            await asyncio.to_thread(go_on.wait, 5)
+        await socket.prepare(request)
+        await socket.send_json({"type": "start", "exec": state()})
+        if "exec=" not in request.query_string:
+            return cut(request)
+        async for message in socket:
+            heard.append(json.loads(message.data)["type"])
+        left.set()
+        return socket
+
+    async with (await client.sandboxes.get(SANDBOX_ID)).pty() as shown:
+        reader = asyncio.create_task(anext(aiter(shown), b"over"))
+        await asyncio.wait_for(again.wait(), 5)
+    go_on.set()
+    assert await asyncio.wait_for(reader, 5) == b"over"
+    assert await asyncio.to_thread(left.wait, 5)
+    assert heard == ["close"], "the process is ended, as when it is closed at any other time"

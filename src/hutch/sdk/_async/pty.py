@@ -34,6 +34,7 @@ class AsyncPty:
         self._since = 0  # bytes seen since `_offset`
         self._skip = 0  # bytes that come again after a reconnect
         self._detached = False
+        self._closed = False
         self.state: ExecState | None = None
         self.breaches: list[LimitBreach] = []
 
@@ -55,6 +56,7 @@ class AsyncPty:
 
     async def open(self) -> None:
         """Connect; the process has been started when this returns."""
+        self._closed = False
         await self._connect(AsyncPatience())
 
     async def write(self, data: bytes | str) -> None:
@@ -77,6 +79,7 @@ class AsyncPty:
 
     async def aclose(self) -> None:
         """Close the connection. The process is ended, unless it was detached."""
+        self._closed = True
         socket, self._socket = self._socket, None
         if socket is None:
             return
@@ -115,8 +118,9 @@ class AsyncPty:
                 self._skip = self._since
             url = f"{self._transport.socket_url(self._path)}?{urlencode(query)}"
             try:
-                self._socket = await aio.open_socket(url, self._transport.server.api_key, CONNECT_TIMEOUT)
-                self._hear(json.loads(await self._socket.recv()))
+                self._socket = await self._start(url)
+                if self._closed:  # while the connection was being made again, by who does not read
+                    await self.aclose()
                 return
             except _DROPPED as error:
                 failure: HutchError = ServerUnavailable(f"no terminal from {self._transport.server.url}: {error}")
@@ -125,6 +129,16 @@ class AsyncPty:
             if not self.id:
                 raise failure
             await patience.after(failure)
+
+    async def _start(self, url: str) -> aio.Socket:
+        """A connection on which `start` was heard. One that brings anything else is closed: nobody else holds it."""
+        socket = await aio.open_socket(url, self._transport.server.api_key, CONNECT_TIMEOUT)
+        try:
+            self._hear(json.loads(await socket.recv()))
+        except BaseException:  # also when the caller waits no longer
+            await socket.close()
+            raise
+        return socket
 
     async def _send(self, message: bytes | str) -> None:
         try:

@@ -35,6 +35,7 @@ class Pty:
         self._since = 0  # bytes seen since `_offset`
         self._skip = 0  # bytes that come again after a reconnect
         self._detached = False
+        self._closed = False
         self.state: ExecState | None = None
         self.breaches: list[LimitBreach] = []
 
@@ -56,6 +57,7 @@ class Pty:
 
     def open(self) -> None:
         """Connect; the process has been started when this returns."""
+        self._closed = False
         self._connect(Patience())
 
     def write(self, data: bytes | str) -> None:
@@ -78,6 +80,7 @@ class Pty:
 
     def close(self) -> None:
         """Close the connection. The process is ended, unless it was detached."""
+        self._closed = True
         socket, self._socket = self._socket, None
         if socket is None:
             return
@@ -116,8 +119,9 @@ class Pty:
                 self._skip = self._since
             url = f"{self._transport.socket_url(self._path)}?{urlencode(query)}"
             try:
-                self._socket = blocking.open_socket(url, self._transport.server.api_key, CONNECT_TIMEOUT)
-                self._hear(json.loads(self._socket.recv()))
+                self._socket = self._start(url)
+                if self._closed:  # while the connection was being made again, by who does not read
+                    self.close()
                 return
             except _DROPPED as error:
                 failure: HutchError = ServerUnavailable(f"no terminal from {self._transport.server.url}: {error}")
@@ -126,6 +130,16 @@ class Pty:
             if not self.id:
                 raise failure
             patience.after(failure)
+
+    def _start(self, url: str) -> blocking.Socket:
+        """A connection on which `start` was heard. One that brings anything else is closed: nobody else holds it."""
+        socket = blocking.open_socket(url, self._transport.server.api_key, CONNECT_TIMEOUT)
+        try:
+            self._hear(json.loads(socket.recv()))
+        except BaseException:  # also when the caller waits no longer
+            socket.close()
+            raise
+        return socket
 
     def _send(self, message: bytes | str) -> None:
         try:
