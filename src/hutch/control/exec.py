@@ -24,10 +24,8 @@ class Execs:
 
     async def run(self, sandbox_id: str, request: ExecRequest, *, org: str = DEFAULT_ORG) -> ExecResult:
         """Run and wait for the end; at most 1 MiB is kept of each stream, the rest is readable by offset."""
-        async with self._guests.of(sandbox_id, org) as guest:
-            state = await guest.start(_spec(request))
+        _, reading = await Reading.start(self._guests, sandbox_id, org, _spec(request))
         gathered = Gathered(MAX_KEPT)
-        reading = await Reading.open(self._guests, sandbox_id, org, state.id)
         async with aclosing(reading.frames()) as frames:
             async for frame in frames:
                 if frame.kind is FrameKind.EXIT:
@@ -43,9 +41,7 @@ class Execs:
     async def stream(self, sandbox_id: str, request: ExecRequest, *, org: str = DEFAULT_ORG) -> Stream[ExecFrame]:
         """Start, and give the frames: `start` first, `exit` (or `error`) last. Whoever stops reading stops only
         reading: the command goes on."""
-        async with self._guests.of(sandbox_id, org) as guest:
-            state = await guest.start(_spec(request))
-        reading = await Reading.open(self._guests, sandbox_id, org, state.id)
+        state, reading = await Reading.start(self._guests, sandbox_id, org, _spec(request))
         return Stream(_frames(reading.frames(), ExecFrame(type="start", exec=state)), reading.aclose)
 
     async def output(

@@ -9,7 +9,8 @@ from collections.abc import AsyncGenerator
 
 from hutch.control.guests import Guests
 from hutch.errors import GuestUnavailable, NodeUnavailable
-from hutch.fleet import Frame, FrameKind, Output
+from hutch.fleet import Frame, FrameKind, Output, ProcessSpec
+from hutch.model import ExecState
 
 _PATIENCE = 30.0
 _PAUSE = 0.25
@@ -30,6 +31,13 @@ class Reading:
     async def open(cls, guests: Guests, sandbox_id: str, org: str, exec_id: str, start: int = 0) -> Reading:
         """Raises what keeps it from being read."""
         return cls(guests, sandbox_id, org, exec_id, start, await _open(guests, sandbox_id, org, exec_id, start))
+
+    @classmethod
+    async def start(cls, guests: Guests, sandbox_id: str, org: str, spec: ProcessSpec) -> tuple[ExecState, Reading]:
+        """Start the process and read it from its beginning. Raises what keeps it from being started."""
+        async with guests.of(sandbox_id, org) as guest:
+            state, output = await guest.start_and_follow(spec)
+        return state, cls(guests, sandbox_id, org, state.id, 0, output)
 
     async def frames(self) -> AsyncGenerator[Frame, None]:
         """Until the process has ended. Raises `SandboxNotRunning` when the sandbox ends before, `GuestUnavailable` or

@@ -15,7 +15,8 @@ _MAX_OFFSET = 1 << 62
 
 
 class FrameKind(IntEnum):
-    """What a frame carries. `GAP`, `LIMIT` and `EXIT` carry JSON."""
+    """What a frame carries. `GAP`, `LIMIT`, `EXIT` and `STARTED` carry JSON; `STARTED` comes only as the first frame,
+    where the process was started by the same call."""
 
     KEEPALIVE = 0
     STDOUT = 1
@@ -24,6 +25,7 @@ class FrameKind(IntEnum):
     GAP = 4
     LIMIT = 5
     EXIT = 6
+    STARTED = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,5 +62,5 @@ class FrameParser:
         return frames
 
     def _check(self, kind: int, offset: int, length: int) -> None:
-        if kind > FrameKind.EXIT or length > _MAX_PAYLOAD or not self._offset <= offset <= _MAX_OFFSET:
+        if kind > FrameKind.STARTED or length > _MAX_PAYLOAD or not self._offset <= offset <= _MAX_OFFSET:
             raise GuestUnavailable("the sandbox's guest sent a broken output stream")

@@ -112,6 +112,27 @@ class GuestClient:
         """Start the process, or find the one that was started with this id."""
         return exec_state(await self._json("POST", "/hutch/processes", body=_dump(spec.to_json())))
 
+    async def start_and_follow(self, spec: ProcessSpec) -> tuple[ExecState, Output]:
+        """`start` and `output` from its beginning, in one call."""
+        answer = await self._open(
+            "POST",
+            "/hutch/processes",
+            query={"follow": 1},
+            headers={"Content-Type": "application/json"},
+            body=_dump(spec.to_json()),
+            read_timeout=_SILENCE,
+        )
+        output = Output(answer, 0)
+        try:
+            first = await anext(output, None)
+            state = exec_state(_load(first.payload)) if first and first.kind is FrameKind.STARTED else None
+            if state is None or state.id != spec.id:
+                raise GuestUnavailable("the sandbox's guest answered nonsense")
+            return state, output
+        except BaseException:
+            await output.aclose()
+            raise
+
     async def process(self, exec_id: str) -> ExecState:
         return exec_state(await self._json("GET", f"/hutch/processes/{exec_id}"))
 
@@ -153,10 +174,7 @@ class GuestClient:
         options.setdefault("headers", {"Content-Type": "application/json"})
         answer = await self._open(method, path, **options)
         body = await answer.body(_MAX_JSON)
-        try:
-            found = json.loads(body) if body else {}
-        except (ValueError, RecursionError) as error:
-            raise GuestUnavailable("the sandbox's guest answered nonsense") from error
+        found = _load(body) if body else {}
         if not isinstance(found, dict):
             raise GuestUnavailable("the sandbox's guest answered nonsense")
         return found
@@ -173,10 +191,7 @@ def exec_state(found: Any) -> ExecState:
 
 def exit_state(payload: bytes) -> ExecState:
     """The final state in an `EXIT` frame, checked."""
-    try:
-        return exec_state(json.loads(payload))
-    except (ValueError, RecursionError) as error:
-        raise GuestUnavailable("the sandbox's guest answered nonsense") from error
+    return exec_state(_load(payload))
 
 
 def limit_breach(payload: bytes) -> LimitBreach:
@@ -185,6 +200,13 @@ def limit_breach(payload: bytes) -> LimitBreach:
         return LimitBreach.model_validate_json(payload)
     except ValidationError as error:
         raise GuestUnavailable("the sandbox's guest sent a broken limit report") from error
+
+
+def _load(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise GuestUnavailable("the sandbox's guest answered nonsense") from error
 
 
 def _dump(value: Any) -> bytes:

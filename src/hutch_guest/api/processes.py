@@ -6,7 +6,8 @@ import signal
 
 from hutch_guest.errors import Conflict, InvalidRequest
 from hutch_guest.guest import Guest
-from hutch_guest.http.messages import Request, Response, empty_response, json_response
+from hutch_guest.http.messages import Request, Response, dump_json, empty_response, json_response
+from hutch_guest.processes import frames
 from hutch_guest.processes import request as requests
 from hutch_guest.processes.follow import follow
 
@@ -14,11 +15,15 @@ FRAMES = "application/x-hutch-frames"
 
 
 async def start(guest: Guest, request: Request) -> Response:
-    """201 with the state; 200 when the id is known already."""
+    """201 with the state; 200 when the id is known already. With `follow=1` the state comes as the first frame of the
+    output, which goes on to its end: one call instead of two."""
     wanted = requests.parse(await request.json())
     known = wanted.id in guest.manager.processes
     process = await guest.start(wanted)
-    return json_response(process.state(), 200 if known else 201)
+    status = 200 if known else 201
+    if not _flag(request, "follow"):
+        return json_response(process.state(), status)
+    return Response(status, follow(process), FRAMES, first=frames.started(dump_json(process.state())))
 
 
 async def list_all(guest: Guest, request: Request) -> Response:
@@ -37,8 +42,7 @@ async def output(guest: Guest, request: Request) -> Response:
     position = _offset(request.query.get("from", "0"))
     if position > process.spool.end:
         raise InvalidRequest(f"offset {position} is after the output's end, {process.spool.end}", field="from")
-    wait = request.query.get("follow", "0").lower() not in ("0", "false", "")
-    return Response(body=follow(process, position, wait), content_type=FRAMES)
+    return Response(body=follow(process, position, _flag(request, "follow")), content_type=FRAMES)
 
 
 async def ack(guest: Guest, request: Request) -> Response:
@@ -59,7 +63,7 @@ async def stdin(guest: Guest, request: Request) -> Response:
         raise Conflict("standard input is not open" if process.running else "the process has ended")
     while piece := await request.body.read():
         await pipe.write(piece)
-    if request.query.get("close", "0").lower() not in ("0", "false", ""):
+    if _flag(request, "close"):
         if process.terminal is not None:
             await pipe.write(b"\x04")  # end-of-file, as a person types it
         else:
@@ -102,6 +106,10 @@ def parse_signal(value: object) -> signal.Signals:
         return signal.Signals[name if name.startswith("SIG") else f"SIG{name}"]
     except (KeyError, ValueError):
         raise InvalidRequest(f"unknown signal '{str(value)[:32]}'", field="signal") from None
+
+
+def _flag(request: Request, name: str) -> bool:
+    return request.query.get(name, "0").lower() not in ("0", "false", "")
 
 
 def _offset(text: str) -> int:

@@ -122,10 +122,11 @@ Stream = AsyncGenerator[bytes, None]
 class Response:
     """One answer. A body that is a generator is streamed: with `length` as it is, without in chunks.
 
-    A generator that raises cuts the connection, so that the client does not take a part for the whole.
+    A generator that raises cuts the connection, so that the client does not take a part for the whole. `first` is the
+    piece before the generator's own, sent together with the head.
     """
 
-    __slots__ = ("body", "headers", "length", "status")
+    __slots__ = ("body", "first", "headers", "length", "status")
 
     def __init__(
         self,
@@ -134,9 +135,11 @@ class Response:
         content_type: str | None = None,
         headers: dict[str, str] | None = None,
         length: int | None = None,
+        first: bytes = b"",
     ) -> None:
         self.status = status
         self.body = body
+        self.first = first
         self.headers = headers or {}
         self.length = length
         if content_type:

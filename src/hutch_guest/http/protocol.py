@@ -171,8 +171,8 @@ class Connection(asyncio.Protocol):
 
     async def _write_stream(self, response: Response, stream: Stream, close: bool, head_only: bool) -> bool:
         """Write a generator's pieces; False when the connection was cut because it failed."""
-        self._write_head(response, close)
         chunked = response.length is None
+        self._write_head(response, close, b"".join(_framed(response.first, chunked)))
         try:
             if not head_only:
                 async for piece in stream:
@@ -191,10 +191,7 @@ class Connection(asyncio.Protocol):
     async def _write_piece(self, piece: bytes, chunked: bool) -> None:
         if not piece:
             return
-        if chunked:
-            self._transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
-        else:
-            self._transport.write(piece)
+        self._transport.writelines(_framed(piece, chunked))
         if self._drained is not None:
             await self._drained
             if self._gone:
@@ -212,3 +209,8 @@ class Connection(asyncio.Protocol):
             self._transport.write_eof()
         self._resume_reading()
         self._loop.call_later(_LINGER, self._transport.abort)
+
+
+def _framed(piece: bytes, chunked: bool) -> tuple[bytes, ...]:
+    """A piece of a body as it goes onto the wire."""
+    return (b"%x\r\n" % len(piece), piece, b"\r\n") if chunked and piece else (piece,)

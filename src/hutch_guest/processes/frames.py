@@ -9,7 +9,7 @@ import json
 import struct
 from collections.abc import Iterator
 
-KEEPALIVE, STDOUT, STDERR, PTY, GAP, LIMIT, EXIT = range(7)
+KEEPALIVE, STDOUT, STDERR, PTY, GAP, LIMIT, EXIT, STARTED = range(8)
 DATA = frozenset({STDOUT, STDERR, PTY})
 HEAD = struct.Struct(">BQI")
 MAX_PAYLOAD = 64 * 1024
@@ -24,6 +24,11 @@ def gap(offset: int, dropped: int) -> bytes:
     """Says that `dropped` bytes before `offset` are not kept any more; takes no place in the stream."""
     payload = json.dumps({"dropped_bytes": dropped}).encode()
     return HEAD.pack(GAP, offset, len(payload)) + payload
+
+
+def started(state: bytes) -> bytes:
+    """Leads the stream of one who starts and follows in one call; takes no place in it."""
+    return HEAD.pack(STARTED, 0, len(state)) + state
 
 
 class FrameReader:

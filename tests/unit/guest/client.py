@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 TOKEN = "token-of-the-test"
-KEEPALIVE, STDOUT, STDERR, PTY, GAP, LIMIT, EXIT = range(7)
+KEEPALIVE, STDOUT, STDERR, PTY, GAP, LIMIT, EXIT, STARTED = range(8)
 Frame = tuple[int, int, bytes]
 
 
@@ -95,13 +95,25 @@ class Guest:
         try:
             path = f"/hutch/processes/{id}/output?from={start}&follow={follow}"
             connection.request("GET", path, headers={"X-Access-Token": TOKEN})
-            response = connection.getresponse()
-            assert response.status == 200, response.read()
-            while head := response.read(13):
-                kind, offset, length = struct.unpack(">BQI", head)
-                yield kind, offset, response.read(length)
+            yield from self._frames(connection.getresponse(), 200)
         finally:
             connection.close()
+
+    def start_and_follow(self, body: dict[str, Any], status: int = 201) -> Iterator[Frame]:
+        """The frames of a process that the same call starts."""
+        connection = self.connect()
+        try:
+            connection.request("POST", "/hutch/processes?follow=1", json.dumps(body), {"X-Access-Token": TOKEN})
+            yield from self._frames(connection.getresponse(), status)
+        finally:
+            connection.close()
+
+    @staticmethod
+    def _frames(response: http.client.HTTPResponse, status: int) -> Iterator[Frame]:
+        assert response.status == status, response.read()
+        while head := response.read(13):
+            kind, offset, length = struct.unpack(">BQI", head)
+            yield kind, offset, response.read(length)
 
     def run(self, *argv: str, **options: Any) -> tuple[bytes, bytes, dict[str, Any]]:
         """Run to the end: standard output, standard error, final state."""

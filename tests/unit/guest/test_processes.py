@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.guest.client import EXIT, PTY, STDERR, STDOUT, TOKEN, Guest, alive, eventually
+from tests.unit.guest.client import EXIT, PTY, STARTED, STDERR, STDOUT, TOKEN, Guest, alive, eventually
 
 root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 
@@ -144,6 +144,28 @@ def test_the_same_id_is_the_same_process(guest: Guest, tmp_path: Path) -> None:
     assert guest.call("POST", "/hutch/processes", body).status == 201
     list(guest.frames("once"))
     assert (tmp_path / "count").read_text() == "x\nx\n"
+
+
+def test_one_call_starts_and_follows(guest: Guest) -> None:
+    body = {"id": "both", "shell": "echo one; sleep 0.2; echo two"}
+    frames = guest.start_and_follow(body)
+    kind, offset, state = next(frames)
+    assert (kind, offset, json.loads(state)["running"]) == (STARTED, 0, True)
+    rest = list(frames)
+    assert rest == list(guest.frames("both"))  # the first frame takes no place in the stream
+    assert [data for kind, _, data in rest if kind == STDOUT] == [b"one\n", b"two\n"]
+    again = list(guest.start_and_follow(body, status=200))
+    assert json.loads(again[0][2])["exit_code"] == 0 and again[1:] == rest
+    refused = guest.call("POST", "/hutch/processes?follow=1", {"argv": ["/no/such/program"]})
+    assert refused.status == 400 and refused.json["code"] == "invalid_request"
+
+
+def test_a_client_who_vanishes_from_its_own_call_leaves_the_process(guest: Guest, tmp_path: Path) -> None:
+    frames = guest.start_and_follow({"id": "left", "shell": f"sleep 0.3; echo done > {tmp_path}/done"})
+    next(frames)
+    frames.close()
+    eventually(lambda: guest.state("left")["exit_code"] == 0)
+    assert (tmp_path / "done").read_text() == "done\n"
 
 
 def test_a_long_command_is_not_told_whole(guest: Guest) -> None:
