@@ -45,7 +45,8 @@ def index(data: bytes, step: int = 1 << 20) -> TarIndex:
     st.lists(
         st.tuples(
             st.text("abcé/", min_size=1, max_size=150).filter(lambda n: all(n.split("/"))), st.binary(max_size=1300)
-        )
+        ),
+        max_size=6,
     ),
     st.integers(1, 700),
     st.sampled_from(FORMATS[1:]),

@@ -47,8 +47,16 @@ class Server:
         self._loop.close()
 
     async def _end(self) -> None:
+        """No transport may outlive the loop, and each closes in some turn of it that comes after: wait for that."""
+        assert self._runner.server is not None
+        transports = [each.transport for each in self._runner.server.connections if each.transport is not None]
         await self._runner.cleanup()
-        await asyncio.sleep(0.05)  # connections are closed in turns of the loop that come after
+        for transport in transports:
+            transport.abort()  # what nobody reads any more would hold it open
+        sockets = [transport.get_extra_info("socket") for transport in transports]
+        async with asyncio.timeout(5):
+            while any(each.fileno() != -1 for each in sockets):
+                await asyncio.sleep(0)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
