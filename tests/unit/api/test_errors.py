@@ -6,14 +6,26 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+import pytest_asyncio
 from fastapi import FastAPI
 
 from hutch.api.bodies import MAX_BODY
 from hutch.model import new_id
-from tests.unit.api.conftest import Api
+from hutch.settings import Settings
+from tests.unit.api.conftest import Api, running
 
 SBX, EXE, TSK = new_id("sbx"), new_id("exe"), new_id("tsk")
 FILES = f"/v1/sandboxes/{SBX}/files"
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def api(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Api]:
+    """One for the whole file: nothing here is granted, so nothing is left behind, and an app takes long to build."""
+    place = tmp_path_factory.mktemp("api")
+    async with running(Settings(data_dir=place / "data", run_dir=place / "run")) as api:
+        yield api
 
 
 def assert_problem(answer: httpx.Response, status: int, code: str) -> dict[str, object]:
