@@ -45,8 +45,9 @@ def _look(root: Path, node: str) -> Iterator[str]:
     if node:
         names = [*_children("/run/netns"), *_children("/sys/class/net")]
         yield from (f"network {name}" for name in names if name.startswith((f"hutch-{node}-", f"h{node}x")))
-        groups = Path("/sys/fs/cgroup").glob(f"**/hutch-{node}")
-        yield from (f"cgroup {path}" for path in groups)
+        # Not `glob`, which fails when a group of somebody else goes away under its feet.
+        for parent, children, _ in os.walk("/sys/fs/cgroup"):
+            yield from (f"cgroup {parent}/{name}" for name in children if name == f"hutch-{node}")
 
 
 def _belongs(process: Path, mark: bytes) -> bool:
