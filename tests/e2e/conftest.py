@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -29,8 +30,9 @@ def templates() -> None:
         subprocess.run([sys.executable, "-m", "hutch.images", "build", name], check=True, timeout=900)
 
 
-@pytest.fixture
-async def machine(templates: None, model: ScriptedModel) -> AsyncIterator[Machine]:
+@asynccontextmanager
+async def running(model: ScriptedModel) -> AsyncIterator[Machine]:
+    """A machine that sends to this provider; nothing is left of it afterwards, and that is checked."""
     url = await model.start()
     machine = Machine(anthropic_base_url=url, openai_base_url=f"{url}/v1")
     try:
@@ -38,3 +40,10 @@ async def machine(templates: None, model: ScriptedModel) -> AsyncIterator[Machin
         yield machine
     finally:
         await machine.stop()
+
+
+@pytest.fixture
+async def machine(templates: None, model: ScriptedModel) -> AsyncIterator[Machine]:
+    """One of the test's own, which it may ill-treat."""
+    async with running(model) as machine:
+        yield machine
