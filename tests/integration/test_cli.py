@@ -260,14 +260,16 @@ def test_shell_is_a_real_terminal(hutch: Hutch, box: str) -> None:
     terminal.until(b"user=user")
     terminal.resize(132, 43)
     terminal.process.send_signal(signal.SIGWINCH)
-    time.sleep(0.5)
-    terminal.type("stty size\n")
-    terminal.until(b"43 132")
-    terminal.type("sleep 100\n")
-    time.sleep(0.5)
-    terminal.type("\x03")  # Ctrl-C ends the sleep, not the shell
-    terminal.type("echo back$((40 + 2)); exit 6\n")
-    terminal.until(b"back42")
+    terminal.type("until [ \"$(stty size)\" = '43 132' ]; do sleep 0.05; done; echo resized$((40 + 1))\n")
+    terminal.until(b"resized41")
+    # What is typed too early is thrown away by the Ctrl-C, so each step waits until the one before is seen.
+    terminal.type("sh -c 'echo asleep$((40 + 2)); exec sleep 100'\n")
+    terminal.until(b"asleep42")
+    terminal.shown = b""
+    terminal.type("\x03")  # ends the sleep, not the shell
+    terminal.until(b"$ ")
+    terminal.type("echo back$((40 + 3)); exit 6\n")
+    terminal.until(b"back43")
     assert terminal.end() == 6
 
 

@@ -32,7 +32,7 @@ async def session(
         raise InvalidRequest("standard input is no terminal", hint="Use `hutch exec` in pipes and scripts.")
     async with link.async_client() as client:
         sandbox = await client.sandboxes.get(id)
-        cols, rows = shutil.get_terminal_size()
+        cols, rows = _size()
         async with sandbox.pty(command, cols=cols, rows=rows, cwd=cwd, user=user, attach=attach) as pty:
             with raw_mode():
                 await _join(pty)
@@ -81,8 +81,16 @@ async def _type(pty: AsyncPty, keys: asyncio.Queue[bytes]) -> None:
 async def _follow_size(pty: AsyncPty, resized: asyncio.Event) -> None:
     while await resized.wait():
         resized.clear()
-        cols, rows = shutil.get_terminal_size()
+        cols, rows = _size()
         await pty.resize(cols, rows)
+
+
+def _size() -> tuple[int, int]:
+    """Columns and rows of the terminal itself: COLUMNS and LINES, where they are exported, tell what it once was."""
+    cols, rows = os.get_terminal_size(sys.stdin.fileno())
+    if not (cols and rows):  # a serial line knows no size
+        cols, rows = shutil.get_terminal_size()
+    return cols, rows
 
 
 def _write(data: bytes) -> None:
