@@ -75,20 +75,25 @@ def assert_whole(events: list[Event]) -> None:
     assert events[-1].type == "result"
 
 
+@asynccontextmanager
+async def _dead() -> AsyncIterator[Transaction]:
+    raise Crash
+    yield
+
+
 async def die(control: Control) -> None:
     """What `kill -9` leaves of a server: nothing of it runs, its lock and its connections are gone, and nothing was
-    tidied up."""
-    current = asyncio.current_task()
-    victims = [task for task in asyncio.all_tasks() if task is not current]
+    tidied up. What the server began a moment ago comes to nothing as well: it finds no database any more."""
     supervisor, creator = control._supervisor, control._creator
-    mine = {*control._background, *supervisor._workers.values(), *creator._boots.values()}
+    control.store.database.read = control.store.database.write = _dead  # type: ignore[method-assign]
     supervisor._closed = True
-    for victim in victims:
-        if victim in mine:
+    while mine := {*control._background, *supervisor._workers.values(), *creator._boots.values()}:
+        for victim in mine:
             victim.cancel()
-    await asyncio.gather(*mine, return_exceptions=True)
+        await asyncio.gather(*mine, return_exceptions=True)
+        control._background = []
+        await asyncio.sleep(0)  # those that have ended take themselves off the lists
     await control._opened.aclose()
-    control._background = []
 
 
 class FaultyDatabase:

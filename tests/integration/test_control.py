@@ -564,9 +564,9 @@ async def test_a_plain_sandbox_whose_create_was_killed_is_finished(shared_node: 
     await control.start()
     creating = asyncio.create_task(control.create(CreateSandbox(labels={"killed": "yes"})))
     (found,) = await until(lambda: listed(control, "killed"))
-    await die(control)
     creating.cancel()
     await asyncio.gather(creating, return_exceptions=True)
+    await die(control)
     async with controlled(shared_node) as control:
 
         async def runs() -> bool:
