@@ -1,0 +1,15 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+_RANDOM = re.compile(r"\b([a-z]{3})_[a-z2-7]{22}\b")
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Name a test alike every time, also where a parameter holds an id made when tests are collected: workers must
+    collect the same tests, and `--last-failed` must find them again."""
+    return _RANDOM.sub(r"\1", val) if isinstance(val, str) and _RANDOM.search(val) else None
