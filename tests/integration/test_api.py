@@ -240,8 +240,11 @@ async def test_client_that_vanishes_frees_the_server_and_leaves_the_command(
     clients = [socket.create_connection((url.hostname, url.port)) for _ in range(5)]
     for each in clients:
         each.sendall(head.encode() + body)
-    await asyncio.sleep(1)
-    assert machine.sockets() > before + 5, "each of them holds its connection, and one to the sandbox"
+
+    async def held() -> bool:
+        return machine.sockets() > before + 5  # each of them holds its connection, and one to the sandbox
+
+    await until(held)
     for each in clients:
         each.close()
 

@@ -583,7 +583,10 @@ async def test_what_nobody_owns_is_ended(shared_node: NodeHost) -> None:
         await until(lambda: gone(shared_node, orphan))
 
 
-async def test_a_second_server_on_the_same_database_is_refused(control: Control) -> None:
+async def test_a_second_server_on_the_same_database_is_refused(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hutch.control.exclusive._PATIENCE", 0.5)
     other = Control(control._settings)
     with pytest.raises(HutchError, match="another server"):
         await other.start()
