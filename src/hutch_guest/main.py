@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Callable
 
 PORT = 49983
 SPOOL_DIR = "/.hutch-run"
@@ -55,8 +56,8 @@ def enter_disk() -> None:
         enter(disk)
 
 
-def main() -> None:
-    """The program."""
+def prepare() -> Callable[[], None]:
+    """Listen, make the disk ours, import everything; the answer serves for ever."""
     options = Options(sys.argv[1:])
     listener = listen(options.host, options.port)
     if options.system:
@@ -64,11 +65,14 @@ def main() -> None:
     else:
         sys.stdout.write(f"{listener.getsockname()[1]}\n")
         sys.stdout.flush()
-    from hutch_guest.lean import import_asyncio
+    from hutch_guest.lean import import_all
 
-    import_asyncio()
-    import asyncio
+    import_all(options.system)
+    from hutch_guest.server import run
 
-    from hutch_guest.server import serve
+    return lambda: run(options, listener)
 
-    asyncio.run(serve(options, listener))
+
+def main() -> None:
+    """The program."""
+    prepare()()

@@ -23,34 +23,37 @@ _NOT_IGNORED = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
 """Real faults (SIGSEGV and its like) cannot be ignored either, but those that somebody sends can."""
 
 
-def become_init(options: Options) -> asyncio.Event:
-    """Be the one that orphans are handed to. The answer is set when the guest should end: never, as PID 1."""
-    end = asyncio.Event()
-    loop = asyncio.get_running_loop()
+def run(options: Options, listener: socket.socket) -> None:
+    """Take the place of init and serve."""
     if options.system:
+        # Before asyncio, whose own handler for SIGINT would be described in full, and `inspect` loaded for that.
         for number in signal.valid_signals() - _NOT_IGNORED:
             signal.signal(number, signal.SIG_IGN)  # gVisor does not protect PID 1 from what has no handler
         os.umask(0o022)
         os.chdir("/")
-    else:
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, end.set)
+    asyncio.run(_serve(options, listener))
+
+
+def _end_of_a_process() -> asyncio.Event:
+    """Be the one that orphans are handed to, though not PID 1. Set when the guest should end."""
+    end = asyncio.Event()
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, end.set)
     return end
 
 
-async def serve(options: Options, listener: socket.socket) -> None:
-    """Answer requests until told to end."""
-    end = become_init(options)
+async def _serve(options: Options, listener: socket.socket) -> None:
+    """Answer requests until told to end: never, as PID 1."""
+    end = asyncio.Event() if options.system else _end_of_a_process()
     guest = Guest(Template(options.template), options.spool_dir, options.system)
     if options.token is not None:
         guest.access_token, guest.prepared = options.token or None, True
     router = Router(guest)
     server = await asyncio.get_running_loop().create_server(lambda: Connection(router), sock=listener)
-    _preload()
     sudo = _listen_for_sudo(guest) if options.system else None
-    gc.collect()
-    gc.freeze()  # what is loaded stays: later collections need not look at it
+    gc.freeze()  # what is loaded stays: collections need not look at it
+    gc.enable()
     async with server:
         await end.wait()
     if sudo is not None:
@@ -62,10 +65,3 @@ def _listen_for_sudo(guest: Guest) -> SudoServer:
     from hutch_guest.sudo.server import SudoServer
 
     return SudoServer(guest)
-
-
-def _preload() -> None:
-    """Import what the first exec needs, and what must work when there is no memory left to import it."""
-    import hutch_guest.api.limit
-    import hutch_guest.api.processes
-    import hutch_guest.api.system  # noqa: F401

@@ -67,12 +67,13 @@ class Watcher:
         limit = _memory_limit(entry)
         end = time.monotonic() + _LOOK
         pause = _LOOK_CACHED if entry.record.figures.memory_bytes < limit // 2 else _GLANCE_CLOSE
+        ceiling = self._runtime.memory_ceiling(handle)
         while not death.done() and time.monotonic() < end and time.time() < entry.record.deadline:
-            ceiling = self._runtime.memory_ceiling(handle)
             if ceiling <= limit:
                 pause = _GLANCE_CLOSE if ceiling > limit // 2 else _GLANCE
             await asyncio.wait({death}, timeout=pause)
-            if self._runtime.memory_ceiling(handle) > limit:
+            ceiling = self._runtime.memory_ceiling(handle)
+            if ceiling > limit:
                 return
 
     async def _look(

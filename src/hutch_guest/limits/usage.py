@@ -8,7 +8,7 @@ import os
 def memory(limit: int | None = None) -> dict[str, int]:
     """Bytes used and in all."""
     fields: dict[str, int] = {}
-    with open("/proc/meminfo", encoding="ascii") as file:
+    with open("/proc/meminfo", encoding="utf-8") as file:
         for line in file:
             name, _, rest = line.partition(":")
             fields[name] = int(rest.split()[0]) * 1024
@@ -42,7 +42,7 @@ class CpuMeter:
     @staticmethod
     def _read() -> tuple[int, int]:
         try:
-            with open("/proc/stat", encoding="ascii") as file:
+            with open("/proc/stat", encoding="utf-8") as file:
                 fields = [int(number) for number in file.readline().split()[1:9]]
         except (OSError, ValueError):
             return 0, 0

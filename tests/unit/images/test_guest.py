@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from pathlib import Path
 
@@ -10,13 +9,7 @@ import pytest
 
 from hutch.errors import TemplateBuildFailed
 from hutch.images import guest
-from hutch.images.carried import bundle
 from hutch.model import Recipe
-
-
-def test_the_bundle_names_modules_that_are_there() -> None:
-    for name in (*bundle.STARTS_WITH, *bundle.PRELOADED):
-        assert importlib.util.find_spec(name), f"{name} is gone: what does a guest import at its start now?"
 
 
 def test_the_digest_follows_content_and_names_and_nothing_else(tmp_path: Path) -> None:

@@ -3,26 +3,35 @@
 Runs on the carried Python, so that the code fits it. File names in the code are those inside the sandbox.
 """
 
-from __future__ import annotations
-
-import contextlib
-import importlib
-import marshal
 import sys
 
-STARTS_WITH = ("hutch_guest.main", "hutch_guest.disk", "hutch_guest.server", "hutch_guest.sudo.server")
-PRELOADED = ("hutch_guest.api.limit", "hutch_guest.api.processes", "hutch_guest.api.system")
+BEFORE = frozenset(sys.modules)
+"""What every interpreter has: taken before anything is imported, and so in the first lines."""
+
+import marshal  # noqa: E402
+import py_compile  # noqa: E402
+
+ENTRY = "hutch_guest.main"
+ALSO = ("__future__", "hutch_guest.disk")
 
 
-def collect(layers: list[str]) -> dict[str, tuple[bytes, str, bool]]:
-    """Import as the guest does, and take the sources of all that has come in by it."""
-    before = set(sys.modules)
-    sys.modules["ssl"] = None  # type: ignore[assignment]  # as in hutch_guest.main
-    for name in (*STARTS_WITH, *PRELOADED):
-        with contextlib.suppress(ModuleNotFoundError):  # it is then imported as usual, if it is at all
-            importlib.import_module(name)
-    found = {}
-    for name in sorted(set(sys.modules) - before):
+def imported() -> list[str]:
+    """The names of all that a guest imports at its start, as it does that."""
+    # This program's own imports do not count, and must not be found imported already.
+    for name in set(sys.modules) - BEFORE - {"__main__"}:
+        del sys.modules[name]
+    for name in (ENTRY, *ALSO):
+        __import__(name)
+    from hutch_guest.lean import import_all
+
+    import_all(system=True)
+    return sorted(set(sys.modules) - BEFORE)
+
+
+def collect(layers: list[str]) -> dict[str, tuple[object, str, bool]]:
+    """The compiled sources of all those."""
+    found: dict[str, tuple[object, str, bool]] = {}
+    for name in imported():
         spec = getattr(sys.modules[name], "__spec__", None)
         if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
             continue
@@ -32,13 +41,21 @@ def collect(layers: list[str]) -> dict[str, tuple[bytes, str, bool]]:
         origin = spec.origin.removeprefix(layer)
         ours = name.startswith("hutch_guest")
         code = compile(source, origin, "exec", dont_inherit=True, optimize=0 if ours else 2)
-        found[name] = (marshal.dumps(code), origin, spec.submodule_search_locations is not None)
+        found[name] = (code, origin, spec.submodule_search_locations is not None)
     return found
 
 
 if __name__ == "__main__":
     layers = sys.argv[1:]
     app = f"{layers[1]}/.hutch/app"
+    py_compile.compile(
+        f"{app}/run.py",
+        cfile=f"{app}/run.pyc",
+        dfile="/.hutch/app/run.py",
+        doraise=True,
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    )
     sys.path.insert(0, app)
+    found = marshal.dumps(collect(layers))
     with open(f"{app}/bundle", "wb") as file:
-        marshal.dump(collect(layers), file)
+        file.write(found)

@@ -1,54 +1,82 @@
-"""The guest's first file, `/.hutch/app/run.py`.
+"""The guest's first file, `/.hutch/app/run.pyc`.
 
-Most of a guest's start is imports, and most of an import inside gVisor is looking for the file. So what a start imports
-lies in one file, in code that is ready to run (`bundle.py` makes it); all else is imported as usual.
+Most of a guest's start is imports. What a start imports lies in one file, in code that is ready to run (`bundle.py`
+makes it), and is imported without the import system: inside gVisor each look for a file counts, and each of the import
+system's locks asks for the time, which is a call to the kernel there. All else is imported as usual, and so is
+everything where there is no bundle that this Python can read.
 """
 
-from __future__ import annotations
-
+import builtins
+import gc
 import marshal
 import sys
 from _frozen_importlib import ModuleSpec  # importlib.machinery would be one more import
-from types import ModuleType
 
 APP = "/.hutch/app"
 
+Module = type(sys)
+import_as_usual = builtins.__import__
+
 
 class Bundle:
-    """Finds and loads the bundle's modules: name -> (code, file, is a package)."""
+    """The bundled modules: name -> (code, file, is a package). As a context, it serves imports."""
 
     def __init__(self, path: str) -> None:
-        with open(path, "rb") as file:
-            self._modules: dict[str, tuple[bytes, str, bool]] = marshal.load(file)  # noqa: S302 - part of the image
+        try:
+            with open(path, "rb") as file:
+                self._modules = marshal.loads(file.read())  # noqa: S302 - part of the image
+        except (OSError, ValueError, EOFError, TypeError):
+            self._modules = {}
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """The import system asks this first."""
-        found = self._modules.get(name)
-        if found is None:
-            return None
-        _, origin, package = found
-        spec = ModuleSpec(name, self, origin=origin, is_package=package)  # type: ignore[arg-type]
-        spec.has_location = True
+    def __enter__(self) -> None:
+        builtins.__import__ = self._import
+
+    def __exit__(self, *error: object) -> None:
+        builtins.__import__ = import_as_usual
+
+    def _import(self, name, globals=None, locals=None, fromlist=(), level=0):  # type: ignore[no-untyped-def]
+        """`builtins.__import__`, which finds everything imported already."""
+        full = name
+        if level:
+            package = globals["__package__"]
+            base = package.rsplit(".", level - 1)[0] if level > 1 else package
+            full = f"{base}.{name}" if name else base
+        self._load(full)
+        for part in fromlist or ():
+            if f"{full}.{part}" in self._modules:
+                self._load(f"{full}.{part}")
+        return import_as_usual(name, globals, locals, fromlist, level)
+
+    def _load(self, name: str) -> None:
+        if name in sys.modules or name not in self._modules:
+            return
+        parent, _, tail = name.rpartition(".")
+        if parent:
+            self._load(parent)
+            if name in sys.modules:  # its package has imported it
+                return
+        code, origin, package = self._modules[name]
+        module = sys.modules[name] = Module(name)
+        spec = ModuleSpec(name, None, origin=origin, is_package=package)
         if package:
-            spec.submodule_search_locations = [origin.rpartition("/")[0]]
-        return spec
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """An ordinary one."""
-        return None
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Run its code, which is then not kept."""
-        code, _, _ = self._modules.pop(module.__name__)
-        exec(marshal.loads(code), module.__dict__)  # noqa: S102, S302
+            spec.submodule_search_locations = module.__path__ = [origin.rpartition("/")[0]]
+        module.__spec__ = spec
+        module.__file__ = origin
+        module.__package__ = name if package else parent
+        try:
+            exec(code, module.__dict__)  # noqa: S102
+        except BaseException:
+            del sys.modules[name]
+            raise
+        if parent:
+            setattr(sys.modules[parent], tail, sys.modules[name])
 
 
 if __name__ == "__main__":
+    gc.disable()  # nothing of what a start makes is garbage; the server turns it on
     sys.path.insert(0, APP)
-    try:  # noqa: SIM105 - contextlib would be one more import
-        sys.meta_path.insert(0, Bundle(f"{APP}/bundle"))
-    except (OSError, ValueError, EOFError):
-        pass  # slower, but the same
-    from hutch_guest.main import main
+    with Bundle(f"{APP}/bundle"):
+        from hutch_guest.main import prepare
 
-    main()
+        run = prepare()
+    run()
