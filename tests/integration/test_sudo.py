@@ -87,8 +87,10 @@ def test_only_the_templates_user_and_root_may(run: Any) -> None:
 
 
 def test_a_signal_reaches_the_command(run: Any) -> None:
-    ran = run("timeout 1 sudo sh -c 'trap \"echo caught; exit 3\" TERM; while :; do sleep 0.05; done'; echo $?")
-    assert ran.stdout.splitlines() == ["caught", "124"]
+    trap = 'trap "echo caught; exit 3" TERM; touch /tmp/trapped; while :; do sleep 0.05; done'
+    ready = "until [ -e /tmp/trapped ]; do sleep 0.05; done"  # a signal before that would end it
+    ran = run(f"sudo sh -c '{trap}' & {ready}; kill $!; wait $!; echo $?")
+    assert ran.stdout.splitlines() == ["caught", "3"]
 
 
 def test_a_command_dies_with_its_caller(run: Any) -> None:
