@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -16,6 +18,7 @@ from tests.leaks import assert_clean, look
 from tests.node_host import NodeHost, boot_request
 
 from hutch.model import new_id
+from hutch.runtime.cgroups import detect
 
 pytestmark = pytest.mark.root
 
@@ -182,6 +185,49 @@ def test_a_fork_bomb_hits_the_process_limit_and_the_sandbox_can_be_used_and_dele
     assert known is not None
     assert shared_node.call("DELETE", f"/sandboxes/{sandbox['id']}", timeout=20).status == 200
     assert bomb
+
+
+def test_a_sandbox_that_died_for_want_of_host_tasks_says_so(shared_node: NodeHost) -> None:
+    sandbox = shared_node.boot()
+    (limit,) = [
+        file for group in detect(shared_node.id).directories(sandbox["id"]) if (file := group / "pids.max").exists()
+    ]
+    limit.write_text((limit.parent / "pids.current").read_text())
+    with contextlib.suppress(http.client.HTTPException, OSError, AssertionError):
+        shared_node.exec(sandbox, "for n in $(seq 100); do sleep 5 & done; wait")
+    dead = shared_node.wait_dead(sandbox["id"])
+    assert dead["death"].startswith("process limit")
+    assert (dead["breaches"][-1]["limit"], dead["breaches"][-1]["action"]) == ("pids", "sandbox_killed")
+
+
+def test_a_full_disk_of_the_host_ends_nothing_that_runs(standard_template: str) -> None:
+    host = NodeHost()
+    (host.root / "d").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1200m", "tmpfs", str(host.root / "d")], check=True)
+    try:
+        host.start()
+        sandbox = host.boot(resources={"disk_mib": 512})
+        filler = host.root / "d" / "filler"
+        with contextlib.suppress(OSError), filler.open("wb") as file:
+            while file.write(bytes(1 << 20)):
+                file.flush()
+        refused = host.call("PUT", f"/sandboxes/{new_id('sbx')}", boot_request())
+        assert (refused.status, refused.json()["code"]) == (507, "disk_full")
+        ran = host.exec(sandbox, "echo alive; dd if=/dev/zero of=big bs=1M count=4 && echo wrote")
+        assert ran.stdout.startswith("alive\n")
+        filler.unlink()
+        again = host.boot()
+        for box in (sandbox, again):
+            assert host.exec(box, "echo alive").stdout == "alive\n"
+            assert host.call("DELETE", f"/sandboxes/{box['id']}").status == 200
+            assert host.journal(box["id"], "sandbox_dead")
+    finally:
+        host.kill_if_running()
+        host.command("--remove-all")
+        left = look(host.id, host.root)
+        subprocess.run(["umount", str(host.root / "d")], check=True)
+        shutil.rmtree(host.root)
+    assert not left.processes and not left.cgroups
 
 
 def test_a_disk_filler_meets_a_full_disk_and_the_sandbox_lives_on(shared_node: NodeHost) -> None:

@@ -31,6 +31,7 @@ _SETTLE = 0.7
 """Seconds given to freed memory to come back to the host before another process is picked."""
 _DISK_SLACK = 64 << 20
 
+_NOTHING = Stats(cpu_seconds=0, memory_bytes=0, memory_peak_bytes=0, disk_bytes=0, pids=0, oom_kills=0)
 _CRASHED = "its kernel ended unexpectedly"
 
 Ended = Callable[[Entry, str, LimitBreach | None], None]
@@ -51,11 +52,11 @@ class Watcher:
         death = asyncio.create_task(process_end(handle.pid))
         try:
             first = await self._stats(entry, handle)
-            oom_kills = first.oom_kills if first else 0
+            before = first or _NOTHING
             if not await self._runtime.alive(handle):  # it may have ended before `death` knew its number
                 return self._ended(entry, _CRASHED, None)
             while True:
-                verdict = await self._look(entry, handle, oom_kills, death)
+                verdict = await self._look(entry, handle, before, death)
                 if verdict is not None:
                     return self._ended(entry, *verdict)
                 await self._rest(entry, handle, death)
@@ -77,13 +78,15 @@ class Watcher:
                 return
 
     async def _look(
-        self, entry: Entry, handle: Handle, oom_kills: int, death: asyncio.Task[None]
+        self, entry: Entry, handle: Handle, before: Stats, death: asyncio.Task[None]
     ) -> tuple[str, LimitBreach | None] | None:
         """Why it has to end, if it has to."""
         stats = await self._stats(entry, handle)
-        if stats is not None and stats.oom_kills > oom_kills:
+        if stats is not None and stats.oom_kills > before.oom_kills:
             return _out_of_memory(entry)
         if death.done():
+            if stats is not None and stats.pids_refused > before.pids_refused:
+                return _out_of_tasks(entry, stats)
             return _CRASHED, None
         if time.time() >= entry.record.deadline:
             return "its lifetime is over", None
@@ -143,6 +146,13 @@ def _memory_limit(entry: Entry) -> int:
 
 def _out_of_memory(entry: Entry) -> tuple[str, LimitBreach]:
     return _killed(entry, "memory", _memory_limit(entry), entry.record.figures.memory_peak_bytes)
+
+
+def _out_of_tasks(entry: Entry, stats: Stats) -> tuple[str, LimitBreach]:
+    """The host had to refuse the sandbox's kernel a task, which no kernel survives."""
+    limit = entry.record.resources.pids
+    reason = f"process limit {limit} reached, and passed until the sandbox's kernel had no room; sandbox killed"
+    return reason, LimitBreach(limit="pids", amount=limit, used=stats.pids, action="sandbox_killed", message=reason)
 
 
 def _killed(entry: Entry, limit: str, amount: int, used: int) -> tuple[str, LimitBreach]:
