@@ -14,19 +14,25 @@ import errno
 import json
 import os
 import shutil
-import sys
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
-from hutch.errors import BootFailed, DiskFull
+from hutch.errors import BootFailed, DiskFull, ThawFailed
 from hutch.runtime import oci, probe, spawn
-from hutch.runtime.base import Handle, Runtime, SandboxSpec, Stats
+from hutch.runtime.base import Frozen, Handle, Runtime, SandboxSpec, Stats
 from hutch.runtime.cgroups import CgroupLimits, detect
+from hutch.runtime.cpu import host_cpu
+from hutch.runtime.freezing import Freezing, find_abandoned, forget, freeze_error
+from hutch.runtime.manifest import ImageIdentity, Manifest, Origin, read_manifest
 from hutch.runtime.process import HostProcess
+from hutch.runtime.runsc import CALL_TIMEOUT, Runsc
 
 MEMORY_HEADROOM = 128 << 20
 """Memory of the sandbox's kernel itself, over what the guest may use."""
 
-BOOT_TIMEOUT = 30.0
+START_TIMEOUT = 30.0
+"""Seconds for a boot or a thaw."""
 SOCKET_PATH_MAX = 107
 SANDBOX_ID_LENGTH = 26
 
@@ -49,37 +55,40 @@ class GvisorRuntime(Runtime):
         longest = len(str(state_root)) + len("//runsc-.sock") + 2 * SANDBOX_ID_LENGTH
         if longest > SOCKET_PATH_MAX:
             raise ValueError(f"{state_root} is too long a path: a sandbox's socket below it would exceed 107 bytes")
-        self._runsc = runsc
-        self._state_root = state_root
-        self._platform = platform
+        self._runsc = Runsc(runsc, state_root, platform)
         self._cgroups = detect(node)
         self._peaks: dict[str, int] = {}
+        self._freezing: set[asyncio.Task[Frozen]] = set()
 
     async def check(self) -> list[str]:
         problems = await asyncio.to_thread(self._cgroups.problems)
-        platform, wrong = await probe.find_platform(self._runsc)
-        self._platform = platform or self._platform
+        platform, wrong = await probe.find_platform(self._runsc.binary)
+        self._runsc.platform = platform or self._runsc.platform
         return problems + wrong
 
     async def boot(self, spec: SandboxSpec) -> Handle:
         try:
-            await asyncio.to_thread((self._state_root / spec.id).mkdir, 0o700, parents=True)
-        except FileExistsError as error:
-            raise BootFailed(f"sandbox {spec.id} is there already") from error
+            origin = await self._origin(spec, ())
+        except OSError as error:
+            raise BootFailed(f"sandbox {spec.id} cannot be booted: {error}") from error
+        argv = self._runsc.run(spec.id, spec.directory, _bundle(spec.directory))
+        return await self._start(spec, origin, argv, BootFailed)
+
+    async def freeze(self, handle: Handle, into: Path, keep_running: bool) -> Frozen:
+        task = asyncio.create_task(self._freeze(handle, into, keep_running))
+        self._freezing.add(task)  # else it may be collected when nobody waits for it any more
+        task.add_done_callback(self._freezing.discard)
+        return await asyncio.shield(task)
+
+    async def thaw(self, spec: SandboxSpec, snapshot: Path) -> Handle:
+        saved = await asyncio.to_thread(read_manifest, snapshot)
         try:
-            await asyncio.to_thread(self._prepare, spec)
-            async with asyncio.timeout(BOOT_TIMEOUT):
-                await self._run(spec)
-            return await asyncio.to_thread(self._record, spec)
-        except (OSError, TimeoutError) as error:
-            said = await asyncio.to_thread(_tail, spec.directory)
-            await self.kill(spec.id, spec.directory)
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                raise DiskFull("the node's disk is full") from error
-            raise BootFailed(f"sandbox {spec.id} did not start: {said or error or 'runsc timed out'}") from error
-        except asyncio.CancelledError:
-            await asyncio.shield(self.kill(spec.id, spec.directory))
-            raise
+            origin = await self._origin(spec, saved.origin.addresses)
+        except OSError as error:
+            raise ThawFailed(f"sandbox {spec.id} cannot be thawed: {error}") from error
+        saved.check(origin, host_cpu())
+        argv = self._runsc.restore(spec.id, spec.directory, _bundle(spec.directory), snapshot)
+        return await self._start(spec, origin, argv, ThawFailed)
 
     async def kill(self, id: str, directory: Path) -> None:
         self._peaks.pop(id, None)
@@ -110,7 +119,11 @@ class GvisorRuntime(Runtime):
 
     async def adopt(self, id: str, directory: Path) -> Handle | None:
         process = await asyncio.to_thread(_recorded, directory)
-        return Handle(id, process.pid, directory) if process and process.alive() else None
+        if process is None or not process.alive():
+            return None
+        if freezing := await asyncio.to_thread(find_abandoned, directory, CALL_TIMEOUT):
+            await self._abandon(id, directory, freezing)
+        return Handle(id, process.pid, directory)
 
     async def limit_cpus(self, handle: Handle, cpus: float) -> None:
         await asyncio.to_thread(self._cgroups.limit_cpus, handle.id, cpus)
@@ -118,11 +131,48 @@ class GvisorRuntime(Runtime):
     async def leftovers(self) -> list[str]:
         return await asyncio.to_thread(self._leftovers)
 
-    def _prepare(self, spec: SandboxSpec) -> None:
+    async def _origin(self, spec: SandboxSpec, earlier: tuple[str, ...]) -> Origin:
+        """What the sandbox will be made of. Raises `OSError`."""
+        version = await self._runsc.version()
+        return Origin(
+            runtime=self.name,
+            version=version,
+            image=await asyncio.to_thread(ImageIdentity.of, spec.image),
+            resources=spec.resources,
+            addresses=(
+                *(address for address in earlier if address != spec.slot.guest_address),
+                spec.slot.guest_address,
+            ),
+        )
+
+    async def _start(
+        self, spec: SandboxSpec, origin: Origin, argv: list[str], failure: type[BootFailed | ThawFailed]
+    ) -> Handle:
+        try:
+            await asyncio.to_thread((self._runsc.state_root / spec.id).mkdir, 0o700, parents=True)
+        except FileExistsError as error:
+            raise failure(f"sandbox {spec.id} is there already") from error
+        try:
+            await asyncio.to_thread(self._prepare, spec, origin)
+            async with asyncio.timeout(START_TIMEOUT):
+                await spawn.launch(self._order(spec, origin, argv))
+            return await asyncio.to_thread(self._record, spec)
+        except (OSError, TimeoutError) as error:
+            said = await asyncio.to_thread(_tail, spec.directory)
+            await self.kill(spec.id, spec.directory)
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise DiskFull("the node's disk is full") from error
+            raise failure(f"sandbox {spec.id} did not start: {said or error or 'runsc timed out'}") from error
+        except asyncio.CancelledError:
+            await asyncio.shield(self.kill(spec.id, spec.directory))
+            raise
+
+    def _prepare(self, spec: SandboxSpec, origin: Origin) -> None:
         spec.directory.mkdir(parents=True, exist_ok=True)
         oci.write_bundle(spec, _bundle(spec.directory), _disk(spec.directory))
         memory = spec.resources.memory_mib << 20
         (spec.directory / "meminfo").write_text(f"MemTotal: {memory >> 10} kB\n")
+        _write_atomically(spec.directory / "origin.json", origin.model_dump_json())
         self._cgroups.create(
             spec.id,
             CgroupLimits(
@@ -132,48 +182,55 @@ class GvisorRuntime(Runtime):
             ),
         )
 
-    async def _run(self, spec: SandboxSpec) -> None:
-        """Start runsc through the spawn helper and wait until PID 1 runs. Raises `OSError`."""
-        order = {
-            "cgroups": self._cgroups.join_files(spec.id),
-            "namespace": f"/run/netns/{spec.slot.namespace}",
-            "meminfo": str(spec.directory / "meminfo"),
-            "argv": self._command(spec),
-        }
-        with await asyncio.to_thread(open, spec.directory / "guest.log", "ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", "-E", str(spawn.__file__), json.dumps(order)),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # a Ctrl-C in the daemon's terminal is not for sandboxes
-                env={"PATH": os.environ.get("PATH", os.defpath)},
-            )
-        try:
-            code = await process.wait()
-        except asyncio.CancelledError:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            raise
-        if code != 0:
-            raise OSError(f"runsc ended with status {code}")
+    def _order(self, spec: SandboxSpec, origin: Origin, argv: list[str]) -> spawn.Launch:
+        return spawn.Launch(
+            argv=argv,
+            cgroups=self._cgroups.join_files(spec.id),
+            namespace=f"/run/netns/{spec.slot.namespace}",
+            # A datagram socket that is bound to an address the sandbox does not have makes the thaw fail.
+            addresses=origin.addresses[:-1],
+            meminfo=spec.directory / "meminfo",
+            log=spec.directory / "guest.log",
+        )
 
-    def _command(self, spec: SandboxSpec) -> list[str]:
-        return [
-            self._runsc,
-            f"--root={self._state_root / spec.id}",
-            f"--log={spec.directory / 'runsc.log'}",
-            f"--platform={self._platform}",
-            "--network=sandbox",
-            # Control groups are ours (runsc's own differ between versions 1 and 2).
-            "--ignore-cgroups",
-            "--net-disconnect-ok",
-            # Without direct access to host files the sandbox runs as nobody, in a user namespace, with no capabilities.
-            "--directfs=false",
-            "--overlay2=none",
-            *("run", "-detach", "-pid-file", str(spec.directory / "pid")),
-            *("-bundle", str(_bundle(spec.directory)), spec.id),
-        ]
+    async def _freeze(self, handle: Handle, into: Path, keep_running: bool) -> Frozen:
+        try:
+            freezing = await asyncio.to_thread(Freezing.begin, handle.directory, into)
+        except OSError as error:
+            raise freeze_error(handle.id, error) from error
+        try:
+            frozen = await self._save(handle, freezing, keep_running)
+        except BaseException as error:
+            await self._abandon(handle.id, handle.directory, freezing)
+            if isinstance(error, OSError | ValueError):
+                raise freeze_error(handle.id, error) from error
+            raise
+        if not keep_running:
+            await self.kill(handle.id, handle.directory)
+        await asyncio.to_thread(freezing.end)
+        return frozen
+
+    async def _save(self, handle: Handle, freezing: Freezing, keep_running: bool) -> Frozen:
+        """Raises `OSError` (with `TimeoutError`)."""
+        origin = Origin.model_validate_json(await asyncio.to_thread((handle.directory / "origin.json").read_bytes))
+        who = (handle.id, handle.directory)
+        start = time.monotonic()
+        if not keep_running:
+            await self._runsc.pause(*who, hold=freezing.lock)
+        await self._runsc.checkpoint(*who, freezing.partial, hold=freezing.lock)
+        saved = time.monotonic()
+        files = await asyncio.to_thread(freezing.files)
+        manifest = Manifest(origin=origin, cpu=host_cpu(), files=files, created_at=datetime.now(UTC))
+        await asyncio.to_thread(freezing.seal, manifest)
+        stopped = (saved if keep_running else time.monotonic()) - start
+        return Frozen(freezing.into, manifest.bytes, round(stopped * 1000, 1))
+
+    async def _abandon(self, id: str, directory: Path, freezing: Freezing) -> None:
+        """Undo a freeze: nothing of it is left, and the sandbox goes on, unless it has ended."""
+        await asyncio.to_thread(freezing.undo)
+        with contextlib.suppress(OSError):  # not paused, or dead
+            await self._runsc.resume(id, directory, hold=freezing.lock)
+        await asyncio.to_thread(freezing.end)
 
     def _record(self, spec: SandboxSpec) -> Handle:
         pid = int((spec.directory / "pid").read_text())
@@ -187,14 +244,15 @@ class GvisorRuntime(Runtime):
         if process := _recorded(directory):
             process.kill()
         self._cgroups.destroy(id)
-        shutil.rmtree(self._state_root / id, ignore_errors=True)
+        shutil.rmtree(self._runsc.state_root / id, ignore_errors=True)
+        forget(directory)
         for path in (_bundle(directory), _disk(directory)):
             shutil.rmtree(path, ignore_errors=True)
-        for name in ("process.json", "pid", "meminfo", "runsc.log", "guest.log"):
+        for name in ("process.json", "origin.json", "pid", "meminfo", "runsc.log", "guest.log"):
             (directory / name).unlink(missing_ok=True)
 
     def _leftovers(self) -> list[str]:
-        states = [entry.name for entry in self._state_root.iterdir()] if self._state_root.exists() else []
+        states = [entry.name for entry in self._runsc.state_root.iterdir()] if self._runsc.state_root.exists() else []
         return sorted({*states, *self._cgroups.names()})
 
 
