@@ -49,6 +49,11 @@ class Freezing:
             raise
         return cls(directory / NOTE, lock, partial, into)
 
+    def clear(self) -> None:
+        """Empty the unfinished directory, for another attempt."""
+        for entry in self.partial.iterdir():
+            entry.unlink()
+
     def files(self) -> dict[str, int]:
         """Names and sizes of what has been written."""
         return {entry.name: entry.stat().st_size for entry in self.partial.iterdir()}

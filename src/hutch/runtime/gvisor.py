@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hutch.errors import BootFailed, DiskFull, ThawFailed
+from hutch.network.handshakes import end_handshakes
 from hutch.runtime import oci, probe, spawn
 from hutch.runtime.base import Frozen, Handle, Runtime, SandboxSpec, Stats
 from hutch.runtime.cgroups import CgroupLimits, detect
@@ -26,13 +27,14 @@ from hutch.runtime.cpu import host_cpu
 from hutch.runtime.freezing import Freezing, find_abandoned, forget, freeze_error
 from hutch.runtime.manifest import ImageIdentity, Manifest, Origin, read_manifest
 from hutch.runtime.process import HostProcess
-from hutch.runtime.runsc import CALL_TIMEOUT, Runsc
+from hutch.runtime.runsc import CALL_TIMEOUT, ConnectionInTheWay, Runsc
 
 MEMORY_HEADROOM = 128 << 20
 """Memory of the sandbox's kernel itself, over what the guest may use."""
 
 START_TIMEOUT = 30.0
 """Seconds for a boot or a thaw."""
+RETRY_PAUSE = 0.02
 SOCKET_PATH_MAX = 107
 SANDBOX_ID_LENGTH = 26
 
@@ -217,13 +219,25 @@ class GvisorRuntime(Runtime):
         start = time.monotonic()
         if not keep_running:
             await self._runsc.pause(*who, hold=freezing.lock)
-        await self._runsc.checkpoint(*who, freezing.partial, hold=freezing.lock)
+        await self._checkpoint(handle, freezing, origin.addresses[-1])
         saved = time.monotonic()
         files = await asyncio.to_thread(freezing.files)
         manifest = Manifest(origin=origin, cpu=host_cpu(), files=files, created_at=datetime.now(UTC))
         await asyncio.to_thread(freezing.seal, manifest)
         stopped = (saved if keep_running else time.monotonic()) - start
         return Frozen(freezing.into, manifest.bytes, round(stopped * 1000, 1))
+
+    async def _checkpoint(self, handle: Handle, freezing: Freezing, address: str) -> None:
+        """Raises `OSError` (with `TimeoutError`)."""
+        for last in (False, False, False, True):
+            try:
+                return await self._runsc.checkpoint(handle.id, handle.directory, freezing.partial, hold=freezing.lock)
+            except ConnectionInTheWay:
+                if last:
+                    raise
+            await asyncio.to_thread(end_handshakes, address)
+            await asyncio.to_thread(freezing.clear)
+            await asyncio.sleep(RETRY_PAUSE)
 
     async def _abandon(self, id: str, directory: Path, freezing: Freezing) -> None:
         """Undo a freeze: nothing of it is left, and the sandbox goes on, unless it has ended."""

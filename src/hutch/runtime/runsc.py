@@ -17,6 +17,10 @@ class RunscFailed(OSError):
     """A command did not do its work; the text is runsc's own."""
 
 
+class ConnectionInTheWay(RunscFailed):
+    """The network state could not be saved: a connection is just being opened. Another attempt may do."""
+
+
 class Runsc:
     """Command lines for one state root. Every command on a sandbox must bear the flags it was started with."""
 
@@ -35,7 +39,8 @@ class Runsc:
 
     async def checkpoint(self, id: str, directory: Path, image: Path, hold: int) -> None:
         """Save the sandbox into `image`. It goes on afterwards, or stays paused if it was, whether or not this works:
-        without `-leave-running` runsc ends it even when the save has failed. Raises `RunscFailed`."""
+        without `-leave-running` runsc ends it even when the save has failed. Raises `RunscFailed`; then `image` has to
+        be emptied before another attempt."""
         words = ("-compression=none", "-leave-running", f"-image-path={image}")
         await self._call(id, directory, "checkpoint", *words, hold=hold)
 
@@ -86,9 +91,11 @@ class Runsc:
             await process.wait()
             raise
         if process.returncode != 0:
-            lines = said.decode(errors="replace").strip().splitlines()
-            reason = lines[-1][:_MESSAGE_LIMIT] if lines else f"status {process.returncode}"
-            raise RunscFailed(f"runsc {command}: {reason}")
+            text = said.decode(errors="replace").strip()
+            reason = text.partition("\n")[0][:_MESSAGE_LIMIT] or f"status {process.returncode}"
+            # Named in the stack that runsc prints after its message.
+            kind = ConnectionInTheWay if "(*Endpoint).beforeSave" in text else RunscFailed
+            raise kind(f"runsc {command}: {reason}")
 
 
 def _detached(directory: Path, bundle: Path) -> list[str]:
