@@ -90,8 +90,9 @@ class Runtime(ABC):
 
         With `keep_running` the sandbox goes on as soon as it is saved; else it stands still from the first moment on
         and is gone at the end, as after `kill`. `into` appears when it is whole and on the disk, and not before.
-        Connections to the outside are cut in either case. A freeze that has begun goes to its end, also when its
-        caller is cancelled. To be called for one sandbox once at a time.
+        It is the sandbox's own kernel that saves: under a low CPU limit this takes long (`limit_cpus` before it).
+        Connections to the outside are cut in either case, and both ends are told; those inside live on. A freeze that
+        has begun goes to its end, also when its caller is cancelled. To be called for one sandbox once at a time.
 
         Raises `FreezeFailed`, or `DiskFull`; then there is no `into` and the sandbox runs on, if it still lives.
         """
@@ -101,7 +102,8 @@ class Runtime(ABC):
         """Start a new sandbox from a snapshot: its processes go on where they were. As often as wanted, also at the
         same time; each has disk, memory and network address of its own.
 
-        The host name and PID 1's environment are the snapshot's; `resources.disk_mib` and `.pids` have to be.
+        The host name and PID 1's environment are the snapshot's; `resources.disk_mib` and `.pids` have to be. Both
+        clocks inside are the present's: timers that have been due meanwhile go off at once.
 
         Raises `SnapshotIncompatible` or `SnapshotDamaged` before anything is done; `ThawFailed` or `DiskFull`, after
         which nothing of the sandbox is left.

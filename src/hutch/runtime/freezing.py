@@ -7,7 +7,6 @@ the unfinished directory is. Who finds it unlocked knows that a daemon was kille
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import shutil
@@ -15,7 +14,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from hutch.errors import DiskFull, FreezeFailed
 from hutch.runtime.manifest import MANIFEST, Manifest
 
 NOTE = "freezing"
@@ -40,14 +38,27 @@ class Freezing:
         lock = os.open(directory / NOTE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise BlockingIOError(error.errno, "it is being frozen already") from error
+        freezing = cls(directory / NOTE, lock, partial, into)
+        try:
             os.ftruncate(lock, 0)
             os.write(lock, os.fsencode(partial))
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(mode=0o700)
         except BaseException:
-            os.close(lock)
+            freezing.end()
             raise
-        return cls(directory / NOTE, lock, partial, into)
+        return freezing
+
+    def takes_direct_writes(self) -> bool:
+        """Whether the file system there can be written to past the page cache."""
+        try:
+            os.close(os.open(self.partial, os.O_TMPFILE | os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC))
+        except OSError:
+            return False
+        return True
 
     def clear(self) -> None:
         """Empty the unfinished directory, for another attempt."""
@@ -108,14 +119,6 @@ def forget(directory: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
     with contextlib.suppress(FileNotFoundError):
         (directory / NOTE).unlink()
-
-
-def freeze_error(id: str, error: Exception) -> DiskFull | FreezeFailed:
-    """What the caller is told of a freeze that came to nothing."""
-    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-    if full or "no space left on device" in str(error):  # runsc says so in words
-        return DiskFull(f"no room for a snapshot of {id}; it runs on")
-    return FreezeFailed(f"{id} was not frozen: {error or type(error).__name__}")
 
 
 def _noted(directory: Path) -> Path | None:

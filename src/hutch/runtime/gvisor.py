@@ -14,27 +14,26 @@ import errno
 import json
 import os
 import shutil
-import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 from hutch.errors import BootFailed, DiskFull, ThawFailed
-from hutch.network.handshakes import end_handshakes
 from hutch.runtime import oci, probe, spawn
 from hutch.runtime.base import Frozen, Handle, Runtime, SandboxSpec, Stats
 from hutch.runtime.cgroups import CgroupLimits, detect
 from hutch.runtime.cpu import host_cpu
-from hutch.runtime.freezing import Freezing, find_abandoned, forget, freeze_error
-from hutch.runtime.manifest import ImageIdentity, Manifest, Origin, read_manifest
+from hutch.runtime.freezer import ORIGIN, Freezer
+from hutch.runtime.freezing import forget
+from hutch.runtime.manifest import ImageIdentity, Origin, read_manifest
 from hutch.runtime.process import HostProcess
-from hutch.runtime.runsc import CALL_TIMEOUT, ConnectionInTheWay, Runsc
+from hutch.runtime.runsc import Runsc
 
 MEMORY_HEADROOM = 128 << 20
 """Memory of the sandbox's kernel itself, over what the guest may use."""
 
 START_TIMEOUT = 30.0
-"""Seconds for a boot or a thaw."""
-RETRY_PAUSE = 0.02
+"""Seconds for a boot, or for the thaw of an empty snapshot."""
+SLOWEST_LOAD = 32 << 20
+"""Bytes of a snapshot that a second is enough for."""
 SOCKET_PATH_MAX = 107
 SANDBOX_ID_LENGTH = 26
 
@@ -58,6 +57,7 @@ class GvisorRuntime(Runtime):
         if longest > SOCKET_PATH_MAX:
             raise ValueError(f"{state_root} is too long a path: a sandbox's socket below it would exceed 107 bytes")
         self._runsc = Runsc(runsc, state_root, platform)
+        self._freezer = Freezer(self._runsc)
         self._cgroups = detect(node)
         self._peaks: dict[str, int] = {}
         self._freezing: set[asyncio.Task[Frozen]] = set()
@@ -74,7 +74,7 @@ class GvisorRuntime(Runtime):
         except OSError as error:
             raise BootFailed(f"sandbox {spec.id} cannot be booted: {error}") from error
         argv = self._runsc.run(spec.id, spec.directory, _bundle(spec.directory))
-        return await self._start(spec, origin, argv, BootFailed)
+        return await self._start(spec, origin, argv, START_TIMEOUT, BootFailed)
 
     async def freeze(self, handle: Handle, into: Path, keep_running: bool) -> Frozen:
         task = asyncio.create_task(self._freeze(handle, into, keep_running))
@@ -90,7 +90,8 @@ class GvisorRuntime(Runtime):
             raise ThawFailed(f"sandbox {spec.id} cannot be thawed: {error}") from error
         saved.check(origin, host_cpu())
         argv = self._runsc.restore(spec.id, spec.directory, _bundle(spec.directory), snapshot)
-        return await self._start(spec, origin, argv, ThawFailed)
+        timeout = START_TIMEOUT + saved.bytes / SLOWEST_LOAD
+        return await self._start(spec, origin, argv, timeout, ThawFailed)
 
     async def kill(self, id: str, directory: Path) -> None:
         self._peaks.pop(id, None)
@@ -123,8 +124,7 @@ class GvisorRuntime(Runtime):
         process = await asyncio.to_thread(_recorded, directory)
         if process is None or not process.alive():
             return None
-        if freezing := await asyncio.to_thread(find_abandoned, directory, CALL_TIMEOUT):
-            await self._abandon(id, directory, freezing)
+        await self._freezer.recover(id, directory)
         return Handle(id, process.pid, directory)
 
     async def limit_cpus(self, handle: Handle, cpus: float) -> None:
@@ -148,7 +148,12 @@ class GvisorRuntime(Runtime):
         )
 
     async def _start(
-        self, spec: SandboxSpec, origin: Origin, argv: list[str], failure: type[BootFailed | ThawFailed]
+        self,
+        spec: SandboxSpec,
+        origin: Origin,
+        argv: list[str],
+        timeout: float,
+        failure: type[BootFailed | ThawFailed],
     ) -> Handle:
         try:
             await asyncio.to_thread((self._runsc.state_root / spec.id).mkdir, 0o700, parents=True)
@@ -156,7 +161,7 @@ class GvisorRuntime(Runtime):
             raise failure(f"sandbox {spec.id} is there already") from error
         try:
             await asyncio.to_thread(self._prepare, spec, origin)
-            async with asyncio.timeout(START_TIMEOUT):
+            async with asyncio.timeout(timeout):
                 await spawn.launch(self._order(spec, origin, argv))
             return await asyncio.to_thread(self._record, spec)
         except (OSError, TimeoutError) as error:
@@ -174,7 +179,7 @@ class GvisorRuntime(Runtime):
         oci.write_bundle(spec, _bundle(spec.directory), _disk(spec.directory))
         memory = spec.resources.memory_mib << 20
         (spec.directory / "meminfo").write_text(f"MemTotal: {memory >> 10} kB\n")
-        _write_atomically(spec.directory / "origin.json", origin.model_dump_json())
+        _write_atomically(spec.directory / ORIGIN, origin.model_dump_json())
         self._cgroups.create(
             spec.id,
             CgroupLimits(
@@ -196,55 +201,13 @@ class GvisorRuntime(Runtime):
         )
 
     async def _freeze(self, handle: Handle, into: Path, keep_running: bool) -> Frozen:
+        freezing, frozen = await self._freezer.freeze(handle, into, keep_running)
         try:
-            freezing = await asyncio.to_thread(Freezing.begin, handle.directory, into)
-        except OSError as error:
-            raise freeze_error(handle.id, error) from error
-        try:
-            frozen = await self._save(handle, freezing, keep_running)
-        except BaseException as error:
-            await self._abandon(handle.id, handle.directory, freezing)
-            if isinstance(error, OSError | ValueError):
-                raise freeze_error(handle.id, error) from error
-            raise
-        if not keep_running:
-            await self.kill(handle.id, handle.directory)
-        await asyncio.to_thread(freezing.end)
+            if not keep_running:
+                await self.kill(handle.id, handle.directory)
+        finally:
+            await asyncio.to_thread(freezing.end)
         return frozen
-
-    async def _save(self, handle: Handle, freezing: Freezing, keep_running: bool) -> Frozen:
-        """Raises `OSError` (with `TimeoutError`)."""
-        origin = Origin.model_validate_json(await asyncio.to_thread((handle.directory / "origin.json").read_bytes))
-        who = (handle.id, handle.directory)
-        start = time.monotonic()
-        if not keep_running:
-            await self._runsc.pause(*who, hold=freezing.lock)
-        await self._checkpoint(handle, freezing, origin.addresses[-1])
-        saved = time.monotonic()
-        files = await asyncio.to_thread(freezing.files)
-        manifest = Manifest(origin=origin, cpu=host_cpu(), files=files, created_at=datetime.now(UTC))
-        await asyncio.to_thread(freezing.seal, manifest)
-        stopped = (saved if keep_running else time.monotonic()) - start
-        return Frozen(freezing.into, manifest.bytes, round(stopped * 1000, 1))
-
-    async def _checkpoint(self, handle: Handle, freezing: Freezing, address: str) -> None:
-        """Raises `OSError` (with `TimeoutError`)."""
-        for last in (False, False, False, True):
-            try:
-                return await self._runsc.checkpoint(handle.id, handle.directory, freezing.partial, hold=freezing.lock)
-            except ConnectionInTheWay:
-                if last:
-                    raise
-            await asyncio.to_thread(end_handshakes, address)
-            await asyncio.to_thread(freezing.clear)
-            await asyncio.sleep(RETRY_PAUSE)
-
-    async def _abandon(self, id: str, directory: Path, freezing: Freezing) -> None:
-        """Undo a freeze: nothing of it is left, and the sandbox goes on, unless it has ended."""
-        await asyncio.to_thread(freezing.undo)
-        with contextlib.suppress(OSError):  # not paused, or dead
-            await self._runsc.resume(id, directory, hold=freezing.lock)
-        await asyncio.to_thread(freezing.end)
 
     def _record(self, spec: SandboxSpec) -> Handle:
         pid = int((spec.directory / "pid").read_text())
@@ -262,7 +225,7 @@ class GvisorRuntime(Runtime):
         forget(directory)
         for path in (_bundle(directory), _disk(directory)):
             shutil.rmtree(path, ignore_errors=True)
-        for name in ("process.json", "origin.json", "pid", "meminfo", "runsc.log", "guest.log"):
+        for name in ("process.json", ORIGIN, "pid", "meminfo", "runsc.log", "guest.log"):
             (directory / name).unlink(missing_ok=True)
 
     def _leftovers(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 from hutch.runtime.version import version_of
@@ -31,36 +32,46 @@ class Runsc:
 
     def run(self, id: str, directory: Path, bundle: Path) -> list[str]:
         """Boot a sandbox; the command ends when its PID 1 runs."""
-        return [*self._flags(id, directory), "run", *_detached(directory, bundle), id]
+        return [*self._flags(id, directory / "runsc.log"), "run", *_detached(directory, bundle), id]
 
     def restore(self, id: str, directory: Path, bundle: Path, snapshot: Path) -> list[str]:
         """Bring a snapshot back as this sandbox; the command ends when its processes run."""
-        return [*self._flags(id, directory), "restore", *_detached(directory, bundle), f"-image-path={snapshot}", id]
+        return [
+            *self._flags(id, directory / "runsc.log"),
+            "restore",
+            *_detached(directory, bundle),
+            f"-image-path={snapshot}",
+            id,
+        ]
 
-    async def checkpoint(self, id: str, directory: Path, image: Path, hold: int) -> None:
+    async def checkpoint(self, id: str, image: Path, direct: bool, hold: int) -> None:
         """Save the sandbox into `image`. It goes on afterwards, or stays paused if it was, whether or not this works:
         without `-leave-running` runsc ends it even when the save has failed. Raises `RunscFailed`; then `image` has to
-        be emptied before another attempt."""
-        words = ("-compression=none", "-leave-running", f"-image-path={image}")
-        await self._call(id, directory, "checkpoint", *words, hold=hold)
+        be emptied before another attempt.
 
-    async def pause(self, id: str, directory: Path, hold: int) -> None:
+        `direct` writes past the page cache: a third of the time, as there is nothing to copy and nothing left to sync,
+        and no page cache that would be charged to the sandbox, which writes the files itself.
+        """
+        words = ("-compression=none", "-leave-running", f"-direct={str(direct).lower()}", f"-image-path={image}")
+        await self._call(id, "checkpoint", *words, hold=hold)
+
+    async def pause(self, id: str, hold: int) -> None:
         """Stop all processes inside. Raises `RunscFailed`."""
-        await self._call(id, directory, "pause", hold=hold)
+        await self._call(id, "pause", hold=hold)
 
-    async def resume(self, id: str, directory: Path, hold: int) -> None:
+    async def resume(self, id: str, hold: int) -> None:
         """Let them go on. Raises `RunscFailed`, also when the sandbox is not paused."""
-        await self._call(id, directory, "resume", hold=hold)
+        await self._call(id, "resume", hold=hold)
 
     async def version(self) -> str:
         """Which release this is. Raises `OSError`."""
         return await asyncio.to_thread(version_of, self.binary)
 
-    def _flags(self, id: str, directory: Path) -> list[str]:
+    def _flags(self, id: str, log: Path) -> list[str]:
         return [
             self.binary,
             f"--root={self.state_root / id}",
-            f"--log={directory / 'runsc.log'}",
+            f"--log={log}",
             f"--platform={self.platform}",
             "--network=sandbox",
             # Control groups are ours (runsc's own differ between versions 1 and 2).
@@ -72,11 +83,11 @@ class Runsc:
             "--overlay2=none",
         ]
 
-    async def _call(self, id: str, directory: Path, command: str, *words: str, hold: int) -> None:
+    async def _call(self, id: str, command: str, *words: str, hold: int) -> None:
         """Run one command on a running sandbox. It inherits the descriptor `hold`, and with it the lock on what that
         stands for: should we be killed, the lock is held for as long as the command goes on."""
         process = await asyncio.create_subprocess_exec(
-            *(*self._flags(id, directory), command, *words, id),
+            *(*self._flags(id, Path(os.devnull)), command, *words, id),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
@@ -93,9 +104,9 @@ class Runsc:
         if process.returncode != 0:
             text = said.decode(errors="replace").strip()
             reason = text.partition("\n")[0][:_MESSAGE_LIMIT] or f"status {process.returncode}"
-            # Named in the stack that runsc prints after its message.
-            kind = ConnectionInTheWay if "(*Endpoint).beforeSave" in text else RunscFailed
-            raise kind(f"runsc {command}: {reason}")
+            if "(*Endpoint).beforeSave" in text:  # in the stack that runsc prints after its message
+                raise ConnectionInTheWay("a connection to the outside is just being opened")
+            raise RunscFailed(f"runsc {command}: {reason}")
 
 
 def _detached(directory: Path, bundle: Path) -> list[str]:
