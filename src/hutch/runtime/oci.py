@@ -14,8 +14,8 @@ ceiling, and deleted files give their blocks back to the host at once. The ceili
 by the guest: whatever root in the guest unmounts or remounts, that tmpfs is the only thing there that reaches the
 disk. A snapshot holds the pages of that file which are in use beside those of memory, and the tmpfs with its size; a
 thaw makes a file of its own in the new sandbox's source directory and fills it from there, so that forks share nothing
-that is written. Should gVisor's kernel itself be taken over, the node sees `Stats.disk_bytes` pass the ceiling and kills the
-sandbox.
+that is written. Should gVisor's kernel itself be taken over, the node sees `Stats.disk_bytes` pass the ceiling and
+kills the sandbox.
 """
 
 from __future__ import annotations

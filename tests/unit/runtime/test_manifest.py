@@ -65,7 +65,7 @@ def test_a_cpu_that_can_more_will_do_and_one_that_can_less_will_not() -> None:
     MANIFEST_OF.check(ORIGIN, CPU.model_copy(update={"flags": ("avx", "avx2", "sse"), "model": "Newer"}))
     with pytest.raises(SnapshotIncompatible, match=r"Some CPU.*Older.*lacks avx"):
         MANIFEST_OF.check(ORIGIN, CPU.model_copy(update={"flags": ("sse",), "model": "Older"}))
-    with pytest.raises(SnapshotIncompatible, match="GenuineIntel.*AuthenticAMD"):
+    with pytest.raises(SnapshotIncompatible, match=r"GenuineIntel.*AuthenticAMD"):
         MANIFEST_OF.check(ORIGIN, CPU.model_copy(update={"vendor": "AuthenticAMD"}))
 
 
@@ -88,7 +88,9 @@ def test_an_image_is_known_by_its_content_and_not_by_its_name(tmp_path: Path) ->
 
 
 def test_cpuinfo_of_x86_and_of_arm() -> None:
-    x86 = "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: Xeon\nflags\t\t: sse avx\n\nprocessor\t: 1\nflags\t: z\n"
+    x86 = (
+        "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: Xeon\nflags\t: sse avx\n\nprocessor\t: 1\nflags\t: z"
+    )
     assert parse(x86) == Cpu(vendor="GenuineIntel", model="Xeon", flags=("avx", "sse"))
     arm = "processor\t: 0\nFeatures\t: fp asimd\nCPU implementer\t: 0x41\n"
     assert parse(arm) == Cpu(vendor="0x41", model="unknown", flags=("asimd", "fp"))
