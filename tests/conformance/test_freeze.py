@@ -650,6 +650,50 @@ async def test_connections_to_outside_are_reset_on_both_ends_and_no_socket_keeps
     assert await host.run(second, "print(u.getsockname()[0])") == host.addresses[first.id]
 
 
+LOOP = dedent("""
+    import asyncio, builtins, threading
+    builtins.turns = 0
+    async def serve(reader, writer):
+        while line := await reader.readline():
+            writer.write(line.upper())
+    async def main():
+        loop = asyncio.get_running_loop()
+        select = loop._selector.select
+        def counted(timeout=None):
+            builtins.turns += 1
+            return select(timeout)
+        loop._selector.select = counted
+        for port in (7801, 7802):
+            await asyncio.start_server(serve, "0.0.0.0", port)
+        await asyncio.sleep(1000)
+    threading.Thread(target=asyncio.run, args=(main(),), daemon=True).start()
+    """)
+
+
+@pytest.mark.parametrize("keep_running", [False, True])
+async def test_event_loops_with_open_connections_go_on(host: Host, keep_running: bool) -> None:
+    async def shout(handle: Handle, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection(host.addresses[handle.id], port)
+        writer.write(b"hello\n")
+        assert await asyncio.wait_for(reader.readline(), 10) == b"HELLO\n"
+        return reader, writer
+
+    handle = await host.boot()
+    await host.run(handle, LOOP + "time = __import__('time'); time.sleep(0.5)")
+    for cycle in range(2):
+        kept = [await shout(handle, port) for port in (7801, 7802, 7801)]
+        frozen = await host.runtime.freeze(handle, host.root / f"snapshot-{cycle}", keep_running)
+        for _, writer in kept:
+            writer.close()
+        thawed = await thaw(host, frozen.path)
+        for each in [handle, thawed] if keep_running else [thawed]:
+            for port in (7801, 7802):
+                (await shout(each, port))[1].close()
+            turned = "import time; before = turns; time.sleep(1); print(turns - before)"
+            assert int(await host.run(each, turned)) < 20
+        handle = thawed
+
+
 async def test_a_connection_that_is_just_being_opened_does_not_keep_it_from_being_frozen(
     host: Host, nowhere: str
 ) -> None:

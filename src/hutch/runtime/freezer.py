@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hutch.errors import DiskFull, FreezeFailed
-from hutch.network.handshakes import end_handshakes
+from hutch.network.connections import Connection, connections_of, end_handshakes
 from hutch.runtime.base import Frozen, Handle
+from hutch.runtime.control import cut_connections
 from hutch.runtime.cpu import host_cpu
 from hutch.runtime.freezing import Freezing, find_abandoned
 from hutch.runtime.manifest import Manifest, Origin
@@ -53,10 +54,12 @@ class Freezer:
     async def _save(self, handle: Handle, freezing: Freezing, keep_running: bool) -> Frozen:
         """Raises `OSError`, `ValueError`."""
         origin = Origin.model_validate_json(await asyncio.to_thread((handle.directory / ORIGIN).read_bytes))
+        address = origin.addresses[-1]
         start = time.monotonic()
-        if not keep_running:  # else it would go on between the save and its end, and do what nobody remembers
-            await self._runsc.pause(handle.id, hold=freezing.lock)
-        await self._checkpoint(handle.id, freezing, origin.addresses[-1])
+        if not (keep_running and await self._save_running(handle.id, freezing, address)):
+            await self._save_paused(handle.id, freezing, address)
+            if keep_running:
+                await self._runsc.resume(handle.id, hold=freezing.lock)
         saved = time.monotonic()
         files = await asyncio.to_thread(freezing.files)
         manifest = Manifest(origin=origin, cpu=host_cpu(), files=files, created_at=datetime.now(UTC))
@@ -64,19 +67,43 @@ class Freezer:
         stopped = (saved if keep_running else time.monotonic()) - start
         return Frozen(freezing.into, manifest.bytes, round(stopped * 1000, 1))
 
-    async def _checkpoint(self, id: str, freezing: Freezing, address: str) -> None:
-        """Raises `OSError`."""
-        direct = await asyncio.to_thread(freezing.takes_direct_writes)
+    async def _save_running(self, id: str, freezing: Freezing, address: str) -> bool:
+        """The short way, for a sandbox without connections: whether it had none until it was saved."""
+        before = await _connections(address)
+        if before is None or any(each.open for each in before):
+            return False
+        with contextlib.suppress(ConnectionInTheWay):
+            await self._checkpoint(id, freezing)
+            after = await _connections(address)
+            if after is not None and {each.id for each in after} <= {each.id for each in before}:
+                return True
+        await asyncio.to_thread(freezing.clear)
+        return False
+
+    async def _save_paused(self, id: str, freezing: Freezing, address: str) -> None:
+        """The sandbox is left paused: nothing runs that could open a connection, or do what nobody remembers."""
+        await self._runsc.pause(id, hold=freezing.lock)
         for last in (False, False, False, True):
+            await self._cut(id, address)
             try:
-                return await self._runsc.checkpoint(id, freezing.partial, direct, hold=freezing.lock)
+                return await self._checkpoint(id, freezing)
             except ConnectionInTheWay:
                 if last:
                     raise
-            with contextlib.suppress(OSError):  # a host that cannot list its connections
-                await asyncio.to_thread(end_handshakes, address)
             await asyncio.to_thread(freezing.clear)
             await asyncio.sleep(_RETRY_PAUSE)
+
+    async def _cut(self, id: str, address: str) -> None:
+        """Close all connections to the outside, if there are any or nobody can tell. Raises `OSError`."""
+        found = await _connections(address)
+        if found is None or any(each.open for each in found):
+            await asyncio.to_thread(end_handshakes, address, found or [])
+            await cut_connections(self._runsc.control(id))
+
+    async def _checkpoint(self, id: str, freezing: Freezing) -> None:
+        """Raises `OSError`."""
+        direct = await asyncio.to_thread(freezing.takes_direct_writes)
+        await self._runsc.checkpoint(id, freezing.partial, direct, hold=freezing.lock)
 
     async def _abandon(self, id: str, freezing: Freezing) -> None:
         """Undo a freeze: nothing of it is left, and the sandbox goes on, unless it has ended."""
@@ -84,6 +111,14 @@ class Freezer:
         with contextlib.suppress(OSError):  # not paused, or dead
             await self._runsc.resume(id, hold=freezing.lock)
         await asyncio.to_thread(freezing.end)
+
+
+async def _connections(address: str) -> list[Connection] | None:
+    """None where the host's kernel cannot tell."""
+    try:
+        return await asyncio.to_thread(connections_of, address)
+    except OSError:
+        return None
 
 
 def _failure(id: str, error: Exception) -> DiskFull | FreezeFailed:

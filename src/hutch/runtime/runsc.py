@@ -63,6 +63,10 @@ class Runsc:
         """Let them go on. Raises `RunscFailed`, also when the sandbox is not paused."""
         await self._call(id, "resume", hold=hold)
 
+    def control(self, id: str) -> Path:
+        """The socket of a running sandbox's kernel."""
+        return self.state_root / id / f"runsc-{id}.sock"
+
     async def version(self) -> str:
         """Which release this is. Raises `OSError`."""
         return await asyncio.to_thread(version_of, self.binary)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import socket
 import struct
 
-from hutch.network.handshakes import _unreachable
+from hutch.network.connections import _unreachable
 
 
 def test_it_quotes_the_packet_and_its_checksum_holds() -> None:
-    message = _unreachable("10.0.0.2", "203.0.113.7", 40000, 443)
+    message = _unreachable(("10.0.0.2", 40000), ("203.0.113.7", 443))
     total = sum(struct.unpack(f">{len(message) // 2}H", message))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
