@@ -21,8 +21,7 @@ _ERROR, _DONE = 2, 3
 _TUPLE, _PROTOCOL, _ID = 1, 4, 12
 _HANDSHAKE = {1, 2, 9}
 """SYN sent, SYN received, SYN sent by both."""
-_OVER = {7, 8}
-"""Waiting for stragglers, closed."""
+_CLOSED = 8
 _PORT_UNREACHABLE = (3, 3)
 
 
@@ -38,8 +37,8 @@ class Connection:
 
     @property
     def open(self) -> bool:
-        """Whether it is neither over nor refused."""
-        return self.state not in _OVER
+        """Whether either end may still have a socket of it that is not in error: also when both have said goodbye."""
+        return self.state != _CLOSED
 
     @property
     def handshake(self) -> bool:
