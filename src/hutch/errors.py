@@ -18,6 +18,7 @@ HutchError
 │   ├── SandboxNotRunning     409 sandbox_not_running
 │   ├── AlreadyExists         409 already_exists
 │   ├── TemplateNotBuilt      409 template_not_built     the template is known, its image is not there
+│   ├── SnapshotIncompatible  409 snapshot_incompatible  of another runtime version, CPU or image: `what`, both sides
 │   └── IdempotencyConflict   409 idempotency_conflict   same key, other body; or the first is still running
 ├── PayloadTooLarge           413 payload_too_large
 ├── LimitReached              429 limit_reached          a sandbox or node limit; `limit` names it
@@ -27,6 +28,9 @@ HutchError
 ├── NodeUnavailable           503 node_unavailable       retryable
 ├── GuestUnavailable          503 guest_unavailable      the sandbox's PID 1 does not answer; retryable
 ├── BootFailed                500 boot_failed
+├── FreezeFailed              500 freeze_failed          no snapshot was made; the sandbox runs on
+├── ThawFailed                500 thaw_failed            the snapshot is as it was, nothing was started
+├── SnapshotDamaged           500 snapshot_damaged       a file of the snapshot is missing or not whole
 ├── TemplateBuildFailed       500 template_build_failed  a step of a template's build failed; `log` has its last lines
 ├── RequestTimeout            504 request_timeout        retryable
 ├── ServerStopping            503 server_stopping        retryable: a stream was cut by a restart; read on
@@ -157,6 +161,10 @@ class TemplateNotBuilt(Conflict):
     code = "template_not_built"
 
 
+class SnapshotIncompatible(Conflict):
+    code = "snapshot_incompatible"
+
+
 class IdempotencyConflict(Conflict):
     code = "idempotency_conflict"
     default_hint = "Use a new Idempotency-Key for a different request; for the same one, retry in a moment."
@@ -203,6 +211,18 @@ class GuestUnavailable(HutchError):
 
 class BootFailed(HutchError):
     code = "boot_failed"
+
+
+class FreezeFailed(HutchError):
+    code = "freeze_failed"
+
+
+class ThawFailed(HutchError):
+    code = "thaw_failed"
+
+
+class SnapshotDamaged(HutchError):
+    code = "snapshot_damaged"
 
 
 class TemplateBuildFailed(HutchError):

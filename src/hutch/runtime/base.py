@@ -31,7 +31,7 @@ class SandboxSpec:
 
 @dataclass(frozen=True)
 class Handle:
-    """A booted sandbox."""
+    """A sandbox that was booted or thawed."""
 
     id: str
     pid: int
@@ -57,8 +57,18 @@ class Stats:
     """How often the host kernel has refused the sandbox's kernel a process, which that does not survive."""
 
 
+@dataclass(frozen=True)
+class Frozen:
+    """A snapshot that was just made."""
+
+    path: Path
+    bytes: int
+    stopped_ms: float
+    """How long nothing ran inside, at most: until it went on, or until the snapshot was safe on the disk."""
+
+
 class Runtime(ABC):
-    """Boots, watches and kills sandboxes; nothing else."""
+    """Boots, freezes, thaws, watches and kills sandboxes; nothing else."""
 
     name: str
 
@@ -74,8 +84,35 @@ class Runtime(ABC):
         """
 
     @abstractmethod
+    async def freeze(self, handle: Handle, into: Path, keep_running: bool) -> Frozen:
+        """Save memory, processes and written files into the new directory `into`, which never changes afterwards and
+        holds all that `thaw` needs but the image.
+
+        With `keep_running` the sandbox goes on as soon as it is saved; else it stands still from the first moment on
+        and is gone at the end, as after `kill`. `into` appears when it is whole and on the disk, and not before.
+        It is the sandbox's own kernel that saves: under a low CPU limit this takes long (`limit_cpus` before it).
+        Connections to the outside are cut in either case, and both ends are told; those inside live on. A freeze that
+        has begun goes to its end, also when its caller is cancelled. To be called for one sandbox once at a time.
+
+        Raises `FreezeFailed`, or `DiskFull`; then there is no `into` and the sandbox runs on, if it still lives.
+        """
+
+    @abstractmethod
+    async def thaw(self, spec: SandboxSpec, snapshot: Path) -> Handle:
+        """Start a new sandbox from a snapshot: its processes go on where they were. As often as wanted, also at the
+        same time; each has disk, memory and network address of its own.
+
+        The host name and PID 1's environment are the snapshot's; `resources.disk_mib` and `.pids` have to be. Both
+        clocks inside are the present's: timers that have been due meanwhile go off at once.
+
+        Raises `SnapshotIncompatible` or `SnapshotDamaged` before anything is done; `ThawFailed` or `DiskFull`, after
+        which nothing of the sandbox is left.
+        """
+
+    @abstractmethod
     async def kill(self, id: str, directory: Path) -> None:
-        """End the sandbox and remove all that `boot` made, in any state; a second call does nothing."""
+        """End the sandbox and remove all that `boot` or `thaw` made, and what a freeze has not finished, in any state;
+        a second call does nothing."""
 
     @abstractmethod
     async def alive(self, handle: Handle) -> bool:
@@ -92,7 +129,11 @@ class Runtime(ABC):
 
     @abstractmethod
     async def adopt(self, id: str, directory: Path) -> Handle | None:
-        """The handle of a sandbox that an earlier daemon booted; None when it does not run any more."""
+        """The handle of a sandbox that an earlier daemon booted or thawed; None when it does not run any more.
+
+        One that the daemon was about to freeze goes on. (Whoever finds the finished snapshot of a freeze without
+        `keep_running` had better `kill` the sandbox than adopt it: what it does from here on is not in there.)
+        """
 
     @abstractmethod
     async def limit_cpus(self, handle: Handle, cpus: float) -> None:

@@ -14,19 +14,26 @@ import errno
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
-from hutch.errors import BootFailed, DiskFull
+from hutch.errors import BootFailed, DiskFull, ThawFailed
 from hutch.runtime import oci, probe, spawn
-from hutch.runtime.base import Handle, Runtime, SandboxSpec, Stats
+from hutch.runtime.base import Frozen, Handle, Runtime, SandboxSpec, Stats
 from hutch.runtime.cgroups import CgroupLimits, detect
+from hutch.runtime.cpu import host_cpu
+from hutch.runtime.freezer import ORIGIN, Freezer
+from hutch.runtime.freezing import forget
+from hutch.runtime.manifest import ImageIdentity, Origin, read_manifest
 from hutch.runtime.process import HostProcess
+from hutch.runtime.runsc import Runsc
 
 MEMORY_HEADROOM = 128 << 20
 """Memory of the sandbox's kernel itself, over what the guest may use."""
 
-BOOT_TIMEOUT = 30.0
+START_TIMEOUT = 30.0
+"""Seconds for a boot, or for the thaw of an empty snapshot."""
+SLOWEST_LOAD = 32 << 20
+"""Bytes of a snapshot that a second is enough for."""
 SOCKET_PATH_MAX = 107
 SANDBOX_ID_LENGTH = 26
 
@@ -49,37 +56,42 @@ class GvisorRuntime(Runtime):
         longest = len(str(state_root)) + len("//runsc-.sock") + 2 * SANDBOX_ID_LENGTH
         if longest > SOCKET_PATH_MAX:
             raise ValueError(f"{state_root} is too long a path: a sandbox's socket below it would exceed 107 bytes")
-        self._runsc = runsc
-        self._state_root = state_root
-        self._platform = platform
+        self._runsc = Runsc(runsc, state_root, platform)
+        self._freezer = Freezer(self._runsc)
         self._cgroups = detect(node)
         self._peaks: dict[str, int] = {}
+        self._freezing: set[asyncio.Task[Frozen]] = set()
 
     async def check(self) -> list[str]:
         problems = await asyncio.to_thread(self._cgroups.problems)
-        platform, wrong = await probe.find_platform(self._runsc)
-        self._platform = platform or self._platform
+        platform, wrong = await probe.find_platform(self._runsc.binary)
+        self._runsc.platform = platform or self._runsc.platform
         return problems + wrong
 
     async def boot(self, spec: SandboxSpec) -> Handle:
         try:
-            await asyncio.to_thread((self._state_root / spec.id).mkdir, 0o700, parents=True)
-        except FileExistsError as error:
-            raise BootFailed(f"sandbox {spec.id} is there already") from error
+            origin = await self._origin(spec, ())
+        except OSError as error:
+            raise BootFailed(f"sandbox {spec.id} cannot be booted: {error}") from error
+        argv = self._runsc.run(spec.id, spec.directory, _bundle(spec.directory))
+        return await self._start(spec, origin, argv, START_TIMEOUT, BootFailed)
+
+    async def freeze(self, handle: Handle, into: Path, keep_running: bool) -> Frozen:
+        task = asyncio.create_task(self._freeze(handle, into, keep_running))
+        self._freezing.add(task)  # else it may be collected when nobody waits for it any more
+        task.add_done_callback(self._freezing.discard)
+        return await asyncio.shield(task)
+
+    async def thaw(self, spec: SandboxSpec, snapshot: Path) -> Handle:
+        saved = await asyncio.to_thread(read_manifest, snapshot)
         try:
-            await asyncio.to_thread(self._prepare, spec)
-            async with asyncio.timeout(BOOT_TIMEOUT):
-                await self._run(spec)
-            return await asyncio.to_thread(self._record, spec)
-        except (OSError, TimeoutError) as error:
-            said = await asyncio.to_thread(_tail, spec.directory)
-            await self.kill(spec.id, spec.directory)
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                raise DiskFull("the node's disk is full") from error
-            raise BootFailed(f"sandbox {spec.id} did not start: {said or error or 'runsc timed out'}") from error
-        except asyncio.CancelledError:
-            await asyncio.shield(self.kill(spec.id, spec.directory))
-            raise
+            origin = await self._origin(spec, saved.origin.addresses)
+        except OSError as error:
+            raise ThawFailed(f"sandbox {spec.id} cannot be thawed: {error}") from error
+        saved.check(origin, host_cpu())
+        argv = self._runsc.restore(spec.id, spec.directory, _bundle(spec.directory), snapshot)
+        timeout = START_TIMEOUT + saved.bytes / SLOWEST_LOAD
+        return await self._start(spec, origin, argv, timeout, ThawFailed)
 
     async def kill(self, id: str, directory: Path) -> None:
         self._peaks.pop(id, None)
@@ -110,7 +122,10 @@ class GvisorRuntime(Runtime):
 
     async def adopt(self, id: str, directory: Path) -> Handle | None:
         process = await asyncio.to_thread(_recorded, directory)
-        return Handle(id, process.pid, directory) if process and process.alive() else None
+        if process is None or not process.alive():
+            return None
+        await self._freezer.recover(id, directory)
+        return Handle(id, process.pid, directory)
 
     async def limit_cpus(self, handle: Handle, cpus: float) -> None:
         await asyncio.to_thread(self._cgroups.limit_cpus, handle.id, cpus)
@@ -118,11 +133,53 @@ class GvisorRuntime(Runtime):
     async def leftovers(self) -> list[str]:
         return await asyncio.to_thread(self._leftovers)
 
-    def _prepare(self, spec: SandboxSpec) -> None:
+    async def _origin(self, spec: SandboxSpec, earlier: tuple[str, ...]) -> Origin:
+        """What the sandbox will be made of. Raises `OSError`."""
+        version = await self._runsc.version()
+        return Origin(
+            runtime=self.name,
+            version=version,
+            image=await asyncio.to_thread(ImageIdentity.of, spec.image),
+            resources=spec.resources,
+            addresses=(
+                *(address for address in earlier if address != spec.slot.guest_address),
+                spec.slot.guest_address,
+            ),
+        )
+
+    async def _start(
+        self,
+        spec: SandboxSpec,
+        origin: Origin,
+        argv: list[str],
+        timeout: float,
+        failure: type[BootFailed | ThawFailed],
+    ) -> Handle:
+        try:
+            await asyncio.to_thread((self._runsc.state_root / spec.id).mkdir, 0o700, parents=True)
+        except FileExistsError as error:
+            raise failure(f"sandbox {spec.id} is there already") from error
+        try:
+            await asyncio.to_thread(self._prepare, spec, origin)
+            async with asyncio.timeout(timeout):
+                await spawn.launch(self._order(spec, origin, argv))
+            return await asyncio.to_thread(self._record, spec)
+        except (OSError, TimeoutError) as error:
+            said = await asyncio.to_thread(_tail, spec.directory)
+            await self.kill(spec.id, spec.directory)
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise DiskFull("the node's disk is full") from error
+            raise failure(f"sandbox {spec.id} did not start: {said or error or 'runsc timed out'}") from error
+        except asyncio.CancelledError:
+            await asyncio.shield(self.kill(spec.id, spec.directory))
+            raise
+
+    def _prepare(self, spec: SandboxSpec, origin: Origin) -> None:
         spec.directory.mkdir(parents=True, exist_ok=True)
         oci.write_bundle(spec, _bundle(spec.directory), _disk(spec.directory))
         memory = spec.resources.memory_mib << 20
         (spec.directory / "meminfo").write_text(f"MemTotal: {memory >> 10} kB\n")
+        _write_atomically(spec.directory / ORIGIN, origin.model_dump_json())
         self._cgroups.create(
             spec.id,
             CgroupLimits(
@@ -132,48 +189,25 @@ class GvisorRuntime(Runtime):
             ),
         )
 
-    async def _run(self, spec: SandboxSpec) -> None:
-        """Start runsc through the spawn helper and wait until PID 1 runs. Raises `OSError`."""
-        order = {
-            "cgroups": self._cgroups.join_files(spec.id),
-            "namespace": f"/run/netns/{spec.slot.namespace}",
-            "meminfo": str(spec.directory / "meminfo"),
-            "argv": self._command(spec),
-        }
-        with await asyncio.to_thread(open, spec.directory / "guest.log", "ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", "-E", str(spawn.__file__), json.dumps(order)),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # a Ctrl-C in the daemon's terminal is not for sandboxes
-                env={"PATH": os.environ.get("PATH", os.defpath)},
-            )
-        try:
-            code = await process.wait()
-        except asyncio.CancelledError:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            raise
-        if code != 0:
-            raise OSError(f"runsc ended with status {code}")
+    def _order(self, spec: SandboxSpec, origin: Origin, argv: list[str]) -> spawn.Launch:
+        return spawn.Launch(
+            argv=argv,
+            cgroups=self._cgroups.join_files(spec.id),
+            namespace=f"/run/netns/{spec.slot.namespace}",
+            # A datagram socket that is bound to an address the sandbox does not have makes the thaw fail.
+            addresses=origin.addresses[:-1],
+            meminfo=spec.directory / "meminfo",
+            log=spec.directory / "guest.log",
+        )
 
-    def _command(self, spec: SandboxSpec) -> list[str]:
-        return [
-            self._runsc,
-            f"--root={self._state_root / spec.id}",
-            f"--log={spec.directory / 'runsc.log'}",
-            f"--platform={self._platform}",
-            "--network=sandbox",
-            # Control groups are ours (runsc's own differ between versions 1 and 2).
-            "--ignore-cgroups",
-            "--net-disconnect-ok",
-            # Without direct access to host files the sandbox runs as nobody, in a user namespace, with no capabilities.
-            "--directfs=false",
-            "--overlay2=none",
-            *("run", "-detach", "-pid-file", str(spec.directory / "pid")),
-            *("-bundle", str(_bundle(spec.directory)), spec.id),
-        ]
+    async def _freeze(self, handle: Handle, into: Path, keep_running: bool) -> Frozen:
+        freezing, frozen = await self._freezer.freeze(handle, into, keep_running)
+        try:
+            if not keep_running:
+                await self.kill(handle.id, handle.directory)
+        finally:
+            await asyncio.to_thread(freezing.end)
+        return frozen
 
     def _record(self, spec: SandboxSpec) -> Handle:
         pid = int((spec.directory / "pid").read_text())
@@ -187,14 +221,15 @@ class GvisorRuntime(Runtime):
         if process := _recorded(directory):
             process.kill()
         self._cgroups.destroy(id)
-        shutil.rmtree(self._state_root / id, ignore_errors=True)
+        shutil.rmtree(self._runsc.state_root / id, ignore_errors=True)
+        forget(directory)
         for path in (_bundle(directory), _disk(directory)):
             shutil.rmtree(path, ignore_errors=True)
-        for name in ("process.json", "pid", "meminfo", "runsc.log", "guest.log"):
+        for name in ("process.json", ORIGIN, "pid", "meminfo", "runsc.log", "guest.log"):
             (directory / name).unlink(missing_ok=True)
 
     def _leftovers(self) -> list[str]:
-        states = [entry.name for entry in self._state_root.iterdir()] if self._state_root.exists() else []
+        states = [entry.name for entry in self._runsc.state_root.iterdir()] if self._runsc.state_root.exists() else []
         return sorted({*states, *self._cgroups.names()})
 
 

@@ -12,8 +12,10 @@ for it but a tmpfs in its own kernel, backed by a sparse file in the mount's sou
 the root with that tmpfs as upper layer and to pivot into it; the old root is then out of reach, `df /` shows the
 ceiling, and deleted files give their blocks back to the host at once. The ceiling is enforced by gVisor's kernel, not
 by the guest: whatever root in the guest unmounts or remounts, that tmpfs is the only thing there that reaches the
-disk. Should gVisor's kernel itself be taken over, the node sees `Stats.disk_bytes` pass the ceiling and kills the
-sandbox.
+disk. A snapshot holds the pages of that file which are in use beside those of memory, and the tmpfs with its size; a
+thaw makes a file of its own in the new sandbox's source directory and fills it from there, so that forks share nothing
+that is written. Should gVisor's kernel itself be taken over, the node sees `Stats.disk_bytes` pass the ceiling and
+kills the sandbox.
 """
 
 from __future__ import annotations

@@ -1,13 +1,24 @@
-"""Enter a sandbox's cgroups and network namespace, then become `runsc`. Standard library only; run as a program:
-`python -I -S -E spawn.py JSON`, with {"cgroups": [files], "namespace": path, "meminfo": path, "argv": [...]}.
+"""Start `runsc` in a sandbox's control groups, network namespace and a mount namespace of its own.
 
-A separate process, because what it does to itself (namespaces, mounts) must not happen to the daemon.
+A thread of the daemon enters the namespaces, starts the program from there, and ends: namespaces are each thread's
+own, and a child gets those of the thread that starts it. A helper process written in Python would cost 30 ms of CPU.
+What belongs to a process as a whole (control groups) is done by a shell, which then becomes `runsc`.
 """
 
+from __future__ import annotations
+
+import asyncio
+import contextlib
 import ctypes
-import json
 import os
-import sys
+import socket
+import subprocess
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 CLONE_NEWNS = 0x0002_0000
 CLONE_NEWNET = 0x4000_0000
@@ -24,27 +35,130 @@ TIMER_SLACK_NS = 5_000_000
 2024 wake 2500 times a second for the measurements of a mechanism (systrap's fast path), even when nothing runs inside:
 4.3 % of a core for each idle sandbox, 1.5 % with this. The price: a sleep inside may take 5 ms longer."""
 SYSCTLS = "/proc/sys/net/core"
+LINK = "eth0"
+
+JOIN = f"""
+groups=$1; shift
+while [ $groups -gt 0 ]; do echo 0 > "$1" || exit 125; shift; groups=$((groups - 1)); done
+echo {OOM_SCORE} > /proc/self/oom_score_adj || exit 125
+exec "$@"
+"""
+"""First of all into the control groups: whatever happens next, a kill of them reaches it. Gone already: no start."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _check(result: int, what: str) -> None:
-    if result != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{what}: {os.strerror(number)}")
+@dataclass(frozen=True)
+class Launch:
+    """What to start, and where."""
+
+    argv: list[str]
+    cgroups: list[str]
+    """The files that let a process join."""
+    namespace: str
+    """Path of the network namespace."""
+    addresses: tuple[str, ...]
+    """Addresses that the link is to have beside its own."""
+    meminfo: Path
+    """What the program shall see as /proc/meminfo."""
+    log: Path
+    """File that its output is appended to."""
 
 
-def _mount(source: bytes, target: bytes, kind: bytes, flags: int) -> None:
-    _check(_libc.mount(source, target, kind, ctypes.c_ulong(flags), None), f"mount {target.decode()}")
+async def launch(order: Launch) -> None:
+    """Start it and wait for its end. Raises `OSError`. When cancelled, the program is killed."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[int] = loop.create_future()
+    starter = _Starter(order)
+
+    def run() -> None:
+        result: int | OSError
+        try:
+            result = starter.run()
+        except OSError as error:
+            result = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the daemon ends
+            loop.call_soon_threadsafe(_settle, done, result)
+
+    threading.Thread(target=run, name="launch", daemon=True).start()
+    try:
+        code = await done
+    except asyncio.CancelledError:
+        starter.cancel()
+        raise
+    if code != 0:
+        raise OSError(f"runsc ended with status {code}")
+
+
+class _Starter:
+    """The thread's work, and the way to stop it."""
+
+    def __init__(self, order: Launch) -> None:
+        self._order = order
+        self._lock = threading.Lock()
+        self._cancelled = False
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def run(self) -> int:
+        """Exit status of the program. To be called in a thread that ends with this."""
+        order = self._order
+        _enter_namespace(order.namespace)
+        _add_addresses(order.addresses)
+        _mask(order.meminfo)
+        _check(_libc.prctl(PR_SET_TIMERSLACK, ctypes.c_ulong(TIMER_SLACK_NS)), "set the timer slack")
+        with open(order.log, "ab") as log:
+            with self._lock:
+                if self._cancelled:
+                    return -1
+                self._process = subprocess.Popen(
+                    ["/bin/sh", "-c", JOIN, "sh", str(len(order.cgroups)), *order.cgroups, *order.argv],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # a Ctrl-C in the daemon's terminal is not for sandboxes
+                    env={"PATH": os.environ.get("PATH", os.defpath)},
+                )
+            return self._process.wait()
+
+    def cancel(self) -> None:
+        """End it, or let it not start."""
+        with self._lock:
+            self._cancelled = True
+            if self._process is not None:
+                self._process.kill()
+
+
+def _settle(done: asyncio.Future[int], result: int | OSError) -> None:
+    if done.done():
+        return
+    if isinstance(result, OSError):
+        done.set_exception(result)
+    else:
+        done.set_result(result)
 
 
 def _enter_namespace(path: str) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    _check(_libc.setns(descriptor, CLONE_NEWNET), f"enter {path}")
-    os.close(descriptor)
+    try:
+        _check(_libc.setns(descriptor, CLONE_NEWNET), f"enter {path}")
+    finally:
+        os.close(descriptor)
 
 
-def _mask(meminfo: str) -> None:
+def _add_addresses(addresses: tuple[str, ...]) -> None:
+    """After the link's own address, which therefore stays the one that new connections come from."""
+    if not addresses:
+        return
+    try:
+        with IPRoute() as netlink:
+            index = socket.if_nametoindex(LINK)
+            for address in addresses:
+                netlink.addr("add", index=index, address=address, prefixlen=32)
+    except NetlinkError as error:
+        raise OSError(error.code, f"add addresses to {LINK}: {error}") from error
+
+
+def _mask(meminfo: Path) -> None:
     """In a mount namespace of our own, show runsc another /proc.
 
     It takes a visible rmem_default for "this is the host's network namespace" and refuses to start, which is no
@@ -58,18 +172,11 @@ def _mask(meminfo: str) -> None:
     _mount(os.fsencode(meminfo), b"/proc/meminfo", b"none", MS_BIND)
 
 
-def main() -> None:
-    order = json.loads(sys.argv[1])
-    for path in order["cgroups"]:  # first of all: whatever happens next, a kill of the cgroup reaches it
-        with open(path, "w") as file:
-            file.write("0")
-    with open("/proc/self/oom_score_adj", "w") as file:
-        file.write(OOM_SCORE)
-    _enter_namespace(order["namespace"])
-    _mask(order["meminfo"])
-    _check(_libc.prctl(PR_SET_TIMERSLACK, ctypes.c_ulong(TIMER_SLACK_NS)), "set the timer slack")
-    os.execvp(order["argv"][0], order["argv"])  # noqa: S606
+def _mount(source: bytes, target: bytes, kind: bytes, flags: int) -> None:
+    _check(_libc.mount(source, target, kind, ctypes.c_ulong(flags), None), f"mount {target.decode()}")
 
 
-if __name__ == "__main__":
-    main()
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")

@@ -1,0 +1,131 @@
+"""Freezes sandboxes of gVisor: pause, save, seal; and takes it all back when that does not work."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hutch.errors import DiskFull, FreezeFailed
+from hutch.network.connections import Connection, connections_of, end_handshakes
+from hutch.runtime.base import Frozen, Handle
+from hutch.runtime.control import cut_connections
+from hutch.runtime.cpu import host_cpu
+from hutch.runtime.freezing import Freezing, find_abandoned
+from hutch.runtime.manifest import Manifest, Origin
+from hutch.runtime.runsc import CALL_TIMEOUT, ConnectionInTheWay, Runsc
+
+ORIGIN = "origin.json"
+"""In a sandbox's directory: what it is made of (`Origin`)."""
+
+_RETRY_PAUSE = 0.02
+_NO_ROOM = "no space left on device"
+
+
+class Freezer:
+    """Makes snapshots with one `Runsc`."""
+
+    def __init__(self, runsc: Runsc) -> None:
+        self._runsc = runsc
+
+    async def freeze(self, handle: Handle, into: Path, keep_running: bool) -> tuple[Freezing, Frozen]:
+        """Save the sandbox. It runs on afterwards, or stands still and waits for its end; then the freezing that is
+        given back has to be ended as well. Raises `FreezeFailed`, `DiskFull`."""
+        try:
+            freezing = await asyncio.to_thread(Freezing.begin, handle.directory, into)
+        except OSError as error:
+            raise _failure(handle.id, error) from error
+        try:
+            return freezing, await self._save(handle, freezing, keep_running)
+        except BaseException as error:
+            await self._abandon(handle.id, freezing)
+            if isinstance(error, OSError | ValueError):
+                raise _failure(handle.id, error) from error
+            raise
+
+    async def recover(self, id: str, directory: Path) -> None:
+        """Let a sandbox go on that a killed daemon was about to freeze. Raises `TimeoutError`."""
+        if freezing := await asyncio.to_thread(find_abandoned, directory, CALL_TIMEOUT):
+            await self._abandon(id, freezing)
+
+    async def _save(self, handle: Handle, freezing: Freezing, keep_running: bool) -> Frozen:
+        """Raises `OSError`, `ValueError`."""
+        origin = Origin.model_validate_json(await asyncio.to_thread((handle.directory / ORIGIN).read_bytes))
+        address = origin.addresses[-1]
+        start = time.monotonic()
+        if not (keep_running and await self._save_running(handle.id, freezing, address)):
+            await self._save_paused(handle.id, freezing, address)
+            if keep_running:
+                await self._runsc.resume(handle.id, hold=freezing.lock)
+        saved = time.monotonic()
+        files = await asyncio.to_thread(freezing.files)
+        manifest = Manifest(origin=origin, cpu=host_cpu(), files=files, created_at=datetime.now(UTC))
+        await asyncio.to_thread(freezing.seal, manifest)
+        stopped = (saved if keep_running else time.monotonic()) - start
+        return Frozen(freezing.into, manifest.bytes, round(stopped * 1000, 1))
+
+    async def _save_running(self, id: str, freezing: Freezing, address: str) -> bool:
+        """The short way, for a sandbox without connections: whether it had none until it was saved."""
+        before = await _connections(address)
+        if before is None or any(each.open for each in before):
+            return False
+        with contextlib.suppress(ConnectionInTheWay):
+            await self._checkpoint(id, freezing)
+            after = await _connections(address)
+            if after is not None and {each.id for each in after} <= {each.id for each in before}:
+                return True
+        await asyncio.to_thread(freezing.clear)
+        return False
+
+    async def _save_paused(self, id: str, freezing: Freezing, address: str) -> None:
+        """The sandbox is left paused: nothing runs that could open a connection, or do what nobody remembers."""
+        await self._runsc.pause(id, hold=freezing.lock)
+        for last in (False, False, False, True):
+            await self._cut(id, address)
+            try:
+                return await self._checkpoint(id, freezing)
+            except ConnectionInTheWay:
+                if last:
+                    raise
+            await asyncio.to_thread(freezing.clear)
+            await asyncio.sleep(_RETRY_PAUSE)
+
+    async def _cut(self, id: str, address: str) -> None:
+        """Close all connections to the outside, if there are any or nobody can tell. Raises `OSError`."""
+        found = await _connections(address)
+        if found is None or any(each.open for each in found):
+            await asyncio.to_thread(end_handshakes, address, found or [])
+            await cut_connections(self._runsc.control(id))
+
+    async def _checkpoint(self, id: str, freezing: Freezing) -> None:
+        """Raises `OSError`."""
+        direct = await asyncio.to_thread(freezing.takes_direct_writes)
+        await self._runsc.checkpoint(id, freezing.partial, direct, hold=freezing.lock)
+
+    async def _abandon(self, id: str, freezing: Freezing) -> None:
+        """Undo a freeze: nothing of it is left, and the sandbox goes on, unless it has ended."""
+        await asyncio.to_thread(freezing.undo)
+        with contextlib.suppress(OSError):  # not paused, or dead
+            await self._runsc.resume(id, hold=freezing.lock)
+        await asyncio.to_thread(freezing.end)
+
+
+async def _connections(address: str) -> list[Connection] | None:
+    """None where the host's kernel cannot tell."""
+    try:
+        return await asyncio.to_thread(connections_of, address)
+    except OSError:
+        return None
+
+
+def _failure(id: str, error: Exception) -> DiskFull | FreezeFailed:
+    """What the caller is told of a freeze that came to nothing."""
+    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    if full or _NO_ROOM in str(error):  # runsc says so in words
+        return DiskFull(f"no room for a snapshot of {id}; it runs on", hint="Free some space where snapshots are kept.")
+    if isinstance(error, ConnectionInTheWay):
+        return FreezeFailed(f"{id} was not frozen: {error}", hint="Try again in a moment.")
+    return FreezeFailed(f"{id} was not frozen: {error or type(error).__name__}")
