@@ -45,6 +45,11 @@ class Catalog:
             except sqlite3.IntegrityError as error:
                 raise AlreadyExists(f"snapshot {record.id} is there already") from error
 
+    def has(self, id: str) -> bool:
+        """Whether the snapshot is here."""
+        with self._index.read() as db:
+            return db.execute("SELECT 1 FROM snapshots WHERE id = ?", (id,)).fetchone() is not None
+
     def get(self, id: str) -> SnapshotRecord:
         """Raises `SnapshotNotFound`."""
         with self._index.read() as db:

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
-import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from hutch.errors import AlreadyExists, SnapshotNotFound
+from hutch.errors import AlreadyExists
 from hutch.model import SnapshotRecord, SnapshotUsage
+from hutch.snapshots.admission import admit
 from hutch.snapshots.background import Background
 from hutch.snapshots.catalog import Catalog
 from hutch.snapshots.collect import Collected
 from hutch.snapshots.disk import Disk, telling_full
-from hutch.snapshots.hot import HotCache, allocated
+from hutch.snapshots.exporting import export
+from hutch.snapshots.hot import HotCache
+from hutch.snapshots.importing import Origin, unpack
 from hutch.snapshots.index import Index
 from hutch.snapshots.layout import Layout
 from hutch.snapshots.pace import Pace
 from hutch.snapshots.parts import Parts, in_thread
-from hutch.snapshots.rebuild import Rebuild, corrupt
-from hutch.snapshots.recipe import Recipe
+from hutch.snapshots.reading import rebuild, verify
 from hutch.snapshots.recovery import machine_boot, recover
 from hutch.snapshots.retention import Retention, expired
 from hutch.snapshots.segments import Segments
-from hutch.snapshots.zstd import Damaged
 
 T = TypeVar("T")
 
@@ -105,7 +104,7 @@ class SnapshotStore:
         async with self._parts.lock(record.id):
             if self._parts.hot.leased(record.id):  # deleted, and still being read
                 raise AlreadyExists(f"snapshot {record.id} is there already")
-            admitted, size = await self._run(lambda: self._admit(directory, record))
+            admitted, size = await self._run(lambda: admit(self._parts, directory, record))
             self._parts.hot.add(record.id, size)
             self._background.enqueue(record.id)
         return admitted
@@ -129,7 +128,7 @@ class SnapshotStore:
         """
         async with self._parts.lock(id):
             if id not in self._parts.hot:
-                size = await self._run(lambda: self._rebuild(id))
+                size = await self._run(lambda: rebuild(self._parts, id))
                 self._parts.hot.add(id, size)
             self._parts.hot.lease(id)
         try:
@@ -172,7 +171,27 @@ class SnapshotStore:
     async def verify(self, id: str) -> None:
         """Read all of its chunks and check them; nothing to check while it is plain files only. Takes the background's
         share of CPU. Raises `SnapshotNotFound`, `SnapshotCorrupt`."""
-        await self._run(lambda: self._verify(id))
+        await self._run(lambda: verify(self._parts, id))
+
+    # --- as one file -----------------------------------------------------------------------------------------------
+
+    async def export(self, id: str) -> AsyncGenerator[bytes, None]:
+        """The snapshot as one stream: see `hutch.snapshots.archive`. Raises as `materialise` does."""
+        record = await self.get(id)
+        async with self.materialise(id) as directory, aclosing(export(record, directory, self._run)) as parts:
+            async for part in parts:
+                yield part
+
+    async def import_(self, stream: AsyncIterator[bytes], origin: Origin, max_bytes: int) -> SnapshotRecord:
+        """Take in what `export` gave, perhaps elsewhere, as a new snapshot without a parent. The stream may be any
+        bytes: it is refused with `InvalidArchive` unless it is whole and right, with `PayloadTooLarge` when its files
+        have more than `max_bytes` together. Raises `DiskFull`. What fails leaves nothing.
+
+        That the archive is right says nothing about the memory image in it: whoever thaws it runs what its maker
+        wrote, in a sandbox, and lets the runtime parse it."""
+        async with self.stage() as directory:
+            exported = await unpack(stream, directory, self._parts.disk, max_bytes, self._run)
+            return await self.admit(directory, origin.adopt(exported))
 
     @property
     def hot_bytes(self) -> int:
@@ -221,60 +240,6 @@ class SnapshotStore:
             self._lock_file = -1
         self._threads.shutdown(wait=False)
 
-    def _admit(self, directory: Path, record: SnapshotRecord) -> tuple[SnapshotRecord, int]:
-        parts = self._parts
-        admitted = record.model_copy(update={"logical_bytes": _logical(directory), "stored_bytes": None})
-        target = self._layout.hot_copy(record.id)
-        try:
-            parts.catalog.get(record.id)
-            raise AlreadyExists(f"snapshot {record.id} is there already")
-        except SnapshotNotFound:
-            pass
-        with telling_full():
-            size = allocated(directory)
-            parts.disk.rename(directory, target)
-            try:
-                parts.catalog.insert(admitted)
-            except BaseException:
-                parts.disk.rename(target, directory)
-                raise
-        return admitted, size
-
-    def _rebuild(self, id: str) -> int:
-        parts = self._parts
-        temporary = self._layout.temporary(id)
-        try:
-            recipe = self._recipe(id)
-            if recipe is None:
-                raise corrupt(id, None, "its plain files are gone before it was stored")
-            with telling_full():
-                parts.catalog.mark_synced([id], False)
-                temporary.mkdir(mode=0o700)
-                Rebuild(parts.layout, parts.disk, parts.segments, id, recipe).write(temporary)
-                parts.disk.rename(temporary, self._layout.hot_copy(id))
-        except BaseException:
-            parts.disk.remove_tree(temporary)
-            raise
-        return allocated(self._layout.hot_copy(id))
-
-    def _verify(self, id: str) -> None:
-        parts = self._parts
-        with parts.segments.pinning() as pins:
-            recipe = self._recipe(id)
-            if recipe is None:
-                return
-            pins.update(recipe.segments())
-            try:
-                Rebuild(parts.layout, parts.disk, parts.segments, id, recipe).verify(parts.pace.meter())
-            finally:
-                parts.catalog.get(id)  # deleted before the pins were set: not damaged, but gone
-
-    def _recipe(self, id: str) -> Recipe | None:
-        try:
-            return self._parts.catalog.recipe(id)
-        except Damaged as error:
-            raise corrupt(id, None, str(error)) from error
-
     async def _run(self, work: Callable[[], T]) -> T:
         return await in_thread(self._threads, work)
 
@@ -287,15 +252,3 @@ def _take_lock(path: Path) -> int:
         os.close(lock)
         raise RuntimeError(f"another process has {path.parent} open") from None
     return lock
-
-
-def _logical(directory: Path) -> int:
-    """Sum of the files' sizes. Raises `ValueError` for anything that is not a plain file."""
-    total = 0
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            found = entry.stat(follow_symlinks=False)
-            if not stat.S_ISREG(found.st_mode):
-                raise ValueError(f"{entry.name} in a snapshot is not a plain file")
-            total += found.st_size
-    return total

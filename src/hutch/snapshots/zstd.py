@@ -14,7 +14,7 @@ def decompress(frame: bytes, size: int) -> bytes:
     try:
         if zstandard.frame_content_size(frame) != size:
             raise Damaged("a compressed part does not have the size that it should have")
-        data = zstandard.ZstdDecompressor(max_window_size=max(size, 1 << 20)).decompress(
+        data = zstandard.ZstdDecompressor(max_window_size=max(size, 8 << 20)).decompress(
             frame, max_output_size=size, allow_extra_data=False
         )
     except zstandard.ZstdError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,12 @@ def record(minute: float = 0, **fields: Any) -> SnapshotRecord:
 
 def memory(pages: list[int], seed: int = 0) -> bytes:
     """Guest memory: one page for each number, the same for the same number; 0 is a page of zeros."""
-    return b"".join(bytes(PAGE) if page == 0 else random.Random(seed << 32 | page).randbytes(PAGE) for page in pages)
+    return b"".join(_page(number, seed) for number in pages)
+
+
+@cache
+def _page(number: int, seed: int) -> bytes:
+    return random.Random(seed << 32 | number).randbytes(PAGE) if number else bytes(PAGE)
 
 
 def frozen(first: int, count: int = 300, state: bytes = b"kernel objects") -> dict[str, bytes]:
