@@ -42,7 +42,7 @@ def _logical(directory: Path) -> int:
     with os.scandir(directory) as entries:
         for entry in entries:
             found = entry.stat(follow_symlinks=False)
-            if not stat.S_ISREG(found.st_mode) or not re.match(NAME, entry.name):
+            if not stat.S_ISREG(found.st_mode) or not re.fullmatch(NAME, entry.name):
                 raise ValueError(f"{entry.name} in a snapshot is not a plain file")
             total += found.st_size
     return total

@@ -146,9 +146,12 @@ async def test_the_same_snapshot_twice_is_refused_and_the_directory_left(store: 
 
 async def test_only_plain_files_are_taken(store: SnapshotStore) -> None:
     async with store.stage() as directory:
-        (directory / "link").symlink_to("/etc/passwd")
-        with pytest.raises(ValueError, match="plain file"):
-            await store.admit(directory, record())
+        for name in ("link", "a b", ".hidden", "new\nline", "end\n"):
+            path = directory / name
+            path.symlink_to("/etc/passwd") if name == "link" else path.touch()
+            with pytest.raises(ValueError, match="plain file"):
+                await store.admit(directory, record())
+            path.unlink()
 
 
 async def test_a_staged_directory_that_is_not_admitted_is_removed(store: SnapshotStore, root: Path) -> None:
