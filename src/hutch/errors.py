@@ -6,13 +6,15 @@ HutchError
 │   ├── UnknownAgent          400 unknown_agent
 │   ├── MissingLlmKey         400 missing_llm_key
 │   ├── InvalidPath           400 invalid_path           relative where absolute is needed, a directory, outside
-│   └── InvalidTemplate       400 invalid_template       a template.toml is wrong: `file`, `field`
+│   ├── InvalidTemplate       400 invalid_template       a template.toml is wrong: `file`, `field`
+│   └── InvalidArchive        400 invalid_archive        an exported snapshot is damaged or was made to harm
 ├── Unauthorized              401 unauthorized
 ├── NotFound                  404 not_found
 │   ├── SandboxNotFound       404 sandbox_not_found
 │   ├── TaskNotFound          404 task_not_found
 │   ├── ExecNotFound          404 exec_not_found
 │   ├── UploadNotFound        404 upload_not_found
+│   ├── SnapshotNotFound      404 snapshot_not_found
 │   └── FileMissing           404 file_not_found
 ├── Conflict                  409 conflict
 │   ├── SandboxNotRunning     409 sandbox_not_running
@@ -31,6 +33,7 @@ HutchError
 ├── FreezeFailed              500 freeze_failed          no snapshot was made; the sandbox runs on
 ├── ThawFailed                500 thaw_failed            the snapshot is as it was, nothing was started
 ├── SnapshotDamaged           500 snapshot_damaged       a file of the snapshot is missing or not whole
+├── SnapshotCorrupt           500 snapshot_corrupt       its stored bytes changed: `snapshot`, `file`
 ├── TemplateBuildFailed       500 template_build_failed  a step of a template's build failed; `log` has its last lines
 ├── RequestTimeout            504 request_timeout        retryable
 ├── ServerStopping            503 server_stopping        retryable: a stream was cut by a restart; read on
@@ -111,6 +114,11 @@ class InvalidTemplate(InvalidRequest):
     code = "invalid_template"
 
 
+class InvalidArchive(InvalidRequest):
+    code = "invalid_archive"
+    default_hint = "Export the snapshot again, and check that the file arrived whole."
+
+
 class Unauthorized(HutchError):
     code = "unauthorized"
     http_status = 401
@@ -138,6 +146,10 @@ class ExecNotFound(NotFound):
 class UploadNotFound(NotFound):
     code = "upload_not_found"
     default_hint = "Uploads are kept for a day; upload again."
+
+
+class SnapshotNotFound(NotFound):
+    code = "snapshot_not_found"
 
 
 class FileMissing(NotFound):
@@ -223,6 +235,13 @@ class ThawFailed(HutchError):
 
 class SnapshotDamaged(HutchError):
     code = "snapshot_damaged"
+
+
+class SnapshotCorrupt(HutchError):
+    """Stored bytes are not what was written; `extra` has `snapshot` and `file`."""
+
+    code = "snapshot_corrupt"
+    default_hint = "The disk or a person changed the node's snapshot files; other snapshots are not affected."
 
 
 class TemplateBuildFailed(HutchError):

@@ -57,6 +57,14 @@ class Settings(BaseSettings):
     allow_private_inputs: bool = Field(
         False, description="Let `inputs` be fetched from private addresses (development only)."
     )
+    snapshot_cache: int = Field(
+        16 << 30,
+        ge=0,
+        description="Bytes of snapshots kept as plain files, ready to thaw, beside the compressed store.",
+    )
+    snapshot_cpu_share: float = Field(
+        0.5, gt=0, le=1, description="Part of one CPU core that storing and compressing snapshots may take."
+    )
     log_level: str = Field("info", description="debug, info, warning or error.")
     log_json: bool = Field(False, description="Write logs as JSON lines.")
 

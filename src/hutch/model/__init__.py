@@ -16,6 +16,7 @@ from hutch.model.ids import is_id, new_id
 from hutch.model.key import ApiKey, CreateKey, NewApiKey
 from hutch.model.node import BootRequest, JournalEntry, LlmGrant, NodeInfo, NodeSandbox
 from hutch.model.sandbox import Sandbox, SandboxState
+from hutch.model.snapshot import RuntimeManifest, SnapshotKind, SnapshotReason, SnapshotRecord, SnapshotUsage
 from hutch.model.task import (
     CreateSandbox,
     GitInput,
@@ -60,8 +61,13 @@ __all__ = [
     "Recipe",
     "Resources",
     "ResourcesOverride",
+    "RuntimeManifest",
     "Sandbox",
     "SandboxState",
+    "SnapshotKind",
+    "SnapshotReason",
+    "SnapshotRecord",
+    "SnapshotUsage",
     "Task",
     "TaskResult",
     "TaskState",

@@ -1,0 +1,71 @@
+"""The snapshot: an immutable point of a sandbox."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import Field
+
+from hutch.model.common import Model
+
+
+class SnapshotKind(StrEnum):
+    FULL = "full"
+    """Memory, processes and disk."""
+    DISK = "disk"
+
+
+class SnapshotReason(StrEnum):
+    """Why it was taken. Retention goes by it."""
+
+    MANUAL = "manual"
+    PAUSE = "pause"
+    SAFETY = "safety"
+    """Taken by a rollback, of what it is about to replace."""
+    CHECKPOINT = "checkpoint"
+    """Taken by a task, once a turn."""
+    TEMPLATE = "template"
+    FORK = "fork"
+
+
+class RuntimeManifest(Model):
+    """What a thaw needs to be the same as it was at the freeze."""
+
+    runtime: str = Field(description="gvisor or qemu.")
+    version: str = Field(description="The runtime's own version.")
+    arch: str = Field("x86_64", max_length=32)
+    cpu_features: list[str] = Field([], max_length=1024, description="Flags of the CPU that the guest has seen.")
+    image: str | None = Field(None, description="Content hash of the root image.")
+
+
+class SnapshotRecord(Model):
+    """One snapshot. All but the sizes is given by who takes it."""
+
+    id: str = Field(pattern=r"^snp_[a-z2-7]{22}$")
+    sandbox_id: str = Field(max_length=64)
+    org: str | None = Field(
+        None, max_length=64, description="Owner. Unset: the host's own (templates), whose chunks all may share."
+    )
+    parent: str | None = Field(
+        None, max_length=64, description="The snapshot that the sandbox came from, or took last."
+    )
+    kind: SnapshotKind = SnapshotKind.FULL
+    reason: SnapshotReason = SnapshotReason.MANUAL
+    name: str | None = Field(None, max_length=256, description="The caller's tag; a named snapshot is never expired.")
+    turn: int | None = Field(None, ge=0, description="The task's turn, for checkpoints.")
+    created_at: datetime
+    created_by: str | None = Field(None, max_length=256, description="Key or process that asked for it.")
+    runtime: RuntimeManifest
+    logical_bytes: int = Field(0, ge=0, description="Sum of the sizes of its files.")
+    stored_bytes: int | None = Field(
+        None, ge=0, description="Compressed bytes that it added to the store; unset until it is in there."
+    )
+
+
+class SnapshotUsage(Model):
+    """What one organisation keeps in the store of one node."""
+
+    snapshots: int = Field(description="How many.")
+    logical_bytes: int = Field(description="Sum of the sizes of their files.")
+    stored_bytes: int = Field(description="Compressed bytes stored for them; what templates share is not in it.")

@@ -1,0 +1,70 @@
+"""The hot cache: which snapshots lie there as plain files, and which of them may go."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Container
+from pathlib import Path
+
+
+class HotCache:
+    """The books of `hot/`, kept in memory and by the event loop's thread only. Moving files is the caller's work."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._bytes: dict[str, int] = {}  # least recently used first
+        self._leases: Counter[str] = Counter()
+
+    def __contains__(self, id: str) -> bool:
+        return id in self._bytes
+
+    @property
+    def total(self) -> int:
+        """Bytes that the plain files take on the disk."""
+        return sum(self._bytes.values())
+
+    def add(self, id: str, size: int) -> None:
+        """A snapshot's plain files are there."""
+        self._bytes[id] = size
+
+    def forget(self, id: str) -> None:
+        """They are gone, or are about to go."""
+        self._bytes.pop(id, None)
+
+    def lease(self, id: str) -> None:
+        """Someone reads them: they stay until `release`. They count as used now."""
+        self._leases[id] += 1
+        if id in self._bytes:
+            self._bytes[id] = self._bytes.pop(id)
+
+    def release(self, id: str) -> bool:
+        """End one lease; whether the files, forgotten meanwhile, are now to be removed."""
+        self._leases[id] -= 1
+        if self._leases[id] > 0:
+            return False
+        del self._leases[id]
+        return id not in self._bytes
+
+    def leased(self, id: str) -> bool:
+        """Whether anyone reads them now."""
+        return id in self._leases
+
+    def surplus(self, stored: Container[str]) -> list[str]:
+        """Whose plain files should go so that the rest fits the limit: the least recently used, and only of those that
+        are whole in chunks and that nobody reads."""
+        over = self.total - self.limit
+        going = []
+        for id, size in self._bytes.items():
+            if over <= 0:
+                break
+            if id in stored and not self.leased(id):
+                going.append(id)
+                over -= size
+        return going
+
+
+def allocated(directory: Path) -> int:
+    """Bytes that the files of a directory take on the disk (holes take none). Raises `OSError`."""
+    with os.scandir(directory) as entries:
+        return sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in entries)

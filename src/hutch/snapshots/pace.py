@@ -1,0 +1,44 @@
+"""How much CPU the background may take."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+BURST = 0.02
+"""Seconds of CPU after which a nap is due."""
+
+
+class Stopped(Exception):
+    """The store closes; the work is begun anew when it opens next."""
+
+
+class Pace:
+    """Called between steps of a long work in a thread: sleeps so that the thread stays at its share of one core."""
+
+    def __init__(self, share: float, *, clock: Callable[[], float] = time.thread_time) -> None:
+        if not 0 < share <= 1:
+            raise ValueError(f"a CPU share is above 0 and at most 1, not {share}")
+        self._share = share
+        self._clock = clock
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """Let all work end at its next step."""
+        self._stop.set()
+
+    def meter(self) -> Callable[[], None]:
+        """A function for one thread to call between steps. Raises `Stopped`."""
+        since = self._clock()
+
+        def step() -> None:
+            nonlocal since
+            if self._stop.is_set():
+                raise Stopped
+            used = self._clock() - since
+            if used >= BURST:
+                self._stop.wait(used * (1 / self._share - 1))
+                since = self._clock()
+
+        return step
