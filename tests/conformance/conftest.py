@@ -56,7 +56,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "tmp").chmod(0o1777)
     app = root / ".hutch" / "app"
     shutil.copytree(source(), app / "hutch_guest", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(Path(__file__).with_name("inside.py"), app / "run.py")
+    shutil.copy(Path(__file__).with_name("inside.py"), app / "run")
     file = root.with_name("image.erofs")
     subprocess.run(["mkfs.erofs", "--quiet", "-d0", "-E", "noinline_data", file, root], check=True, capture_output=True)
     return file

@@ -279,7 +279,7 @@ ESCAPES = dedent("""
     import ctypes
     libc = ctypes.CDLL(None, use_errno=True)
     print(sorted(set(line.split()[2] for line in open("/proc/mounts"))))
-    for path in ("/.hutch/app/run.py", "/etc/new"):
+    for path in ("/.hutch/app/run", "/etc/new"):
         open(path, "a").close()
     libc.chroot(b"."); libc.chroot(b"..")
     fd = os.open("/", os.O_RDONLY)

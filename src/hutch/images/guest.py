@@ -6,7 +6,7 @@ The carried Python has its own loader and C library, so that it runs in any imag
     /.hutch/bin/python3
     /.hutch/python/        PYTHONHOME: lib/python3.11
     /.hutch/bin/sudo       what /usr/bin/sudo leads to
-    /.hutch/app/run.pyc    starts hutch_guest.main, with what that imports out of one file, `bundle`
+    /.hutch/app/run        starts hutch_guest.main, with what that imports out of one file, `bundle`
     /.hutch/template.json  the template's defaults
 """
 

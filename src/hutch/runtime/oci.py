@@ -35,7 +35,7 @@ INIT_ARGV = [
     "-S",
     "-P",
     "-B",
-    "/.hutch/app/run.pyc",
+    "/.hutch/app/run",
 ]
 """PID 1: the guest on the Python it carries. Not `-I`, which would make Python ignore PYTHONHOME; PID 1's whole
 environment is set here, so that nothing is left for `-I` to keep out."""

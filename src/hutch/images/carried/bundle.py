@@ -50,7 +50,7 @@ if __name__ == "__main__":
     app = f"{layers[1]}/.hutch/app"
     py_compile.compile(
         f"{app}/run.py",
-        cfile=f"{app}/run.pyc",
+        cfile=f"{app}/run",  # Python tells compiled code by its first bytes
         dfile="/.hutch/app/run.py",
         doraise=True,
         invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,

@@ -1,4 +1,4 @@
-"""The guest's first file, `/.hutch/app/run.pyc`.
+"""The guest's first file, `/.hutch/app/run`.
 
 Most of a guest's start is imports. What a start imports lies in one file, in code that is ready to run (`bundle.py`
 makes it), and is imported without the import system: inside gVisor each look for a file counts, and each of the import
