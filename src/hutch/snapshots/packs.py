@@ -36,8 +36,8 @@ class Segment:
 
 
 def digest(data: bytes) -> bytes:
-    """The name of a chunk, and the seal of a segment. (SHA-256: with the CPU's own instructions as fast as BLAKE3 on
-    pages of 4 KiB, and in the standard library.)"""
+    """The name of a chunk, and the seal of a segment. SHA-256 is in the standard library, and with the CPU's own
+    instructions takes pages of 4 KiB at 1.2 GB a second and core (BLAKE3: 1.7, BLAKE2b: 0.7)."""
     return hashlib.sha256(data).digest()
 
 

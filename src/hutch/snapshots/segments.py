@@ -69,6 +69,11 @@ class Segments:
             with self._index.read():
                 self._pins = [other for other in self._pins if other is not pins]
 
+    def pin(self, ids: Iterable[int], pins: set[int]) -> None:
+        """Keep these from being collected, as long as they are not already."""
+        with self._index.read():
+            pins.update(ids)
+
     def find(self, hashes: list[bytes], domain: int, pins: set[int]) -> dict[bytes, Chunk]:
         """Those of the chunks that are stored; their segments are pinned."""
         marks = ",".join("?" * len(hashes))

@@ -6,12 +6,12 @@ import fcntl
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from hutch.errors import AlreadyExists
+from hutch.errors import AlreadyExists, SnapshotNotFound
 from hutch.model import SnapshotRecord, SnapshotUsage
 from hutch.snapshots.admission import admit
 from hutch.snapshots.background import Background
@@ -77,7 +77,7 @@ class SnapshotStore:
         """Snapshots that a power cut took before they were durable, found when the store was opened."""
 
     async def close(self) -> None:
-        """Stop the background and let go. Leases must have ended."""
+        """Stop the background and let go; who waits for it gets `NodeUnavailable`. Leases must have ended."""
         await self._background.stop()
         await self._run(self._parts.index.close)
         self._let_go()
@@ -112,12 +112,12 @@ class SnapshotStore:
     async def wait_durable(self, id: str) -> None:
         """Until the snapshot survives a power cut. Raises `SnapshotNotFound`, `DiskFull` (it is tried again)."""
         await self.get(id)
-        await self._background.wait_durable(id)
+        await self._background.queue.wait_durable(id)
 
     async def wait_stored(self, id: str) -> None:
         """Until the snapshot is whole in chunks. Raises `SnapshotNotFound`, `DiskFull` (it is tried again)."""
         await self.get(id)
-        await self._background.wait_stored(id)
+        await self._background.queue.wait_stored(id)
 
     @asynccontextmanager
     async def materialise(self, id: str) -> AsyncIterator[Path]:
@@ -212,7 +212,8 @@ class SnapshotStore:
         """Delete what the rule does not keep; their ids. `in_use`: what paused sandboxes and forks stand on."""
         ids = expired(await self.records(), rule, now, in_use)
         for id in ids:
-            await self.delete(id)
+            with suppress(SnapshotNotFound):  # someone else was quicker
+                await self.delete(id)
         return ids
 
     async def _open(self, cache_bytes: int, cpu_share: float, disk: Disk, boot: str) -> None:
@@ -222,8 +223,12 @@ class SnapshotStore:
             self._lock_file = _take_lock(layout.lock)
             index = Index(layout.index)
             catalog, segments = Catalog(index), Segments(index)
-            with telling_full():
-                found = recover(layout, disk, index, catalog, segments, boot)
+            try:
+                with telling_full():
+                    found = recover(layout, disk, index, catalog, segments, boot)
+            except BaseException:
+                index.close()
+                raise
             hot = HotCache(cache_bytes)
             for id, size in found.hot.items():
                 hot.add(id, size)
