@@ -84,9 +84,10 @@ class Background:
         return await self._do("store", lambda: self._collector.run(self._parts.pace.meter()))
 
     async def release(self, id: str) -> None:
-        """End a lease; if the snapshot was deleted meanwhile, its plain files go now."""
+        """End a lease; if the snapshot was deleted meanwhile, its plain files go now, else perhaps soon."""
         if self._parts.hot.release(id):
             await self._do("sync", lambda: self._parts.set_aside(id))
+        self.wake()
 
     async def _run(self, wake: asyncio.Event, one_round: Callable[[], Awaitable[None]]) -> None:
         while True:

@@ -14,8 +14,9 @@ from hutch.snapshots.disk import Disk
 from hutch.snapshots.layout import Layout
 from hutch.snapshots.zstd import Damaged, decompress
 
-SEGMENT_BYTES = 128 << 10
-"""Bytes compressed together: enough for zstd, and little enough that one live chunk does not keep much dead weight."""
+SEGMENT_BYTES = 64 << 10
+"""Bytes compressed together. To read one page of a segment, all of it is read: for the 40th snapshot of a busy agent
+that made 1.5 times its size (128 KiB: 1.75, 16 KiB: 1.14), for 3.3 % stored (3.2 and 3.4 %)."""
 PACK_BYTES = 64 << 20
 """A pack is closed when it is this long: few files, and an object that S3 takes in one part."""
 LEVEL = 3

@@ -135,7 +135,6 @@ class SnapshotStore:
             yield self._layout.hot_copy(id)
         finally:
             await self._background.release(id)
-            self._background.wake()
 
     async def delete(self, id: str) -> None:
         """Take it away. Its children become its parent's; who reads it now may read to the end. Raises
