@@ -70,6 +70,8 @@ class SnapshotStore:
         """Not to be called: see `open`."""
         self._layout = layout
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="snapshots")
+        # What takes long has threads of its own: a pause must not wait for it.
+        self._slow_threads = ThreadPoolExecutor(THREADS, thread_name_prefix="snapshots-slow")
         self._lock_file = -1
         self._parts: Parts
         self._background: Background
@@ -128,7 +130,7 @@ class SnapshotStore:
         """
         async with self._parts.lock(id):
             if id not in self._parts.hot:
-                size = await self._run(lambda: rebuild(self._parts, id))
+                size = await self._slowly(lambda: rebuild(self._parts, id))
                 self._parts.hot.add(id, size)
             self._parts.hot.lease(id)
         try:
@@ -170,18 +172,18 @@ class SnapshotStore:
     async def verify(self, id: str) -> None:
         """Read all of its chunks and check them; nothing to check while it is plain files only. Takes the background's
         share of CPU. Raises `SnapshotNotFound`, `SnapshotCorrupt`."""
-        await self._run(lambda: verify(self._parts, id))
+        await self._slowly(lambda: verify(self._parts, id))
 
     # --- as one file -----------------------------------------------------------------------------------------------
 
     async def export(self, id: str) -> AsyncGenerator[bytes, None]:
         """The snapshot as one stream: see `hutch.snapshots.archive`. Raises as `materialise` does."""
         record = await self.get(id)
-        async with self.materialise(id) as directory, aclosing(export(record, directory, self._run)) as parts:
+        async with self.materialise(id) as directory, aclosing(export(record, directory, self._slowly)) as parts:
             async for part in parts:
                 yield part
 
-    async def import_(self, stream: AsyncIterator[bytes], origin: Origin, max_bytes: int) -> SnapshotRecord:
+    async def import_archive(self, stream: AsyncIterator[bytes], origin: Origin, max_bytes: int) -> SnapshotRecord:
         """Take in what `export` gave, perhaps elsewhere, as a new snapshot without a parent. The stream may be any
         bytes: it is refused with `InvalidArchive` unless it is whole and right, with `PayloadTooLarge` when its files
         have more than `max_bytes` together. Raises `DiskFull`. What fails leaves nothing.
@@ -189,7 +191,7 @@ class SnapshotStore:
         That the archive is right says nothing about the memory image in it: whoever thaws it runs what its maker
         wrote, in a sandbox, and lets the runtime parse it."""
         async with self.stage() as directory:
-            exported = await unpack(stream, directory, self._parts.disk, max_bytes, self._run)
+            exported = await unpack(stream, directory, self._parts.disk, max_bytes, self._slowly)
             return await self.admit(directory, origin.adopt(exported))
 
     @property
@@ -243,9 +245,13 @@ class SnapshotStore:
             os.close(self._lock_file)
             self._lock_file = -1
         self._threads.shutdown(wait=False)
+        self._slow_threads.shutdown(wait=False)
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await in_thread(self._threads, work)
+
+    async def _slowly(self, work: Callable[[], T]) -> T:
+        return await in_thread(self._slow_threads, work)
 
 
 def _take_lock(path: Path) -> int:
