@@ -91,27 +91,44 @@ class Catalog:
 
     def recipe(self, id: str) -> Recipe | None:
         """None while it is not in chunks. Raises `SnapshotNotFound`, `Damaged`."""
-        with self._index.read() as db:
-            row = db.execute("SELECT recipe, recipe_digest FROM snapshots WHERE id = ?", (id,)).fetchone()
-        if row is None:
-            raise _missing(id)
+        row = self._recipe_row(id)
         return None if row[0] is None else decode(*row)
 
     def delete(self, id: str) -> None:
         """Take it out; its children become its parent's. Raises `SnapshotNotFound`, `DiskFull`."""
+        while not self._delete(id, *self._needs(id)):
+            pass  # it was stored in between: look again
+
+    def _needs(self, id: str) -> tuple[bytes | None, set[int] | None]:
+        """Its recipe's hash, and its segments; None for the segments of a damaged recipe. Not done in the transaction
+        that deletes, as a large recipe takes its time."""
+        row = self._recipe_row(id)
+        if row[0] is None:
+            return None, set()
+        try:
+            return row[1], decode(*row).segments()
+        except Damaged:
+            return row[1], None
+
+    def _delete(self, id: str, digest: bytes | None, segments: set[int] | None) -> bool:
         with self._index.write() as db:
-            deleted = db.execute(
-                "DELETE FROM snapshots WHERE id = ? RETURNING parent, recipe, recipe_digest", (id,)
-            ).fetchone()
+            query = "DELETE FROM snapshots WHERE id = ? AND recipe_digest IS ? RETURNING parent"
+            deleted = db.execute(query, (id, digest)).fetchone()
             if deleted is None:
-                raise _missing(id)
-            parent, recipe, digest = deleted
-            db.execute("UPDATE snapshots SET parent = ? WHERE parent = ?", (parent, id))
-            try:
-                if recipe is not None:
-                    _count(db, decode(recipe, digest).segments(), -1)
-            except Damaged:
+                return False
+            db.execute("UPDATE snapshots SET parent = ? WHERE parent = ?", (deleted[0], id))
+            if segments is None:
                 _recount(db)
+            else:
+                _count(db, segments, -1)
+        return True
+
+    def _recipe_row(self, id: str) -> tuple[bytes, bytes]:
+        with self._index.read() as db:
+            row = db.execute("SELECT recipe, recipe_digest FROM snapshots WHERE id = ?", (id,)).fetchone()
+        if row is None:
+            raise _missing(id)
+        return row[0], row[1]
 
     def logical_bytes(self, org: str | None) -> tuple[int, int]:
         """How many snapshots an organisation has, and the sum of their files' sizes."""

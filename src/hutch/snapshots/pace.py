@@ -6,12 +6,19 @@ import threading
 import time
 from collections.abc import Callable
 
+from hutch.errors import NodeUnavailable
+
 BURST = 0.02
 """Seconds of CPU after which a nap is due."""
 
 
-class Stopped(Exception):
+class Stopped(NodeUnavailable):
     """The store closes; the work is begun anew when it opens next."""
+
+    default_hint = "The node is stopping; nothing is lost."
+
+    def __init__(self) -> None:
+        super().__init__("the node's snapshot store is closing")
 
 
 class Pace:

@@ -14,8 +14,9 @@ from hutch.snapshots.disk import Disk
 from hutch.snapshots.layout import Layout
 from hutch.snapshots.zstd import Damaged, decompress
 
-SEGMENT_BYTES = 128 << 10
-"""Bytes compressed together: enough for zstd, and little enough that one live chunk does not keep much dead weight."""
+SEGMENT_BYTES = 64 << 10
+"""Bytes compressed together. To read one page of a segment, all of it is read: for the 40th snapshot of a busy agent
+that made 1.5 times its size (128 KiB: 1.75, 16 KiB: 1.14), for 3.3 % stored (3.2 and 3.4 %)."""
 PACK_BYTES = 64 << 20
 """A pack is closed when it is this long: few files, and an object that S3 takes in one part."""
 LEVEL = 3
@@ -36,8 +37,8 @@ class Segment:
 
 
 def digest(data: bytes) -> bytes:
-    """The name of a chunk, and the seal of a segment. (SHA-256: with the CPU's own instructions as fast as BLAKE3 on
-    pages of 4 KiB, and in the standard library.)"""
+    """The name of a chunk, and the seal of a segment. SHA-256 is in the standard library, and with the CPU's own
+    instructions takes pages of 4 KiB at 1.2 GB a second and core (BLAKE3: 1.7, BLAKE2b: 0.7)."""
     return hashlib.sha256(data).digest()
 
 

@@ -35,7 +35,7 @@ def verify(parts: Parts, id: str) -> None:
         recipe = _recipe(parts, id)
         if recipe is None:
             return
-        pins.update(recipe.segments())
+        parts.segments.pin(recipe.segments(), pins)
         try:
             Rebuild(parts.layout, parts.disk, parts.segments, id, recipe).verify(parts.pace.meter())
         finally:

@@ -6,10 +6,16 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
 
 from hutch.snapshots.index import Index
 from hutch.snapshots.packs import PackWriter, Segment
 
+T = TypeVar("T")
+
+BATCH = 1000
+"""Rows in one transaction."""
 SHARED = 0
 """The domain of the host's own snapshots (templates): everyone's chunks may be found in it."""
 
@@ -69,6 +75,11 @@ class Segments:
             with self._index.read():
                 self._pins = [other for other in self._pins if other is not pins]
 
+    def pin(self, ids: Iterable[int], pins: set[int]) -> None:
+        """Keep these from being collected, as long as they are not already."""
+        with self._index.read():
+            pins.update(ids)
+
     def find(self, hashes: list[bytes], domain: int, pins: set[int]) -> dict[bytes, Chunk]:
         """Those of the chunks that are stored; their segments are pinned."""
         marks = ",".join("?" * len(hashes))
@@ -79,26 +90,32 @@ class Segments:
         return found
 
     def add(self, pack: PackWriter, chunks: Iterable[Chunk], domain: int, pins: set[int]) -> None:
-        """Enter a durable pack and what is in it; its segments are pinned. Raises `DiskFull`."""
+        """Enter a durable pack and what is in it; its segments are pinned. Raises `DiskFull`.
+
+        The chunks follow in transactions of their own: one that is not entered is only not found again.
+        """
         with self._index.write() as db:
             number = _insert_pack(db, pack)
             db.executemany(
                 "INSERT INTO segments (id, pack, offset, stored, raw, digest, domain) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [(s.id, number, s.offset, s.stored, s.raw, s.digest, domain) for s in pack.segments],
             )
-            db.executemany(
-                "INSERT OR IGNORE INTO chunks (hash, domain, segment, offset) VALUES (?, ?, ?, ?)",
-                [(chunk.hash, domain, chunk.segment, chunk.offset) for chunk in chunks],
-            )
             pins.update(segment.id for segment in pack.segments)
+        rows = ((chunk.hash, domain, chunk.segment, chunk.offset) for chunk in chunks)
+        for batch in _batches(rows):
+            with self._index.write() as db:
+                db.executemany(
+                    "INSERT OR IGNORE INTO chunks (hash, domain, segment, offset) VALUES (?, ?, ?, ?)", batch
+                )
 
     def locate(self, ids: Iterable[int]) -> list[Located]:
         """Where these segments are, in the order in which they are best read; without those that are not there."""
         found = []
-        query = f"SELECT {_COLUMNS} FROM segments s JOIN packs p ON p.id = s.pack WHERE s.id = ?"  # noqa: S608
-        with self._index.read() as db:
-            for id in ids:
-                found += [_located(row) for row in db.execute(query, (id,))]
+        for batch in _batches(ids):
+            marks = ",".join("?" * len(batch))
+            query = f"SELECT {_COLUMNS} FROM segments s JOIN packs p ON p.id = s.pack WHERE s.id IN ({marks})"  # noqa: S608
+            with self._index.read() as db:
+                found += [_located(row) for row in db.execute(query, batch)]
         return sorted(found, key=lambda located: (located.pack, located.segment.offset))
 
     def distrust(self, id: int) -> None:
@@ -107,16 +124,19 @@ class Segments:
             db.execute("DELETE FROM chunks WHERE segment = ?", (id,))
 
     def drop_unused(self) -> int:
-        """Take out all segments that nobody needs; how many bytes they have in their packs."""
-        with self._index.write() as db:
-            pinned = set().union(*self._pins)
-            unused = [
-                row for row in db.execute("SELECT id, stored FROM segments WHERE refs = 0") if row[0] not in pinned
-            ]
-            ids = [(id,) for id, _ in unused]
-            db.executemany("DELETE FROM chunks WHERE segment = ?", ids)
-            db.executemany("DELETE FROM segments WHERE id = ?", ids)
-        return sum(stored for _, stored in unused)
+        """Take out all segments that nobody needs; how many bytes they have in their packs. Raises `DiskFull`."""
+        dropped = 0
+        with self._index.read() as db:
+            unused = db.execute("SELECT id, stored FROM segments WHERE refs = 0").fetchall()
+        for batch in _batches(unused):
+            with self._index.write() as db:
+                pinned = set().union(*self._pins)
+                for id, stored in batch:
+                    gone = id not in pinned and db.execute("DELETE FROM segments WHERE id = ? AND refs = 0", (id,))
+                    if gone and gone.rowcount:
+                        db.execute("DELETE FROM chunks WHERE segment = ?", (id,))
+                        dropped += stored
+        return dropped
 
     def drop_empty_packs(self) -> list[str]:
         """Take out the packs in which nothing is any more; their names, for their files to be deleted."""
@@ -157,6 +177,13 @@ class Segments:
             AND domain = CASE WHEN ?1 IS NULL THEN ?2 ELSE (SELECT id FROM domains WHERE org = ?1) END"""
         with self._index.read() as db:
             return int(db.execute(query, (org, SHARED)).fetchone()[0])
+
+
+def _batches(rows: Iterable[T]) -> Iterator[list[T]]:
+    """A few at a time: whoever wants to enter a new snapshot waits for no more than one batch."""
+    left = iter(rows)
+    while batch := list(islice(left, BATCH)):
+        yield batch
 
 
 _COLUMNS = "s.id, s.digest, s.raw, s.stored, s.offset, p.name"

@@ -6,12 +6,12 @@ import fcntl
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from hutch.errors import AlreadyExists
+from hutch.errors import AlreadyExists, SnapshotNotFound
 from hutch.model import SnapshotRecord, SnapshotUsage
 from hutch.snapshots.admission import admit
 from hutch.snapshots.background import Background
@@ -70,6 +70,8 @@ class SnapshotStore:
         """Not to be called: see `open`."""
         self._layout = layout
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="snapshots")
+        # What takes long has threads of its own: a pause must not wait for it.
+        self._slow_threads = ThreadPoolExecutor(THREADS, thread_name_prefix="snapshots-slow")
         self._lock_file = -1
         self._parts: Parts
         self._background: Background
@@ -77,7 +79,7 @@ class SnapshotStore:
         """Snapshots that a power cut took before they were durable, found when the store was opened."""
 
     async def close(self) -> None:
-        """Stop the background and let go. Leases must have ended."""
+        """Stop the background and let go; who waits for it gets `NodeUnavailable`. Leases must have ended."""
         await self._background.stop()
         await self._run(self._parts.index.close)
         self._let_go()
@@ -112,12 +114,12 @@ class SnapshotStore:
     async def wait_durable(self, id: str) -> None:
         """Until the snapshot survives a power cut. Raises `SnapshotNotFound`, `DiskFull` (it is tried again)."""
         await self.get(id)
-        await self._background.wait_durable(id)
+        await self._background.queue.wait_durable(id)
 
     async def wait_stored(self, id: str) -> None:
         """Until the snapshot is whole in chunks. Raises `SnapshotNotFound`, `DiskFull` (it is tried again)."""
         await self.get(id)
-        await self._background.wait_stored(id)
+        await self._background.queue.wait_stored(id)
 
     @asynccontextmanager
     async def materialise(self, id: str) -> AsyncIterator[Path]:
@@ -128,14 +130,13 @@ class SnapshotStore:
         """
         async with self._parts.lock(id):
             if id not in self._parts.hot:
-                size = await self._run(lambda: rebuild(self._parts, id))
+                size = await self._slowly(lambda: rebuild(self._parts, id))
                 self._parts.hot.add(id, size)
             self._parts.hot.lease(id)
         try:
             yield self._layout.hot_copy(id)
         finally:
             await self._background.release(id)
-            self._background.wake()
 
     async def delete(self, id: str) -> None:
         """Take it away. Its children become its parent's; who reads it now may read to the end. Raises
@@ -171,18 +172,18 @@ class SnapshotStore:
     async def verify(self, id: str) -> None:
         """Read all of its chunks and check them; nothing to check while it is plain files only. Takes the background's
         share of CPU. Raises `SnapshotNotFound`, `SnapshotCorrupt`."""
-        await self._run(lambda: verify(self._parts, id))
+        await self._slowly(lambda: verify(self._parts, id))
 
     # --- as one file -----------------------------------------------------------------------------------------------
 
     async def export(self, id: str) -> AsyncGenerator[bytes, None]:
         """The snapshot as one stream: see `hutch.snapshots.archive`. Raises as `materialise` does."""
         record = await self.get(id)
-        async with self.materialise(id) as directory, aclosing(export(record, directory, self._run)) as parts:
+        async with self.materialise(id) as directory, aclosing(export(record, directory, self._slowly)) as parts:
             async for part in parts:
                 yield part
 
-    async def import_(self, stream: AsyncIterator[bytes], origin: Origin, max_bytes: int) -> SnapshotRecord:
+    async def import_archive(self, stream: AsyncIterator[bytes], origin: Origin, max_bytes: int) -> SnapshotRecord:
         """Take in what `export` gave, perhaps elsewhere, as a new snapshot without a parent. The stream may be any
         bytes: it is refused with `InvalidArchive` unless it is whole and right, with `PayloadTooLarge` when its files
         have more than `max_bytes` together. Raises `DiskFull`. What fails leaves nothing.
@@ -190,7 +191,7 @@ class SnapshotStore:
         That the archive is right says nothing about the memory image in it: whoever thaws it runs what its maker
         wrote, in a sandbox, and lets the runtime parse it."""
         async with self.stage() as directory:
-            exported = await unpack(stream, directory, self._parts.disk, max_bytes, self._run)
+            exported = await unpack(stream, directory, self._parts.disk, max_bytes, self._slowly)
             return await self.admit(directory, origin.adopt(exported))
 
     @property
@@ -212,7 +213,8 @@ class SnapshotStore:
         """Delete what the rule does not keep; their ids. `in_use`: what paused sandboxes and forks stand on."""
         ids = expired(await self.records(), rule, now, in_use)
         for id in ids:
-            await self.delete(id)
+            with suppress(SnapshotNotFound):  # someone else was quicker
+                await self.delete(id)
         return ids
 
     async def _open(self, cache_bytes: int, cpu_share: float, disk: Disk, boot: str) -> None:
@@ -222,8 +224,12 @@ class SnapshotStore:
             self._lock_file = _take_lock(layout.lock)
             index = Index(layout.index)
             catalog, segments = Catalog(index), Segments(index)
-            with telling_full():
-                found = recover(layout, disk, index, catalog, segments, boot)
+            try:
+                with telling_full():
+                    found = recover(layout, disk, index, catalog, segments, boot)
+            except BaseException:
+                index.close()
+                raise
             hot = HotCache(cache_bytes)
             for id, size in found.hot.items():
                 hot.add(id, size)
@@ -239,9 +245,13 @@ class SnapshotStore:
             os.close(self._lock_file)
             self._lock_file = -1
         self._threads.shutdown(wait=False)
+        self._slow_threads.shutdown(wait=False)
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await in_thread(self._threads, work)
+
+    async def _slowly(self, work: Callable[[], T]) -> T:
+        return await in_thread(self._slow_threads, work)
 
 
 def _take_lock(path: Path) -> int:

@@ -39,20 +39,16 @@ class Picture:
 
     def cut_power(self, chance: random.Random) -> None:
         """Make of the picture what might be found when the machine comes up again."""
+        torn = [path for path in self.root.rglob("*") if path.is_file() and not self._survives(path)]
+        for path in torn:
+            _tear(path, chance)
         for source, target in reversed(self.renames[chance.randint(0, len(self.renames)) :]):
             if (self.root / target).exists() and not (self.root / source).exists():
                 (self.root / target).rename(self.root / source)
-        for path in self.root.rglob("*"):
-            name = path.relative_to(self.root).as_posix()
-            if path.is_file() and "/" in name and self._as_seen(name) not in self.synced:
-                _tear(path, chance)
 
-    def _as_seen(self, name: str) -> str:
-        """The name that a file had in the picture, before renames were undone."""
-        for source, target in self.renames:
-            if (self.root / source).exists() and (name == source or name.startswith(source + "/")):
-                return target + name[len(source) :]
-        return name
+    def _survives(self, path: Path) -> bool:
+        name = path.relative_to(self.root).as_posix()
+        return name in self.synced or "/" not in name  # SQLite sees to its own
 
 
 def _tear(path: Path, chance: random.Random) -> None:
@@ -110,7 +106,9 @@ class CameraDisk(Disk):
 
     def sync_path(self, path: Path) -> None:
         with self._shot("sync_path", path):
-            super().sync_path(path)
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
             self._synced.add(self._name(path))
             if path.is_dir():
                 self._renames = [pair for pair in self._renames if Path(pair[1]).parent != Path(self._name(path))]

@@ -37,7 +37,7 @@ async def exported(store: SnapshotStore, id: str) -> bytes:
 async def refused(store: SnapshotStore, data: bytes, error: type[HutchError] = InvalidArchive) -> str:
     before = [one.id for one in await store.records()]
     with pytest.raises(error) as caught:
-        await store.import_(pieces(data), ORIGIN, LIMIT)
+        await store.import_archive(pieces(data), ORIGIN, LIMIT)
     assert [one.id for one in await store.records()] == before
     return str(caught.value)
 
@@ -81,7 +81,7 @@ async def test_an_export_comes_back_as_a_new_snapshot_of_who_imports_it(store: S
     files = frozen(1) | {"big": memory(list(range(1500))), "exact": bytes(2 * PART_BYTES)}
     given = record(1, name="kept", turn=3, parent=record().id, created_by="key_a")
     archive = await exported(store, await admit(store, files, given))
-    found = await store.import_(pieces(archive), ORIGIN, LIMIT)
+    found = await store.import_archive(pieces(archive), ORIGIN, LIMIT)
     assert await read(store, found.id) == files
     assert found.id != given.id
     assert (found.org, found.sandbox_id, found.created_by, found.parent) == ("org_b", "sbx_b", "key_b", None)
@@ -102,7 +102,7 @@ async def test_memory_does_not_grow_with_the_snapshot(store: SnapshotStore) -> N
     id = await admit(store, {"pages.img": bytes(96 << 20)})
     tracemalloc.start()
     try:
-        await store.import_(store.export(id), ORIGIN, LIMIT)
+        await store.import_archive(store.export(id), ORIGIN, LIMIT)
         assert tracemalloc.get_traced_memory()[1] < 40 << 20
     finally:
         tracemalloc.stop()
@@ -114,7 +114,7 @@ async def test_an_archive_that_ends_anywhere_is_refused(store: SnapshotStore, ar
 
 
 async def test_padding_at_the_end_is_fine_and_anything_else_is_not(store: SnapshotStore, archive: bytes) -> None:
-    await store.import_(pieces(archive + bytes(8192)), ORIGIN, LIMIT)
+    await store.import_archive(pieces(archive + bytes(8192)), ORIGIN, LIMIT)
     assert "goes on" in await refused(store, archive + b"x")
     assert "goes on" in await refused(store, archive + bytes(2 << 20))
     assert "goes on" in await refused(store, archive[:-1024] + member("more", b"") + bytes(1024))
@@ -183,7 +183,7 @@ async def test_any_changed_byte_is_refused_or_means_nothing(
     changed = bytearray(archive)
     changed[at % len(archive)] ^= byte
     try:
-        found = await store.import_(pieces(bytes(changed)), ORIGIN, LIMIT)
+        found = await store.import_archive(pieces(bytes(changed)), ORIGIN, LIMIT)
     except InvalidArchive:
         return
     assert await read(store, found.id) == {"a.img": memory([1, 2, 3]), "pages.img": memory([4] * 2000)}

@@ -112,7 +112,7 @@ async def test_a_full_disk_while_one_is_imported(store: SnapshotStore, disk: Ful
             yield part
 
     with pytest.raises(DiskFull):
-        await store.import_(stream(), Origin("org_a", "sbx_a", None, NOON), 1 << 30)
+        await store.import_archive(stream(), Origin("org_a", "sbx_a", None, NOON), 1 << 30)
     disk.room = 10**9
     assert [one.id for one in await store.records()] == [id]
 

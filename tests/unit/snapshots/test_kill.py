@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tests.unit.snapshots.make import frozen, read
 ROOT = Path(__file__).parent.parent.parent.parent
 
 _BUSY = """
-import asyncio, random, sys
+import asyncio, os, random, sys
 from pathlib import Path
 from hutch.snapshots import SnapshotStore
 from tests.unit.snapshots.make import admit, frozen, read, record
@@ -26,14 +27,14 @@ async def work(store, number):
         first = chance.randrange(1, 1000)
         one = record(first, sandbox_id=f"sbx_{number}", turn=first)
         await admit(store, frozen(first, 60), one)
-        print("admitted", one.id, flush=True)
+        os.write(1, f"admitted {one.id}\\n".encode())
         mine.append(one.id)
         if chance.random() < 0.5:
             await store.wait_stored(one.id)
         await read(store, chance.choice(mine))
         if len(mine) > 4:
             gone = mine.pop(chance.randrange(len(mine)))
-            print("deleting", gone, flush=True)
+            os.write(1, f"deleting {gone}\\n".encode())
             await store.delete(gone)
         if chance.random() < 0.3:
             await store.collect()
@@ -60,8 +61,10 @@ async def test_every_admitted_snapshot_survives_and_nothing_is_left_over(tmp_pat
         process.kill()
         said += (await process.stdout.read()).splitlines()
         await process.wait()
-        for word, id in (line.decode().split() for line in said if line):
-            (there.add if word == "admitted" else unsure.add)(id)
+        for line in said:
+            if match := re.fullmatch(r"(admitted|deleting) (snp_\w{22})\n?", line.decode()):
+                (there if match[1] == "admitted" else unsure).add(match[2])
+        assert there, said
         store = await SnapshotStore.open(root, cache_bytes=0, cpu_share=1)
         found = {one.id: one for one in await store.records()}
         assert there - unsure <= set(found)

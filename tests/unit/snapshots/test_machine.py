@@ -101,7 +101,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(target=ids, id=ids, org=ORGS)
     def copy(self, id: str, org: str | None) -> str:
-        found = self.do(self.store.import_(self.store.export(id), Origin(org, "sbx_b", None, NOON), 1 << 30))
+        found = self.do(self.store.import_archive(self.store.export(id), Origin(org, "sbx_b", None, NOON), 1 << 30))
         self.model[found.id], self.orgs[found.id] = self.model[id], org
         return found.id
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+import threading
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hutch.errors import AlreadyExists, SnapshotNotFound
+from hutch.errors import AlreadyExists, NodeUnavailable, SnapshotNotFound
 from hutch.model import SnapshotReason
 from hutch.snapshots import Retention, SnapshotStore
+from hutch.snapshots.ingest import Ingest
 from tests.unit.snapshots.make import NOON, admit, content, frozen, memory, read, record, stored, tree
 
 
@@ -163,6 +168,50 @@ async def test_a_staged_directory_that_is_not_admitted_is_removed(store: Snapsho
 async def test_a_store_is_open_once(store: SnapshotStore, root: Path) -> None:
     with pytest.raises(RuntimeError, match="another process"):
         await SnapshotStore.open(root)
+
+
+async def test_a_large_snapshot_on_its_way_does_not_hold_up_the_next_pause(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    ingest = Ingest.run
+
+    def slow(self: Ingest, *arguments: Any) -> None:
+        go_on.wait(30)
+        ingest(self, *arguments)
+
+    monkeypatch.setattr(Ingest, "run", slow)
+    store = await SnapshotStore.open(root, cpu_share=1)
+    first = await admit(store, frozen(1))
+    await store.wait_durable(first)
+    second = await admit(store, frozen(500))
+    async with asyncio.timeout(20):
+        await store.wait_durable(second)
+    assert (await store.get(first)).stored_bytes is None
+    go_on.set()
+    await store.wait_stored(first)
+    await store.wait_stored(second)
+    await store.close()
+
+
+async def test_who_waits_is_told_when_the_store_closes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = await SnapshotStore.open(root, cpu_share=0.001)
+    id = await admit(store, frozen(1, 20_000))
+    waiting = asyncio.create_task(store.wait_stored(id))
+    await store.wait_durable(id)
+    await store.close()
+    with pytest.raises(NodeUnavailable):
+        await waiting
+    assert len(list((root / "tmp").iterdir())) == 0  # the pack that was begun
+
+
+async def test_a_store_of_a_newer_hutch_is_left_alone(root: Path) -> None:
+    await (await SnapshotStore.open(root)).close()
+    with closing(sqlite3.connect(root / "index.db")) as db:
+        db.execute("PRAGMA user_version = 99")
+    for _ in range(2):  # the lock was given back too
+        with pytest.raises(RuntimeError, match="newer Hutch"):
+            await SnapshotStore.open(root)
 
 
 async def test_many_at_once(store: SnapshotStore) -> None:
