@@ -32,8 +32,7 @@ HutchError
 ├── BootFailed                500 boot_failed
 ├── FreezeFailed              500 freeze_failed          no snapshot was made; the sandbox runs on
 ├── ThawFailed                500 thaw_failed            the snapshot is as it was, nothing was started
-├── SnapshotDamaged           500 snapshot_damaged       a file of the snapshot is missing or not whole
-├── SnapshotCorrupt           500 snapshot_corrupt       its stored bytes changed: `snapshot`, `file`
+├── SnapshotCorrupt           500 snapshot_corrupt       a file of it is missing, not whole, or changed: `snapshot`, `file`
 ├── TemplateBuildFailed       500 template_build_failed  a step of a template's build failed; `log` has its last lines
 ├── RequestTimeout            504 request_timeout        retryable
 ├── ServerStopping            503 server_stopping        retryable: a stream was cut by a restart; read on
@@ -233,12 +232,8 @@ class ThawFailed(HutchError):
     code = "thaw_failed"
 
 
-class SnapshotDamaged(HutchError):
-    code = "snapshot_damaged"
-
-
 class SnapshotCorrupt(HutchError):
-    """Stored bytes are not what was written; `extra` has `snapshot` and `file`."""
+    """Stored bytes are not what was written; `extra` may have `snapshot` and `file`."""
 
     code = "snapshot_corrupt"
     default_hint = "The disk or a person changed the node's snapshot files; other snapshots are not affected."

@@ -20,7 +20,7 @@ from textwrap import dedent
 
 import pytest
 
-from hutch.errors import DiskFull, FreezeFailed, SnapshotDamaged, SnapshotIncompatible, ThawFailed
+from hutch.errors import DiskFull, FreezeFailed, SnapshotCorrupt, SnapshotIncompatible, ThawFailed
 from hutch.model import AllowAll
 from hutch.network.base import Slot
 from hutch.runtime.base import Handle, SandboxSpec
@@ -177,7 +177,7 @@ async def test_the_image_may_have_moved_and_the_slot_differs(host: Host) -> None
         dedent("""
         import socket
         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(("169.254.169.253", 80))
-        print(s.getsockname()[0], len(open("/.hutch/app/run.py").read()) > 100)
+        print(s.getsockname()[0], len(open("/.hutch/app/run").read()) > 100)
         """),
     )
     assert said == f"{spec.slot.guest_address} True"
@@ -376,7 +376,7 @@ async def test_a_damaged_snapshot_is_refused(host: Host, damage: str) -> None:
     else:
         (snapshot / "manifest.json").write_text("{")
     spec = await host.spec()
-    with pytest.raises(SnapshotDamaged, match="snapshot"):
+    with pytest.raises(SnapshotCorrupt, match="snapshot"):
         await thaw(host, snapshot, spec)
     await assert_nothing_left(host, spec)
 

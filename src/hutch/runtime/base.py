@@ -105,7 +105,7 @@ class Runtime(ABC):
         The host name and PID 1's environment are the snapshot's; `resources.disk_mib` and `.pids` have to be. Both
         clocks inside are the present's: timers that have been due meanwhile go off at once.
 
-        Raises `SnapshotIncompatible` or `SnapshotDamaged` before anything is done; `ThawFailed` or `DiskFull`, after
+        Raises `SnapshotIncompatible` or `SnapshotCorrupt` before anything is done; `ThawFailed` or `DiskFull`, after
         which nothing of the sandbox is left.
         """
 

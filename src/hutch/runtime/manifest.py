@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from hutch.errors import SnapshotDamaged, SnapshotIncompatible
+from hutch.errors import SnapshotCorrupt, SnapshotIncompatible
 from hutch.model import Model, Resources
 from hutch.runtime.cpu import Cpu
 
@@ -96,15 +96,15 @@ class Manifest(Model):
 
 
 def read_manifest(snapshot: Path) -> Manifest:
-    """A snapshot's manifest. Raises `SnapshotDamaged` also when an image file is missing or not whole."""
+    """A snapshot's manifest. Raises `SnapshotCorrupt` also when an image file is missing or not whole."""
     try:
         manifest = Manifest.model_validate_json((snapshot / MANIFEST).read_bytes())
         sizes = {name: (snapshot / name).stat().st_size for name in manifest.files}
     except (OSError, ValidationError) as error:
-        raise SnapshotDamaged(f"snapshot {snapshot.name} cannot be read: {error}") from error
+        raise SnapshotCorrupt(f"snapshot {snapshot.name} cannot be read: {error}") from error
     for name, expected in manifest.files.items():
         if sizes[name] != expected:
-            raise SnapshotDamaged(f"snapshot {snapshot.name}: {name} has {sizes[name]} bytes instead of {expected}")
+            raise SnapshotCorrupt(f"snapshot {snapshot.name}: {name} has {sizes[name]} bytes instead of {expected}")
     return manifest
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hutch.errors import SnapshotDamaged, SnapshotIncompatible
+from hutch.errors import SnapshotCorrupt, SnapshotIncompatible
 from hutch.model import Resources
 from hutch.runtime.cpu import Cpu, parse
 from hutch.runtime.manifest import MANIFEST, ImageIdentity, Manifest, Origin, read_manifest
@@ -71,12 +71,12 @@ def test_a_cpu_that_can_more_will_do_and_one_that_can_less_will_not() -> None:
 
 def test_a_manifest_is_read_back_and_its_files_are_looked_at(tmp_path: Path) -> None:
     (tmp_path / MANIFEST).write_text(MANIFEST_OF.model_dump_json())
-    with pytest.raises(SnapshotDamaged, match="pages"):
+    with pytest.raises(SnapshotCorrupt, match="pages"):
         read_manifest(tmp_path)
     (tmp_path / "pages.img").write_bytes(b"abc")
     assert read_manifest(tmp_path) == MANIFEST_OF
     (tmp_path / "pages.img").write_bytes(b"ab")
-    with pytest.raises(SnapshotDamaged, match="2 bytes instead of 3"):
+    with pytest.raises(SnapshotCorrupt, match="2 bytes instead of 3"):
         read_manifest(tmp_path)
 
 
