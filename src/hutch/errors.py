@@ -32,7 +32,7 @@ HutchError
 ├── BootFailed                500 boot_failed
 ├── FreezeFailed              500 freeze_failed          no snapshot was made; the sandbox runs on
 ├── ThawFailed                500 thaw_failed            the snapshot is as it was, nothing was started
-├── SnapshotCorrupt           500 snapshot_corrupt       a file of it is missing, not whole, or changed: `snapshot`, `file`
+├── SnapshotCorrupt           500 snapshot_corrupt       a file of it is missing or changed: `snapshot`, `file`
 ├── TemplateBuildFailed       500 template_build_failed  a step of a template's build failed; `log` has its last lines
 ├── RequestTimeout            504 request_timeout        retryable
 ├── ServerStopping            503 server_stopping        retryable: a stream was cut by a restart; read on
