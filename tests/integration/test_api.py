@@ -241,8 +241,13 @@ async def test_client_that_vanishes_frees_the_server_and_leaves_the_command(
     for each in clients:
         each.sendall(head.encode() + body)
 
+    async def running() -> list[str]:
+        execs = (await client.get(f"{box}/exec")).json()["execs"]
+        return [each["id"] for each in execs if each["running"] and each["command"] == "yes"]
+
     async def held() -> bool:
-        return machine.sockets() > before + 5  # each of them holds its connection, and one to the sandbox
+        # Each of them holds its connection, and one to the sandbox. A client that goes before that may start nothing.
+        return machine.sockets() > before + 5 and len(await running()) == 5
 
     await until(held)
     for each in clients:
@@ -252,10 +257,10 @@ async def test_client_that_vanishes_frees_the_server_and_leaves_the_command(
         return machine.sockets() <= before + 1
 
     await until(let_go)
-    running = [each for each in (await client.get(f"{box}/exec")).json()["execs"] if each["running"]]
-    assert len([each for each in running if each["command"] == "yes"]) == 5
-    for each in running:
-        await client.delete(f"{box}/exec/{each['id']}")
+    left = await running()
+    assert len(left) == 5
+    for exec_id in left:
+        await client.delete(f"{box}/exec/{exec_id}")
 
 
 async def test_client_that_reads_nothing_stalls_nobody(

@@ -215,7 +215,7 @@ async def test_readers_who_vanish_leave_no_connection(control: Control, shared_n
         await stream.aclose()
         await (await control.files.read(box.id, "/etc/passwd")).chunks.aclose()
     pool = control._fleet.nodes()[0]._guests._pool  # type: ignore[attr-defined]
-    assert sum(not connection.is_idle() for connection in pool.connections) == 0
+    assert pool.active == 0
     await control.delete(box.id)
 
 

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 
 from hutch.api import execs, files, health, keys, node, problems, pty, sandboxes, task_stream, tasks, templates, uploads
-from hutch.api.auth import DOCUMENTED, Authenticate
+from hutch.api.auth import Authenticate
 from hutch.api.bodies import BodyLimit
 from hutch.api.context import RequestContext
 from hutch.api.openapi import build_openapi
@@ -53,8 +53,5 @@ def create_app(settings: Settings, control: Control, deliver_first_key: Callable
 
 
 def _add_routes(app: FastAPI) -> None:
-    documented = [Depends(DOCUMENTED)]
-    for module in (sandboxes, execs, files, tasks, uploads, templates, keys, node):
-        app.include_router(module.router, dependencies=documented)
-    for module in (pty, task_stream, health):
+    for module in (sandboxes, execs, files, tasks, uploads, templates, keys, node, pty, task_stream, health):
         app.include_router(module.router)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from urllib.parse import parse_qs
 
-from fastapi.security import HTTPBearer
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
@@ -13,12 +12,12 @@ from hutch.api.problems import ProblemResponse
 from hutch.api.sockets import refuse
 from hutch.errors import Unauthorized
 
-DOCUMENTED = HTTPBearer(
-    scheme_name="apiKey",
-    description="An API key: `Authorization: Bearer hk_...`. `hutch up` prints the first one.",
-    auto_error=False,
-)
-"""Says in the OpenAPI document what `Authenticate` does."""
+SCHEME = {
+    "type": "http",
+    "description": "An API key: `Authorization: Bearer hk_...`. `hutch up` prints the first one.",
+    "scheme": "bearer",
+}
+"""What `Authenticate` does, in the words of OpenAPI."""
 
 
 class Authenticate:
@@ -28,7 +27,7 @@ class Authenticate:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket") or not _needs_key(scope["path"]):
+        if scope["type"] not in ("http", "websocket") or not needs_key(scope["path"]):
             return await self._app(scope, receive, send)
         try:
             scope["state"]["caller"] = await scope["app"].state.keys.check(_given(scope))
@@ -39,7 +38,8 @@ class Authenticate:
         await self._app(scope, receive, send)
 
 
-def _needs_key(path: str) -> bool:
+def needs_key(path: str) -> bool:
+    """Whether there is nothing at this path without a key."""
     return path == "/v1" or path.startswith("/v1/")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from hutch.api.auth import SCHEME, needs_key
 from hutch.api.schemas import Problem
 from hutch.model.common import MAX_STRING
 
@@ -18,16 +19,20 @@ _NEVER = ("HTTPValidationError", "ValidationError")
 
 
 def build_openapi(app: FastAPI) -> dict[str, Any]:
-    """The document, made once."""
+    """The document, made once. (That keys are needed is said here, not by a dependency of FastAPI's: that would run in
+    every request, to no purpose.)"""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes)
         schemas = document["components"]["schemas"]
         schemas["Problem"] = Problem.model_json_schema()
         for name in _NEVER:
             schemas.pop(name, None)
-        for operations in document["paths"].values():
+        document["components"]["securitySchemes"] = {"apiKey": SCHEME}
+        for path, operations in document["paths"].items():
             for operation in operations.values():
                 _correct(operation)
+                if needs_key(path):
+                    operation["security"] = [{"apiKey": []}]
         _remove_string_limit(document)
         app.openapi_schema = document
     return app.openapi_schema

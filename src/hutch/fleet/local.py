@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, TypeVar
 
-import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from hutch.errors import BY_CODE, HutchError, NodeUnavailable, from_problem
 from hutch.fleet.base import Fleet, Node
+from hutch.fleet.connection import Connection, Cut, Silent
 from hutch.fleet.guest import GuestClient
+from hutch.fleet.pool import Exchange, Pool, framing, head_of
 from hutch.fleet.transport import GuestTransport
+from hutch.fleet.tunnel import connect_unix
 from hutch.model import (
     BootRequest,
     JournalEntry,
@@ -29,6 +31,7 @@ from hutch.settings import Settings
 _BOOT_TIMEOUT = 120.0
 _CALL_TIMEOUT = 30.0
 _BUILD_SILENCE = 1800.0
+_MAX_IDLE = 64
 _NAME = "local"
 M = TypeVar("M", bound=Model)
 _Policy: TypeAdapter[NetworkPolicy] = TypeAdapter(NetworkPolicy)
@@ -40,10 +43,8 @@ class LocalNode(Node):
     name = _NAME
 
     def __init__(self, settings: Settings) -> None:
-        transport = httpx.AsyncHTTPTransport(
-            uds=str(settings.node_socket), limits=httpx.Limits(max_connections=None, max_keepalive_connections=64)
-        )
-        self._http = httpx.AsyncClient(transport=transport, base_url="http://node", timeout=_CALL_TIMEOUT)
+        self._socket = settings.node_socket
+        self._pool = Pool(self._connect, _MAX_IDLE)
         self._guests = GuestTransport(settings.tunnel_socket)
 
     async def info(self) -> NodeInfo:
@@ -86,23 +87,17 @@ class LocalNode(Node):
         return [_parse(TemplateInfo, found) for found in (await self._call("GET", "/templates"))["templates"]]
 
     async def build_template(self, name: str, force: bool) -> AsyncIterator[dict[str, Any]]:
-        request = self._http.build_request(
-            "POST", f"/templates/{name}/build", json={"force": force}, timeout=_BUILD_SILENCE
-        )
-        try:
-            response = await self._http.send(request, stream=True)
-            if response.status_code >= 400:
-                await response.aread()
-                raise _error(response)
-        except httpx.TransportError as error:
-            raise NodeUnavailable("the node does not answer") from error
-        return _messages(response)
+        body = json.dumps({"force": force})
+        exchange = await self._exchange("POST", f"/templates/{name}/build", None, body, _BUILD_SILENCE)
+        if exchange.status >= 400:
+            raise _error(exchange.status, await _whole(exchange))
+        return _messages(exchange)
 
     def guest(self, sandbox_id: str, token: str) -> GuestClient:
         return GuestClient(self._guests, sandbox_id, token)
 
     async def aclose(self) -> None:
-        await self._http.aclose()
+        await self._pool.aclose()
         await self._guests.aclose()
 
     async def _call(
@@ -115,21 +110,38 @@ class LocalNode(Node):
         timeout: float = _CALL_TIMEOUT,
         none_for_404: bool = False,
     ) -> Any:
-        headers = {"Content-Type": "application/json"} if body is not None else None
-        try:
-            response = await self._http.request(
-                method, path, params=query, content=body, headers=headers, timeout=timeout
-            )
-        except httpx.TransportError as error:
-            raise NodeUnavailable("the node does not answer") from error
-        if response.status_code == 404 and none_for_404:
+        exchange = await self._exchange(method, path, query, body, timeout)
+        answer = await _whole(exchange)
+        if exchange.status == 404 and none_for_404:
             return None
-        if response.status_code >= 400:
-            raise _error(response)
+        if exchange.status >= 400:
+            raise _error(exchange.status, answer)
         try:
-            return response.json() if response.content else None
+            return json.loads(answer) if answer else None
         except ValueError as error:
             raise NodeUnavailable("the node answered nonsense") from error
+
+    async def _exchange(
+        self, method: str, path: str, query: Mapping[str, Any] | None, body: str | None, timeout: float
+    ) -> Exchange:
+        content = body.encode() if body is not None else None
+        headers = [("Host", "node"), framing(content, None)]
+        if body is not None:
+            headers.append(("Content-Type", "application/json"))
+        try:
+            return await self._pool.exchange(
+                _NAME,
+                head_of(method, path, query, headers),
+                content,
+                again=method in ("GET", "DELETE"),
+                write_timeout=timeout,
+                read_timeout=timeout,
+            )
+        except (Cut, Silent) as error:
+            raise NodeUnavailable("the node does not answer") from error
+
+    async def _connect(self, _: str, factory: Callable[[], Connection]) -> Connection:
+        return await connect_unix(self._socket, factory)
 
 
 class LocalFleet(Fleet):
@@ -166,22 +178,39 @@ def _parse(model: type[M], found: Any) -> M:
         raise NodeUnavailable("the node answered nonsense; is it of another version?") from error
 
 
-async def _messages(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+async def _whole(exchange: Exchange) -> bytes:
     try:
-        async for line in response.aiter_lines():
-            if line:
-                yield json.loads(line)
-    except httpx.TransportError as error:
+        answer = bytearray()
+        while data := await exchange.read():
+            answer += data
+        return bytes(answer)
+    except (Cut, Silent) as error:
+        raise NodeUnavailable("the node does not answer") from error
+    finally:
+        exchange.close()
+
+
+async def _messages(exchange: Exchange) -> AsyncIterator[dict[str, Any]]:
+    rest = b""
+    try:
+        while data := await exchange.read():
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                if line:
+                    yield json.loads(line)
+        if rest:
+            yield json.loads(rest)
+    except (Cut, Silent) as error:
         raise NodeUnavailable("the node hung up while it built the template") from error
     finally:
-        await response.aclose()
+        exchange.close()
 
 
-def _error(response: httpx.Response) -> HutchError:
+def _error(status: int, body: bytes) -> HutchError:
     try:
-        problem = response.json()
+        problem = json.loads(body)
     except ValueError:
         problem = None
     if not isinstance(problem, dict) or problem.get("code") not in BY_CODE:
-        return NodeUnavailable(f"the node answered {response.status_code}")
+        return NodeUnavailable(f"the node answered {status}")
     return from_problem(problem)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
-
-import httpcore
 
 from hutch.errors import (
     AlreadyExists,
@@ -25,12 +23,16 @@ from hutch.errors import (
     PayloadTooLarge,
     RequestTimeout,
 )
-from hutch.fleet.tunnel import TunnelBackend
+from hutch.fleet.connection import Body, Connection, Cut, Silent
+from hutch.fleet.pool import Exchange, Pool, framing, head_of
+from hutch.fleet.tunnel import connect_tunnel
+
+__all__ = ["Answer", "Body", "GuestTransport"]
 
 GUEST_PORT = 49983
 _MAX_ERROR = 64 << 10
 _MAX_DETAIL = 2000
-_CONNECT_TIMEOUT = 15.0
+_MAX_IDLE = 512
 _WRITE_TIMEOUT = 300.0
 """For one piece of an upload: a guest that has stopped reading for so long is stuck."""
 
@@ -62,51 +64,45 @@ _CONNECT_CODES: dict[str, type[HutchError]] = {
 """The same for the Connect calls (`/filesystem.Filesystem/...`)."""
 _STATUS: dict[int, type[HutchError]] = {404: NotFound, 409: Conflict, 413: PayloadTooLarge, 507: DiskFull}
 
-Body = bytes | AsyncIterator[bytes] | None
-
 
 class Answer:
     """A guest's answer whose body has not been read yet. Read it to the end or close it."""
 
-    def __init__(self, response: httpcore.Response) -> None:
-        self._response = response
-        self.status = response.status
-        self.headers = {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in response.headers}
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self.status = exchange.status
+        self.headers = exchange.headers
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it comes. Raises `GuestUnavailable` when the guest hangs up in the middle."""
         try:
-            async for chunk in self._response.aiter_stream():
-                yield chunk
-        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
+            while data := await self._exchange.read():
+                yield data
+        except (Cut, Silent) as error:
             raise GuestUnavailable("the sandbox's guest hung up") from error
         finally:
-            await self._response.aclose()
+            self._exchange.close()
 
     async def body(self, limit: int) -> bytes:
         """The whole body. Raises `GuestUnavailable` when it is longer than `limit`."""
         found = bytearray()
-        async for chunk in self.chunks():
-            found += chunk
-            if len(found) > limit:
-                await self.aclose()
-                raise GuestUnavailable("the sandbox's guest answered at too great length")
+        async with aclosing(self.chunks()) as chunks:
+            async for chunk in chunks:
+                found += chunk
+                if len(found) > limit:
+                    raise GuestUnavailable("the sandbox's guest answered at too great length")
         return bytes(found)
 
     async def aclose(self) -> None:
-        await self._response.aclose()
+        self._exchange.close()
 
 
 class GuestTransport:
     """The connections to all guests of one node."""
 
     def __init__(self, tunnel_socket: Path) -> None:
-        self._pool = httpcore.AsyncConnectionPool(
-            max_connections=4096,
-            max_keepalive_connections=512,
-            keepalive_expiry=30.0,
-            network_backend=TunnelBackend(tunnel_socket),
-        )
+        self._socket = tunnel_socket
+        self._pool = Pool(self._connect, _MAX_IDLE)
 
     async def open(
         self,
@@ -121,27 +117,24 @@ class GuestTransport:
         length: int | None = None,
         read_timeout: float = 30.0,
     ) -> Answer:
-        """Send a request; the answer once its head has come. Raises what the guest's error stands for."""
-        url = httpcore.URL(scheme=b"http", host=sandbox_id.encode(), port=GUEST_PORT, target=_target(path, query or {}))
-        timeout = {"connect": _CONNECT_TIMEOUT, "write": _WRITE_TIMEOUT, "read": read_timeout, "pool": None}
-        request = httpcore.Request(
-            method,
-            url,
-            headers=[
-                ("Host", sandbox_id),
-                ("X-Access-Token", token),
-                *_framing(body, length),
-                *(headers or {}).items(),
-            ],
-            content=body,
-            extensions={"timeout": timeout},
-        )
+        """Send a request; the answer once its head has come. Raises what the guest's error stands for. (The answer to
+        a `HEAD` cannot be read.)"""
+        lines = [("Host", sandbox_id), ("X-Access-Token", token), framing(body, length), *(headers or {}).items()]
         try:
-            answer = Answer(await self._pool.handle_async_request(request))
-        except (httpcore.NetworkError, httpcore.ProtocolError) as error:
+            exchange = await self._pool.exchange(
+                sandbox_id,
+                head_of(method, path, query, lines),
+                body,
+                length=length,
+                again=method == "GET",
+                write_timeout=_WRITE_TIMEOUT,
+                read_timeout=read_timeout,
+            )
+        except Cut as error:
             raise GuestUnavailable(f"the guest of {sandbox_id} hung up") from error
-        except httpcore.TimeoutException as error:
+        except Silent as error:
             raise GuestUnavailable(f"the guest of {sandbox_id} does not answer") from error
+        answer = Answer(exchange)
         if answer.status >= 400:
             raise _error(answer.status, await answer.body(_MAX_ERROR), path)
         return answer
@@ -149,16 +142,8 @@ class GuestTransport:
     async def aclose(self) -> None:
         await self._pool.aclose()
 
-
-def _target(path: str, query: Mapping[str, Any]) -> bytes:
-    given = {key: value for key, value in query.items() if value is not None}
-    return (f"{path}?{urlencode(given)}" if given else path).encode()
-
-
-def _framing(body: Body, length: int | None) -> list[tuple[str, str]]:
-    if body is None or isinstance(body, bytes):
-        length = len(body or b"")
-    return [("Content-Length", str(length))] if length is not None else [("Transfer-Encoding", "chunked")]
+    async def _connect(self, sandbox_id: str, factory: Callable[[], Connection]) -> Connection:
+        return await connect_tunnel(self._socket, sandbox_id, GUEST_PORT, factory)
 
 
 def _error(status: int, body: bytes, path: str) -> HutchError:

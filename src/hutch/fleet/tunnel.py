@@ -1,63 +1,53 @@
-"""The node's tunnel as a network backend of httpcore.
+"""The node's tunnel: connections to ports inside sandboxes.
 
-A "TCP connection" to `<sandbox id>:<port>` is a connection to the tunnel's Unix socket that begins with one line
+A connection to `<sandbox id>:<port>` is one to the tunnel's Unix socket that begins with a line
 `HUTCH/1 <sandbox id> <port>`, answered by `OK` or `ERR <code> <message>`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
-import httpcore
-
 from hutch.errors import GuestUnavailable, HutchError, NodeUnavailable, SandboxNotRunning
+from hutch.fleet.connection import Connection, Cut, Silent
 
 _MAX_LINE = 1024
+_CONNECT_TIMEOUT = 15.0
 _HANDSHAKE_TIMEOUT = 15.0
 
 
-class TunnelBackend(httpcore.AsyncNetworkBackend):
-    """Opens connections to ports inside sandboxes. Raises our own errors, which httpcore passes on as they are."""
-
-    def __init__(self, socket: Path) -> None:
-        self._socket = str(socket)
-        self._unix = httpcore.AnyIOBackend()
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        try:
-            stream = await self._unix.connect_unix_socket(self._socket, timeout=timeout)
-        except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-            raise NodeUnavailable("the node's tunnel does not answer") from error
-        try:
-            await _handshake(stream, host, port)
-        except BaseException:
-            await stream.aclose()
-            raise
-        return stream
-
-
-async def _handshake(stream: httpcore.AsyncNetworkStream, sandbox_id: str, port: int) -> None:
-    answer = b""
+async def connect_unix(socket: Path, factory: Callable[[], Connection]) -> Connection:
+    """Connect to a Unix socket of the node's. Raises `NodeUnavailable`."""
+    loop = asyncio.get_running_loop()
     try:
-        await stream.write(f"HUTCH/1 {sandbox_id} {port}\n".encode(), timeout=_HANDSHAKE_TIMEOUT)
-        while not answer.endswith(b"\n"):
-            # The other side sends nothing after its line until we have spoken, so this reads nothing too much.
-            piece = await stream.read(_MAX_LINE, timeout=_HANDSHAKE_TIMEOUT)
-            answer += piece
-            if not piece or len(answer) > _MAX_LINE:
-                raise NodeUnavailable("the node's tunnel hung up")
-    except (httpcore.NetworkError, httpcore.TimeoutException) as error:
+        async with asyncio.timeout(_CONNECT_TIMEOUT):
+            _, connection = await loop.create_unix_connection(factory, str(socket))
+    except OSError as error:  # a `TimeoutError` is one too
+        raise NodeUnavailable("the node does not answer") from error
+    connection.connected()
+    return connection
+
+
+async def connect_tunnel(socket: Path, sandbox_id: str, port: int, factory: Callable[[], Connection]) -> Connection:
+    """Connect to a port inside a sandbox. Raises `NodeUnavailable`, `SandboxNotRunning`, `GuestUnavailable`."""
+    connection = await connect_unix(socket, factory)
+    try:
+        answer = await connection.greet(f"HUTCH/1 {sandbox_id} {port}\n".encode(), _MAX_LINE, _HANDSHAKE_TIMEOUT)
+    except Cut as error:
+        connection.abort()
+        raise NodeUnavailable("the node's tunnel hung up") from error
+    except Silent as error:
+        connection.abort()
         raise NodeUnavailable("the node's tunnel does not answer") from error
+    except BaseException:
+        connection.abort()
+        raise
     if answer != b"OK\n":
+        connection.abort()
         raise _refusal(answer.decode(errors="replace").strip(), sandbox_id)
+    return connection
 
 
 def _refusal(line: str, sandbox_id: str) -> HutchError:
