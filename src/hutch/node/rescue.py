@@ -57,6 +57,7 @@ class Rescue:
             return False
         if step == "resuming":
             return await self._finish(entry)
+        await self._parts.records.strip(entry.id)
         self._watch(entry)
         return True
 
