@@ -18,7 +18,11 @@ from hutch.model import (
     NetworkPolicy,
     NodeInfo,
     NodeSandbox,
+    PauseRequest,
     Resources,
+    RollbackRequest,
+    SnapshotRecord,
+    SnapshotRequest,
     TemplateInfo,
 )
 
@@ -49,6 +53,43 @@ class Node(ABC):
     @abstractmethod
     async def destroy(self, sandbox_id: str) -> NodeSandbox | None:
         """End it, in any state; its final figures, None when the node does not know it."""
+
+    @abstractmethod
+    async def pause(self, sandbox_id: str, request: PauseRequest) -> NodeSandbox:
+        """Save it and take it off the host; as it is when it is paused already. Raises `SandboxNotRunning`,
+        `AlreadyExists` (the snapshot's id is taken), `FreezeFailed` or `DiskFull`: then it runs on."""
+
+    @abstractmethod
+    async def resume(self, sandbox_id: str) -> NodeSandbox:
+        """Bring a paused one back; at once when it runs. `address` and `guest_token` are new. Raises
+        `SandboxNotRunning`; `LimitReached`, `ThawFailed`, `SnapshotIncompatible`, `SnapshotCorrupt`,
+        `SnapshotDamaged`, `DiskFull`: then it is paused as before."""
+
+    @abstractmethod
+    async def snapshot(self, sandbox_id: str, request: SnapshotRequest) -> SnapshotRecord:
+        """A snapshot of a running sandbox, which goes on (its connections to the outside are cut), or of a paused
+        one. The same id twice gives the same one. Raises `SandboxNotRunning`, `AlreadyExists` (another sandbox's
+        snapshot has this id), `FreezeFailed`, `DiskFull`."""
+
+    @abstractmethod
+    async def rollback(self, sandbox_id: str, request: RollbackRequest) -> NodeSandbox:
+        """Save a running or paused sandbox as `safety`, then bring it back as it was at `snapshot`: it runs. Raises
+        `SnapshotNotFound`, `SandboxNotRunning`, `AlreadyExists`, `FreezeFailed`, `DiskFull`, `SnapshotIncompatible`
+        before anything changes; `ThawFailed` and others when `snapshot` cannot be thawed: then it is as it was, its
+        connections apart, and when even that fails it is paused (ask for its state)."""
+
+    @abstractmethod
+    async def snapshots(self, sandbox_id: str | None = None, org: str | None = None) -> list[SnapshotRecord]:
+        """Those of a sandbox (also of one that is gone), of an organisation, or all; oldest first."""
+
+    @abstractmethod
+    async def find_snapshot(self, snapshot_id: str) -> SnapshotRecord | None:
+        """One of them; None when the node does not have it."""
+
+    @abstractmethod
+    async def delete_snapshot(self, snapshot_id: str) -> None:
+        """Take it away; no error when it is not there. Its children become its parent's. Raises `Conflict` while a
+        paused sandbox stands on it."""
 
     @abstractmethod
     async def set_deadline(self, sandbox_id: str, deadline: float) -> None:

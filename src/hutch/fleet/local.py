@@ -21,12 +21,18 @@ from hutch.model import (
     NetworkPolicy,
     NodeInfo,
     NodeSandbox,
+    PauseRequest,
     Resources,
+    RollbackRequest,
+    SnapshotRecord,
+    SnapshotRequest,
     TemplateInfo,
 )
 from hutch.settings import Settings
 
 _BOOT_TIMEOUT = 120.0
+_STATE_TIMEOUT = 600.0
+"""Saving or loading memory: the runtime has limits of its own, by the size of the sandbox."""
 _CALL_TIMEOUT = 30.0
 _BUILD_SILENCE = 1800.0
 _NAME = "local"
@@ -66,6 +72,30 @@ class LocalNode(Node):
         found = await self._call("DELETE", f"/sandboxes/{sandbox_id}", timeout=_BOOT_TIMEOUT, none_for_404=True)
         return _parse(NodeSandbox, found) if found is not None else None
 
+    async def pause(self, sandbox_id: str, request: PauseRequest) -> NodeSandbox:
+        return _parse(NodeSandbox, await self._change(f"/sandboxes/{sandbox_id}/pause", request))
+
+    async def resume(self, sandbox_id: str) -> NodeSandbox:
+        return _parse(NodeSandbox, await self._change(f"/sandboxes/{sandbox_id}/resume"))
+
+    async def snapshot(self, sandbox_id: str, request: SnapshotRequest) -> SnapshotRecord:
+        return _parse(SnapshotRecord, await self._change(f"/sandboxes/{sandbox_id}/snapshots", request))
+
+    async def rollback(self, sandbox_id: str, request: RollbackRequest) -> NodeSandbox:
+        return _parse(NodeSandbox, await self._change(f"/sandboxes/{sandbox_id}/rollback", request))
+
+    async def snapshots(self, sandbox_id: str | None = None, org: str | None = None) -> list[SnapshotRecord]:
+        query = {name: value for name, value in (("sandbox", sandbox_id), ("org", org)) if value is not None}
+        found = await self._call("GET", "/snapshots", query=query)
+        return [_parse(SnapshotRecord, record) for record in found["snapshots"]]
+
+    async def find_snapshot(self, snapshot_id: str) -> SnapshotRecord | None:
+        found = await self._call("GET", f"/snapshots/{snapshot_id}", none_for_404=True)
+        return _parse(SnapshotRecord, found) if found is not None else None
+
+    async def delete_snapshot(self, snapshot_id: str) -> None:
+        await self._call("DELETE", f"/snapshots/{snapshot_id}", none_for_404=True)
+
     async def set_deadline(self, sandbox_id: str, deadline: float) -> None:
         await self._call("PUT", f"/sandboxes/{sandbox_id}/deadline", body=json.dumps({"deadline": deadline}))
 
@@ -104,6 +134,11 @@ class LocalNode(Node):
     async def aclose(self) -> None:
         await self._http.aclose()
         await self._guests.aclose()
+
+    async def _change(self, path: str, request: Model | None = None) -> Any:
+        """A change of state: as slow as the sandbox is large."""
+        body = request.model_dump_json() if request is not None else None
+        return await self._call("POST", path, body=body, timeout=_STATE_TIMEOUT)
 
     async def _call(
         self,

@@ -14,7 +14,17 @@ from hutch.model.event import Event, EventType
 from hutch.model.execution import ExecFrame, ExecRequest, ExecResult, ExecState, FileInfo, PtySize
 from hutch.model.ids import is_id, new_id
 from hutch.model.key import ApiKey, CreateKey, NewApiKey
-from hutch.model.node import BootRequest, JournalEntry, LlmGrant, NodeInfo, NodeSandbox
+from hutch.model.node import (
+    BootRequest,
+    JournalEntry,
+    JournalKind,
+    LlmGrant,
+    NodeInfo,
+    NodeSandbox,
+    PauseRequest,
+    RollbackRequest,
+    SnapshotRequest,
+)
 from hutch.model.sandbox import Sandbox, SandboxState
 from hutch.model.snapshot import RuntimeManifest, SnapshotKind, SnapshotReason, SnapshotRecord, SnapshotUsage
 from hutch.model.task import (
@@ -48,6 +58,7 @@ __all__ = [
     "GitInput",
     "Input",
     "JournalEntry",
+    "JournalKind",
     "LimitBreach",
     "LlmGrant",
     "LlmUsage",
@@ -57,16 +68,19 @@ __all__ = [
     "NodeInfo",
     "NodeSandbox",
     "OutputFile",
+    "PauseRequest",
     "PtySize",
     "Recipe",
     "Resources",
     "ResourcesOverride",
+    "RollbackRequest",
     "RuntimeManifest",
     "Sandbox",
     "SandboxState",
     "SnapshotKind",
     "SnapshotReason",
     "SnapshotRecord",
+    "SnapshotRequest",
     "SnapshotUsage",
     "Task",
     "TaskResult",

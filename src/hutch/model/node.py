@@ -9,6 +9,22 @@ from pydantic import Field, SecretStr, field_serializer
 
 from hutch.model.budget import LlmUsage
 from hutch.model.common import LimitBreach, Model, NetworkPolicy, Resources
+from hutch.model.snapshot import SnapshotReason
+
+
+SNAPSHOT_ID = r"^snp_[a-z2-7]{22}$"
+
+JournalKind = Literal[
+    "sandbox_running",
+    "sandbox_dead",
+    "sandbox_paused",
+    "sandbox_resumed",
+    "sandbox_rolled_back",
+    "limit",
+    "llm_usage",
+    "llm_auth_failed",
+    "llm_budget_exceeded",
+]
 
 
 class LlmGrant(Model):
@@ -34,25 +50,59 @@ class BootRequest(Model):
     deadline: float = Field(description="Unix time at which the node destroys it by itself.")
     env: dict[str, str] = {}
     llm: LlmGrant | None = None
+    org: str | None = Field(None, max_length=64, description="Owner of the snapshots that will be taken of it.")
+    from_snapshot: str | None = Field(
+        None,
+        pattern=SNAPSHOT_ID,
+        description="Thaw this instead of booting: a fork. Template, disk and process limit are then the snapshot's, "
+        "whatever stands here.",
+    )
+
+
+class PauseRequest(Model):
+    """`POST /sandboxes/{id}/pause` of the node."""
+
+    snapshot: str = Field(pattern=SNAPSHOT_ID, description="Id of the snapshot that it will stand on.")
+    created_by: str | None = Field(None, max_length=256, description="Who asked for it.")
+
+
+class SnapshotRequest(Model):
+    """`POST /sandboxes/{id}/snapshots` of the node."""
+
+    snapshot: str = Field(pattern=SNAPSHOT_ID, description="Id that it will have. The same id twice: the same one.")
+    name: str | None = Field(None, max_length=256, description="The caller's tag.")
+    created_by: str | None = Field(None, max_length=256, description="Who asked for it.")
+    reason: SnapshotReason = SnapshotReason.MANUAL
+
+
+class RollbackRequest(Model):
+    """`POST /sandboxes/{id}/rollback` of the node."""
+
+    snapshot: str = Field(pattern=SNAPSHOT_ID, description="What to go back to.")
+    safety: str = Field(pattern=SNAPSHOT_ID, description="Id of the snapshot that is taken first.")
+    created_by: str | None = Field(None, max_length=256, description="Who asked for it.")
 
 
 class NodeSandbox(Model):
-    """A sandbox as the node knows it: the facts."""
+    """A sandbox as the node knows it: the facts. A paused one has no address, no process and no memory."""
 
     id: str
-    state: Literal["booting", "running", "dead"]
+    state: Literal["booting", "running", "paused", "dead"]
     template: str
-    address: str = Field(description="The guest's IPv4 address in its slot.")
+    address: str = Field(description="The guest's IPv4 address in its slot; empty when it is paused.")
     guest_token: str = Field(description="The `X-Access-Token` of its guest.")
     user: str
     workdir: str
     started_at: datetime
     deadline: float
     boot_ms: float = 0.0
+    resumed_ms: float = Field(0.0, description="How long the last resume or rollback took, in milliseconds.")
+    snapshot: str | None = Field(None, description="What a paused one stands on.")
+    boot_id: str = Field("", description="Kept while its memory lives on, also over pauses; a fork has a new one.")
     cpu_seconds: float = 0.0
     memory_bytes: int = 0
     memory_peak_bytes: int = 0
-    disk_bytes: int = 0
+    disk_bytes: int = Field(0, description="Of a paused one: bytes that its snapshot takes.")
     llm: LlmUsage = LlmUsage()
     breaches: list[LimitBreach] = []
     death: str | None = Field(None, description="Why it is dead.")
@@ -63,13 +113,15 @@ class JournalEntry(Model):
 
     kinds: sandbox_running {boot_ms}; sandbox_dead {reason, cpu_seconds, memory_peak_bytes}; limit {LimitBreach};
     llm_usage {usage: LlmUsage, the sandbox's total so far, model}; llm_auth_failed {provider, status, message};
-    llm_budget_exceeded {part: llm_usd|llm_tokens, used, limit}.
+    llm_budget_exceeded {part: llm_usd|llm_tokens, used, limit}; sandbox_paused {snapshot, ms};
+    sandbox_resumed {snapshot, ms}; sandbox_rolled_back {snapshot, safety, ms}. A node that was killed may write the
+    last three twice.
     """
 
     seq: int
     time: datetime
     sandbox: str
-    kind: Literal["sandbox_running", "sandbox_dead", "limit", "llm_usage", "llm_auth_failed", "llm_budget_exceeded"]
+    kind: JournalKind
     data: dict[str, Any]
 
 
@@ -81,6 +133,7 @@ class NodeInfo(Model):
     version: str
     runtime: str
     sandboxes: int
+    paused: int = Field(0, description="Paused sandboxes; not among `sandboxes`.")
     slots_free: int
     cpus: int
     memory_bytes: int

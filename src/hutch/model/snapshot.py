@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from hutch.model.common import Model
+from hutch.model.common import Model, Resources
 
 
 class SnapshotKind(StrEnum):
@@ -57,6 +57,11 @@ class SnapshotRecord(Model):
     created_at: datetime
     created_by: str | None = Field(None, max_length=256, description="Key or process that asked for it.")
     runtime: RuntimeManifest
+    template: str | None = Field(None, max_length=256, description="The sandbox's template.")
+    resources: Resources | None = Field(
+        None, description="The sandbox's; whoever is thawed from it has the same disk and process limit."
+    )
+    stopped_ms: float = Field(0.0, ge=0, description="How long nothing ran inside while it was taken.")
     logical_bytes: int = Field(0, ge=0, description="Sum of the sizes of its files.")
     stored_bytes: int | None = Field(
         None, ge=0, description="Compressed bytes that it added to the store; unset until it is in there."

@@ -11,18 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from pydantic import ValidationError
 
 from hutch.errors import DiskFull
-from hutch.model import JournalEntry, LimitBreach, LlmUsage
+from hutch.model import JournalEntry, JournalKind, LimitBreach, LlmUsage
 
 log = structlog.get_logger("hutch.node")
 T = TypeVar("T")
-
-Kind = Literal["sandbox_running", "sandbox_dead", "limit", "llm_usage", "llm_auth_failed", "llm_budget_exceeded"]
 
 PAGE = 500
 KEEP_SECONDS = 7 * 86400.0
@@ -69,7 +67,7 @@ class Journal:
 
         self._last = await self._run(connect)
 
-    async def append(self, sandbox: str, kind: Kind, data: dict[str, Any]) -> None:
+    async def append(self, sandbox: str, kind: JournalKind, data: dict[str, Any]) -> None:
         """Write an entry; it is durable when this returns. `sandbox_running` and `sandbox_dead` are kept once a
         sandbox: a second one changes nothing. Raises `DiskFull`."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -79,7 +77,7 @@ class Journal:
             self._flusher = asyncio.create_task(self._flush())
         await done
 
-    async def insist(self, sandbox: str, kind: Kind, data: dict[str, Any]) -> None:
+    async def insist(self, sandbox: str, kind: JournalKind, data: dict[str, Any]) -> None:
         """`append` for what must not be lost: waits for the disk to have room again."""
         while True:
             try:
