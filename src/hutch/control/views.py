@@ -14,6 +14,8 @@ from hutch.model import (
     OutputFile,
     Sandbox,
     SandboxState,
+    Snapshot,
+    SnapshotRecord,
     Task,
     TaskResult,
     TaskState,
@@ -23,7 +25,6 @@ from hutch.model.event import EventType
 from hutch.store.events import EventRow
 from hutch.store.sandboxes import SandboxRow
 from hutch.store.tasks import TaskRow
-
 
 _SHOWN = {"pausing": "running", "resuming": "paused", "rolling_back": "running"}
 """What is said of a sandbox on the way from one state to the other: where it comes from."""
@@ -106,6 +107,15 @@ def task_view(row: TaskRow, paused_at: float | None = None) -> Task:
             "events_url": f"/v1/tasks/{row.id}/events",
             "stream_url": f"/v1/tasks/{row.id}/stream",
         }
+    )
+
+
+def snapshot_view(record: SnapshotRecord) -> Snapshot:
+    """A snapshot as the API shows it."""
+    same = ("id", "sandbox_id", "parent", "kind", "reason", "name", "turn", "template", "created_at", "created_by")
+    return Snapshot.model_validate(
+        {name: getattr(record, name) for name in (*same, "stored_bytes", "stopped_ms")}
+        | {"bytes": record.logical_bytes}
     )
 
 

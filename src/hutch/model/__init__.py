@@ -26,7 +26,17 @@ from hutch.model.node import (
     SnapshotRequest,
 )
 from hutch.model.sandbox import Sandbox, SandboxState
-from hutch.model.snapshot import RuntimeManifest, SnapshotKind, SnapshotReason, SnapshotRecord, SnapshotUsage
+from hutch.model.snapshot import (
+    CreateSnapshot,
+    Fork,
+    Rollback,
+    RuntimeManifest,
+    Snapshot,
+    SnapshotKind,
+    SnapshotReason,
+    SnapshotRecord,
+    SnapshotUsage,
+)
 from hutch.model.task import (
     CreateSandbox,
     GitInput,
@@ -47,6 +57,7 @@ __all__ = [
     "Budget",
     "CreateKey",
     "CreateSandbox",
+    "CreateSnapshot",
     "DenyAll",
     "Event",
     "EventType",
@@ -55,6 +66,7 @@ __all__ = [
     "ExecResult",
     "ExecState",
     "FileInfo",
+    "Fork",
     "GitInput",
     "Input",
     "JournalEntry",
@@ -73,10 +85,12 @@ __all__ = [
     "Recipe",
     "Resources",
     "ResourcesOverride",
+    "Rollback",
     "RollbackRequest",
     "RuntimeManifest",
     "Sandbox",
     "SandboxState",
+    "Snapshot",
     "SnapshotKind",
     "SnapshotReason",
     "SnapshotRecord",

@@ -36,7 +36,7 @@ class SandboxRow:
     started_at: float | None = None
     ended_at: float | None = None
     snapshot: str | None = None
-    safety: str | None = None
+    taking: str | None = None
     paused_at: float | None = None
     idle_timeout: float | None = None
     last_active: float | None = None
@@ -48,7 +48,9 @@ class SandboxRow:
 
 MOVING = ("pausing", "resuming", "rolling_back")
 """On the way from or to a snapshot: the node has been asked, or is about to be. The API shows `paused` for them."""
-LIVE = ("starting", "running", "paused", *MOVING)
+ASLEEP = ("paused", *MOVING)
+"""Its guest cannot be reached just now, and will be."""
+LIVE = ("starting", "running", *ASLEEP)
 """Has not ended, and is not being ended."""
 
 
@@ -93,17 +95,13 @@ class Sandboxes:
 
     async def overdue(self, now: float) -> list[SandboxRow]:
         """Those whose lifetime is over, and that live."""
-        return await self._select(
-            select(sandboxes).where(sandboxes.c.state.in_(LIVE), sandboxes.c.deadline <= now)
-        )
+        return await self._select(select(sandboxes).where(sandboxes.c.state.in_(LIVE), sandboxes.c.deadline <= now))
 
     async def abandoned(self) -> list[SandboxRow]:
         """Those that live though their task has ended, and nobody wanted to keep them."""
         ended = select(tasks.c.sandbox_id).where(tasks.c.step == "done")
         return await self._select(
-            select(sandboxes).where(
-                sandboxes.c.state.in_(LIVE), sandboxes.c.keep.is_(False), sandboxes.c.id.in_(ended)
-            )
+            select(sandboxes).where(sandboxes.c.state.in_(LIVE), sandboxes.c.keep.is_(False), sandboxes.c.id.in_(ended))
         )
 
     async def may_idle(self) -> list[SandboxRow]:
@@ -118,7 +116,7 @@ class Sandboxes:
             sandboxes.c.id.in_(sandbox_ids), sandboxes.c.paused_at.is_not(None)
         )
         async with self._database.read() as connection:
-            return {id: since for id, since in (await connection.execute(statement)).all()}
+            return {row.id: row.paused_at for row in (await connection.execute(statement)).all()}
 
     async def change(self, sandbox_id: str, version: int, **values: Any) -> bool:
         """Set columns if the row still has this version; the version rises. Whether it was so."""

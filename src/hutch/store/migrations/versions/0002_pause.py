@@ -11,8 +11,12 @@ branch_labels = None
 depends_on = None
 
 _COLUMNS = (
-    ("snapshot", sa.String(length=32), "what it is being paused into, stands on, or is to be thawed from"),
-    ("safety", sa.String(length=32), "what a rollback that goes on takes of the sandbox before"),
+    (
+        "snapshot",
+        sa.String(length=32),
+        "what a paused one stands on, a running one came from, a rollback goes to",
+    ),
+    ("taking", sa.String(length=32), "the snapshot that a move under way takes of it first"),
     ("paused_at", sa.Float(), "since when it is paused"),
     ("idle_timeout", sa.Float(), "seconds without activity after which it is paused; never when unset"),
     ("last_active", sa.Float(), "written now and then, not at every call"),
