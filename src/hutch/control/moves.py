@@ -56,7 +56,7 @@ class Moves:
         """The running sandbox, resumed if it is paused; however many ask, it is woken once. Raises
         `SandboxNotRunning`, `NodeUnavailable` (then it is resumed when the node is back), and what the node says
         (then it is paused as before)."""
-        while (row := await self.settled(sandbox_id)).state != "running":
+        while (row := await self.settled(sandbox_id, sharing="resuming")).state != "running":
             if row.state != "paused":
                 raise not_running(row)
             await self._run(row.id, "resuming", self._set_out(row, "resuming"))
@@ -72,18 +72,20 @@ class Moves:
                 return await self._living(row.id)
         raise not_running(row)
 
-    async def settled(self, sandbox_id: str) -> SandboxRow:
+    async def settled(self, sandbox_id: str, sharing: str | None = None) -> SandboxRow:
         """The row when no move of it is under way; one that was left in the middle is brought to its end. Raises
-        `NodeUnavailable` where that cannot be done now."""
+        `NodeUnavailable` where that cannot be done now, and the error of a move of the kind `sharing`."""
         failure: BaseException | None = None
         while True:
             if (work := self._under_way.get(sandbox_id)) is not None:
                 await asyncio.wait({work})
                 failure = None if work.cancelled() else work.exception()
+                if failure is not None and work.get_name() == sharing:
+                    raise failure
             row = await self._get(sandbox_id)
             if row.state not in MOVING:
                 return row
-            if failure is not None:
+            if failure is not None:  # its end has to be waited for
                 raise failure
             if sandbox_id not in self._under_way:
                 self._begin(sandbox_id, row.state, self._carry_on(sandbox_id))
