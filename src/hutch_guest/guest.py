@@ -49,6 +49,9 @@ class Guest:
         self.started = time.monotonic()
         self.prepared = False
         self.sandbox_id = ""
+        self.boot_id = ""
+        """Of this machine's memory: the same after a pause, another in a fork. Also in the file `boot_id`."""
+        self.spool_dir = spool_dir
         self.access_token: str | None = None
         self.env: dict[str, str] = {}
         self.limits: dict[str, int] = {}

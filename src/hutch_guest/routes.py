@@ -16,6 +16,7 @@ Endpoint = Callable[[Guest, Request], Awaitable[Response]]
 _STATIC = {
     ("GET", "/hutch/ready"): "api.system:ready",
     ("POST", "/hutch/prepare"): "api.system:prepare",
+    ("POST", "/hutch/thaw"): "api.thaw:thaw",
     ("GET", "/hutch/stats"): "api.system:stats",
     ("POST", "/hutch/limit"): "api.limit:limit",
     ("GET", "/hutch/processes"): "api.processes:list_all",

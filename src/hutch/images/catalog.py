@@ -15,7 +15,7 @@ from hutch.images import garbage, guest, recipe
 from hutch.images.builder import Builder
 from hutch.images.cache import Cache
 from hutch.images.events import Done, Log, Progress
-from hutch.images.lookup import BuiltImage, find_image, pointer_path
+from hutch.images.lookup import BuiltImage, find_image, image_path, pointer_path
 from hutch.model import Recipe, TemplateInfo
 from hutch.settings import Settings
 
@@ -52,6 +52,10 @@ class ImageStore:
         raise TemplateNotBuilt(
             f"template {name!r} is not built", hint=f"`hutch template build {name}` builds it.", template=name
         )
+
+    def path(self, hash: str) -> Path:
+        """Where the image with this hash lies, or would."""
+        return image_path(self.cache, hash)
 
     async def build(self, name: str, *, force: bool = False) -> AsyncGenerator[Log | Progress | Done, None]:
         """Build what is missing for the template, telling what happens; the last event is `Done`.

@@ -11,7 +11,6 @@ from hutch.model.budget import LlmUsage
 from hutch.model.common import LimitBreach, Model, NetworkPolicy, Resources
 from hutch.model.snapshot import SnapshotReason
 
-
 SNAPSHOT_ID = r"^snp_[a-z2-7]{22}$"
 
 JournalKind = Literal[

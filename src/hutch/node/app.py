@@ -17,6 +17,7 @@ from hutch.model import BootRequest, LlmGrant, Model, NetworkPolicy, NodeInfo
 from hutch.node.builds import stream_build
 from hutch.node.parts import Parts
 from hutch.node.sandboxes import Sandboxes
+from hutch.node.state_api import StateApi
 
 log = structlog.get_logger("hutch.node")
 
@@ -63,6 +64,7 @@ class NodeApi:
                 web.put("/sandboxes/{id}/deadline", self.set_deadline),
                 web.put("/sandboxes/{id}/network", self.set_network),
                 web.put("/sandboxes/{id}/llm", self.set_llm),
+                *StateApi(self._parts, self._sandboxes).routes(),
                 web.get("/journal", self.journal),
                 web.get("/templates", self.templates),
                 web.post("/templates/{name}/build", self.build),

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Coroutine
-from typing import Any, TypeVar
 
 import structlog
 
-from hutch.errors import BootFailed, DiskFull, GuestUnavailable, InvalidRequest, LimitReached, SandboxNotRunning
+from hutch.errors import BootFailed, DiskFull, GuestUnavailable, InvalidRequest, LimitReached
 from hutch.images.lookup import BuiltImage
 from hutch.model import BootRequest
 from hutch.network.base import Slot
@@ -18,11 +16,11 @@ from hutch.node.entry import Entry
 from hutch.node.guest import hostname
 from hutch.node.home import disk_free
 from hutch.node.parts import Parts
-from hutch.node.process import memory_available, process_end
+from hutch.node.process import memory_available
+from hutch.node.waiting import check_doomed, unless_doomed
 from hutch.runtime.base import Handle, SandboxSpec
 
 log = structlog.get_logger("hutch.node")
-T = TypeVar("T")
 
 _READY_SECONDS = 30.0
 _SPARE_MEMORY = 256 << 20
@@ -52,8 +50,8 @@ class Booter:
 
     def __init__(self, parts: Parts, at_once: int) -> None:
         self._parts = parts
-        # A boot is nearly all CPU: more of them at once than cores only makes each one late.
-        self._cpu = asyncio.Semaphore(at_once)
+        # A boot or thaw is nearly all CPU: more of them at once than cores only makes each one late.
+        self.cpu = asyncio.Semaphore(at_once)
 
     def check_room(self) -> None:
         """Raise `LimitReached` or `DiskFull` when the node cannot take one more."""
@@ -73,7 +71,7 @@ class Booter:
         """Boot it; the record says `running` when this returns."""
         parts = self._parts
         await parts.records.save(entry.record)
-        await self._unless_doomed(entry, self._cpu.acquire())
+        await unless_doomed(entry, self.cpu.acquire())
         try:
             watch.lap("queue")
             slot = await self._slot(entry, request)
@@ -82,7 +80,7 @@ class Booter:
             watch.lap("boot")
             await self._greet(entry, handle, request, watch)
         finally:
-            self._cpu.release()
+            self.cpu.release()
         record = entry.record.but(step="running", boot_ms=watch.total)
         await parts.records.save(record)
         watch.lap("record")
@@ -100,13 +98,12 @@ class Booter:
         return slot
 
     async def _start(self, entry: Entry, image: BuiltImage, slot: Slot) -> Handle:
-        if entry.doomed.is_set():
-            raise _deleted(entry)
+        check_doomed(entry)
         directory = self._parts.records.runtime_directory(entry.id)
         await asyncio.to_thread(directory.mkdir, mode=0o700, exist_ok=True)
         spec = SandboxSpec(
             id=entry.id,
-            image=image.path,
+            image=await self._parts.pins.pin(image.path, image.hash),
             # A boot costs half a second of CPU, and nothing of the guest's own runs in it: its limit comes after.
             resources=entry.record.resources.model_copy(update={"cpus": float(os.cpu_count() or 1)}),
             slot=slot,
@@ -118,33 +115,12 @@ class Booter:
     async def _greet(self, entry: Entry, handle: Handle, request: BootRequest, watch: Stopwatch) -> None:
         guests, record = self._parts.guests, entry.record
         try:
-            who = (record.address, entry.id, record.guest_token)
+            who = (record.address, entry.id, record.guest_token, record.boot_id)
             prepare = guests.prepare(*who, request.env, record.resources, within=_READY_SECONDS)
-            await self._unless_doomed(entry, prepare, handle)
+            await unless_doomed(entry, prepare, handle)
             watch.lap("prepare")
             await self._parts.runtime.limit_cpus(handle, record.resources.cpus)
         except GuestUnavailable as error:
             if error.extra.get("status") == 400:
                 raise InvalidRequest(f"the guest refuses the environment: {error.detail}", field="env") from error
             raise BootFailed(f"the sandbox booted but its guest does not take over: {error.detail}") from error
-
-    async def _unless_doomed(self, entry: Entry, work: Coroutine[Any, Any, T], handle: Handle | None = None) -> T:
-        """The result of `work`, given up as soon as the sandbox is deleted, or its kernel (`handle`) ends."""
-        doing = asyncio.ensure_future(work)
-        others: list[asyncio.Future[Any]] = [asyncio.ensure_future(entry.doomed.wait())]
-        if handle is not None:
-            others.append(asyncio.ensure_future(process_end(handle.pid)))
-        try:
-            await asyncio.wait({doing, *others}, return_when=asyncio.FIRST_COMPLETED)
-            if doing.done():
-                return doing.result()
-            if entry.doomed.is_set():
-                raise _deleted(entry)
-            raise BootFailed("the sandbox's kernel ended while it booted", hint="The node's log has its last lines.")
-        finally:
-            for task in (doing, *others):
-                task.cancel()
-
-
-def _deleted(entry: Entry) -> SandboxNotRunning:
-    return SandboxNotRunning(f"{entry.id} was deleted while it booted")

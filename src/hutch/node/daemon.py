@@ -25,14 +25,17 @@ from hutch.node.guest import GuestClient
 from hutch.node.home import NodeHome, StartError, disk_free
 from hutch.node.journal import Journal
 from hutch.node.parts import Parts
+from hutch.node.pins import Pins
 from hutch.node.records import RecordStore
 from hutch.node.sandboxes import Sandboxes
+from hutch.node.snapshots import Snapshots
 from hutch.node.sockets import listen
 from hutch.node.sweep import Takeover
 from hutch.node.tunnel import Tunnel
 from hutch.runtime.base import Runtime
 from hutch.runtime.gvisor import GvisorRuntime
 from hutch.settings import Settings
+from hutch.snapshots import SnapshotStore
 
 log = structlog.get_logger("hutch.node")
 
@@ -103,13 +106,15 @@ class Daemon:
             prices_file=settings.prices_file,
         )
         guests = GuestClient()
+        records = RecordStore(self._home.sandboxes, self._home.grants)
+        store = await self._open_store()
         await guests.start()
         port = await gateway.start()
         return Parts(
             settings=settings,
             home=self._home,
             registry=registry,
-            records=RecordStore(self._home.sandboxes, self._home.grants),
+            records=records,
             journal=journal,
             runtime=runtime,
             slots=LinuxSlotPool(self._home.id, settings.subnet_pool, settings.slots_ahead, port),
@@ -117,7 +122,15 @@ class Daemon:
             gateway=gateway,
             guests=guests,
             tunnel=Tunnel(registry.address),
+            snapshots=Snapshots(store, registry, records),
+            pins=Pins(self._home.images),
         )
+
+    async def _open_store(self) -> SnapshotStore:
+        try:
+            return await SnapshotStore.open(self._home.snapshots)
+        except (OSError, RuntimeError) as error:
+            raise StartError(f"the snapshots in {self._home.snapshots} cannot be opened: {error}") from error
 
     async def _take_apart(self) -> None:
         parts = self._parts
@@ -127,6 +140,7 @@ class Daemon:
             await parts.slots.remove_all()
         await parts.gateway.stop()
         await parts.guests.stop()
+        await parts.snapshots.close()
         await parts.journal.close()
         parts.records.close()
 
@@ -154,6 +168,7 @@ class Daemon:
             version=version("hutch"),
             runtime=self._parts.runtime.name,
             sandboxes=self._parts.registry.alive(),
+            paused=self._parts.registry.paused(),
             slots_free=self._parts.slots.free,
             cpus=os.cpu_count() or 1,
             memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),

@@ -7,6 +7,7 @@ import time
 
 import structlog
 
+from hutch.errors import DiskFull
 from hutch.model import LimitBreach
 from hutch.node.entry import Entry
 from hutch.node.parts import Parts
@@ -31,6 +32,7 @@ class Ender:
             if entry.record.step != "ending":
                 await self._begin(entry, reason, breach)
             await self.clear(entry)
+            await self._drop_snapshots(entry)
             await self._parts.journal.insist(entry.id, "sandbox_dead", _obituary(entry))
             entry.record = entry.record.but(step="dead", ended_at=time.time())
             await self.save(entry)
@@ -38,12 +40,17 @@ class Ender:
 
     async def clear(self, entry: Entry) -> None:
         """Remove all of it from the host but its record."""
+        await self._parts.records.save_grant(entry.id, None)
+        await self.take_off(entry)
+        await self._parts.records.strip(entry.id)
+
+    async def take_off(self, entry: Entry) -> None:
+        """Remove all that runs: connections, model calls, kernel, slot."""
         parts, id = self._parts, entry.id
         parts.tunnel.drop(id)
         final = await parts.gateway.revoke(id)
         if final.requests > entry.record.llm.requests:
             entry.record = entry.record.but(llm=final)
-        await parts.records.save_grant(id, None)
         await parts.runtime.kill(id, parts.records.runtime_directory(id))
         entry.handle = None
         if entry.record.slot is not None:
@@ -52,7 +59,6 @@ class Ender:
             # be killed in between, the pool's own start removes what no record claims.
             entry.record = entry.record.but(slot=None)
             await parts.slots.release(slot)
-        await parts.records.strip(id)
 
     async def forget(self, entry: Entry) -> None:
         """Remove a dead sandbox's tombstone."""
@@ -68,6 +74,13 @@ class Ender:
             await self._parts.journal.insist(entry.id, "limit", breach.model_dump(mode="json"))
         entry.record = entry.record.but(breaches=[*entry.record.breaches, breach][-MAX_BREACHES:])
         await self.save(entry)
+
+    async def _drop_snapshots(self, entry: Entry) -> None:
+        """A full disk must not keep a sandbox from ending: the janitor tries again."""
+        try:
+            await self._parts.snapshots.drop_of(entry.id)
+        except DiskFull as error:
+            log.error("snapshots not removed", sandbox=entry.id, error=str(error))
 
     async def save(self, entry: Entry) -> None:
         """Write the record where it can be done without: on a full disk a sandbox must still be able to end."""

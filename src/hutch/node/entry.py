@@ -5,13 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterator
+from typing import Literal
 
 from hutch.errors import SandboxNotFound
 from hutch.model import LlmUsage, NodeSandbox
-from hutch.node.records import Figures, SandboxRecord
+from hutch.node.records import Figures, SandboxRecord, Step
 from hutch.runtime.base import Handle, Stats
 
 _REMEMBERED = 10_000
+
+State = Literal["booting", "running", "paused", "dead"]
+_STATES: dict[Step, State] = {
+    "booting": "booting",
+    "running": "running",
+    "pausing": "running",
+    "paused": "paused",
+    "resuming": "paused",
+    "ending": "dead",
+    "dead": "dead",
+}
+"""What the API shows of each step: what it was until the step is done."""
 
 
 class Entry:
@@ -35,11 +48,15 @@ class Entry:
     def running(self) -> bool:
         return self.record.step == "running"
 
+    @property
+    def paused(self) -> bool:
+        return self.record.step == "paused"
+
     def saw(self, stats: Stats) -> None:
         """Note fresh figures. Those that only rise never fall, whatever the host still knows after a death."""
         old = self.record.figures
         figures = Figures(
-            cpu_seconds=max(old.cpu_seconds, stats.cpu_seconds),
+            cpu_seconds=max(old.cpu_seconds, self.record.cpu_before + stats.cpu_seconds),
             memory_bytes=stats.memory_bytes,
             memory_peak_bytes=max(old.memory_peak_bytes, stats.memory_peak_bytes, stats.memory_bytes),
             disk_bytes=stats.disk_bytes,
@@ -51,7 +68,7 @@ class Entry:
         record = self.record
         return NodeSandbox(
             id=record.id,
-            state="dead" if record.step == "ending" else record.step,
+            state=_STATES[record.step],
             template=record.template,
             address=record.address,
             guest_token=record.guest_token,
@@ -60,6 +77,9 @@ class Entry:
             started_at=record.started_at,
             deadline=record.deadline,
             boot_ms=record.boot_ms,
+            resumed_ms=record.resumed_ms,
+            snapshot=record.snapshot if record.step == "paused" else None,
+            boot_id=record.boot_id,
             **record.figures.model_dump(),
             llm=llm or record.llm,
             breaches=record.breaches,
@@ -98,8 +118,12 @@ class Registry:
             del self._entries[entry.id]
 
     def alive(self) -> int:
-        """How many are not dead."""
-        return sum(entry.record.step != "dead" for entry in self._entries.values())
+        """How many are on the host, or on their way there or away."""
+        return sum(entry.record.step not in ("dead", "paused") for entry in self._entries.values())
+
+    def paused(self) -> int:
+        """How many are paused."""
+        return sum(entry.record.step == "paused" for entry in self._entries.values())
 
     def address(self, id: str) -> str | None:
         """Where a running sandbox is; None for any other id."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import secrets
 import time
 from typing import Any
 
@@ -16,6 +18,7 @@ from hutch.network.base import GUEST_PORT, LLM_ADDRESS
 _ANSWER_LIMIT = 64 * 1024
 _TEXT_LIMIT = 300
 _FIRST_RETRY = 0.005
+_ENTROPY = 64
 _SLOWEST_RETRY = 0.05
 
 
@@ -28,7 +31,8 @@ class GuestClient:
     async def start(self) -> None:
         """Open the connection pool."""
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=5),
+            # A connection that is kept open would only have to be cut when the sandbox is frozen.
+            connector=aiohttp.TCPConnector(limit=0, force_close=True),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
@@ -40,33 +44,54 @@ class GuestClient:
             await self._session.close()
 
     async def prepare(
-        self, address: str, sandbox: str, token: str, env: dict[str, str], resources: Resources, within: float
+        self,
+        address: str,
+        sandbox: str,
+        token: str,
+        boot_id: str,
+        env: dict[str, str],
+        resources: Resources,
+        within: float,
     ) -> None:
         """Tell the guest who it is, as soon as it answers. Raises `GuestUnavailable` after `within` seconds.
 
         There is no asking whether it is ready first: that would be one more round trip in every boot.
         """
-        body = {
-            "sandbox_id": sandbox,
-            "hostname": hostname(sandbox),
-            "access_token": token,
-            "env": env,
-            "hosts": {"llm.hutch": LLM_ADDRESS},
-            "limits": {
-                "memory_bytes": resources.memory_mib << 20,
-                "pids": resources.pids,
-                "disk_bytes": resources.disk_mib << 20,
-            },
-        }
+        body = _identity(sandbox, token, boot_id, resources) | {"env": env}
+        await self._introduce(address, "/hutch/prepare", [token], body, within)
+
+    async def thaw(
+        self,
+        address: str,
+        sandbox: str,
+        frozen_token: str,
+        token: str,
+        boot_id: str,
+        env: dict[str, str] | None,
+        resources: Resources,
+        within: float,
+    ) -> None:
+        """Tell a guest that was thawed who it is now (`env` None: its environment stays), and give it entropy. Raises
+        `GuestUnavailable` after `within` seconds, or when the guest refuses."""
+        entropy = base64.b64encode(secrets.token_bytes(_ENTROPY)).decode()
+        body = _identity(sandbox, token, boot_id, resources) | {"env": env, "entropy": entropy}
+        # The new token too: an attempt whose answer was lost has already put it into force.
+        await self._introduce(address, "/hutch/thaw", [frozen_token, token], body, within)
+
+    async def _introduce(self, address: str, path: str, tokens: list[str], body: dict[str, Any], within: float) -> None:
+        """Try until the guest answers."""
         end = time.monotonic() + within
         pause = _FIRST_RETRY
+        known = list(tokens)
         while True:
             try:
                 now = {"time": time.time()}
-                await self._call("POST", address, "/hutch/prepare", timeout=5.0, token=token, body=body | now)
+                await self._call("POST", address, path, timeout=5.0, token=known[0], body=body | now)
                 return
             except GuestUnavailable as error:
-                if "status" in error.extra or time.monotonic() + pause > end:
+                if error.extra.get("status") == 401 and len(known) > 1:
+                    known.pop(0)
+                elif "status" in error.extra or time.monotonic() + pause > end:
                     raise
             await asyncio.sleep(pause)
             pause = min(pause * 1.15, _SLOWEST_RETRY)
@@ -103,6 +128,21 @@ class GuestClient:
                 return answer
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise GuestUnavailable(f"{path}: {str(error)[:_TEXT_LIMIT] or type(error).__name__}") from error
+
+
+def _identity(sandbox: str, token: str, boot_id: str, resources: Resources) -> dict[str, Any]:
+    return {
+        "sandbox_id": sandbox,
+        "hostname": hostname(sandbox),
+        "access_token": token,
+        "boot_id": boot_id,
+        "hosts": {"llm.hutch": LLM_ADDRESS},
+        "limits": {
+            "memory_bytes": resources.memory_mib << 20,
+            "pids": resources.pids,
+            "disk_bytes": resources.disk_mib << 20,
+        },
+    }
 
 
 def hostname(sandbox: str) -> str:

@@ -38,6 +38,16 @@ class NodeHome:
         return self.directory / "sandboxes"
 
     @property
+    def images(self) -> Path:
+        """The images that sandboxes and snapshots stand on."""
+        return self.directory / "images"
+
+    @property
+    def snapshots(self) -> Path:
+        """The snapshot store."""
+        return self.directory / "snapshots"
+
+    @property
     def grants(self) -> Path:
         """LLM keys of running sandboxes: in memory, never on a disk."""
         return self.run_dir / "grants"
@@ -49,7 +59,8 @@ class NodeHome:
         try:
             self.directory.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             self.directory.mkdir(mode=0o700, exist_ok=True)
-            self.sandboxes.mkdir(mode=0o700, exist_ok=True)
+            for directory in (self.sandboxes, self.images):
+                directory.mkdir(mode=0o700, exist_ok=True)
             self.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
             self._take_lock()
             self.id = self._read_id()
@@ -98,13 +109,28 @@ class NodeHome:
             raise StartError(f"{self.run_dir} is not a tmpfs and none can be mounted below it: {reason}")
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write `path` so that a reader, now or after a kill, sees the old content or the new, never a part."""
+def write_atomic(path: Path, data: bytes, *, durable: bool = False) -> None:
+    """Write `path` so that a reader, now or after a kill, sees the old content or the new, never a part. `durable`:
+    also after a power cut, and the new one when this has returned."""
     temporary = path.with_name(f".{path.name}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(descriptor, "wb") as file:
         file.write(data)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     temporary.replace(path)
+    if durable:
+        for directory in (path.parent, path.parent.parent):
+            _sync(directory)
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def disk_free(path: Path) -> int:

@@ -33,6 +33,7 @@ _DISK_SLACK = 64 << 20
 
 _NOTHING = Stats(cpu_seconds=0, memory_bytes=0, memory_peak_bytes=0, disk_bytes=0, pids=0, oom_kills=0)
 _CRASHED = "its kernel ended unexpectedly"
+_LIFETIME_OVER = "its lifetime is over"
 
 Ended = Callable[[Entry, str, LimitBreach | None], None]
 Breached = Callable[[Entry, LimitBreach], Awaitable[None]]
@@ -63,6 +64,12 @@ class Watcher:
         finally:
             death.cancel()
 
+    async def outlive(self, entry: Entry) -> None:
+        """Until the deadline of a paused sandbox, which may be changed meanwhile."""
+        while (left := entry.record.deadline - time.time()) > 0:  # noqa: ASYNC110  # a clock has no event
+            await asyncio.sleep(min(left, _LOOK))
+        self._ended(entry, _LIFETIME_OVER, None)
+
     async def _rest(self, entry: Entry, handle: Handle, death: asyncio.Task[None]) -> None:
         """Until the next full look is due."""
         limit = _memory_limit(entry)
@@ -89,7 +96,7 @@ class Watcher:
                 return _out_of_tasks(entry, stats)
             return _CRASHED, None
         if time.time() >= entry.record.deadline:
-            return "its lifetime is over", None
+            return _LIFETIME_OVER, None
         if stats is None:
             return None
         disk_limit = entry.record.resources.disk_mib << 20

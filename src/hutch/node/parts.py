@@ -11,7 +11,9 @@ from hutch.node.entry import Registry
 from hutch.node.guest import GuestClient
 from hutch.node.home import NodeHome
 from hutch.node.journal import Journal
+from hutch.node.pins import Pins
 from hutch.node.records import RecordStore
+from hutch.node.snapshots import Snapshots
 from hutch.node.tunnel import Tunnel
 from hutch.runtime.base import Runtime
 from hutch.settings import Settings
@@ -32,3 +34,5 @@ class Parts:
     gateway: LlmGateway
     guests: GuestClient
     tunnel: Tunnel
+    snapshots: Snapshots
+    pins: Pins

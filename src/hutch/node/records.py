@@ -13,14 +13,19 @@ from typing import Literal, TypeVar
 import structlog
 from pydantic import ValidationError
 
-from hutch.model import LimitBreach, LlmGrant, LlmUsage, Model, NetworkPolicy, Resources, is_id
+from hutch.model import LimitBreach, LlmGrant, LlmUsage, Model, NetworkPolicy, Resources, SnapshotRequest, is_id
 from hutch.node.home import write_atomic
 
 log = structlog.get_logger("hutch.node")
 T = TypeVar("T")
 
+Step = Literal["booting", "running", "pausing", "paused", "resuming", "ending", "dead"]
+
 MAX_BREACHES = 100
 """A sandbox that hits its limits all day must not grow its record without end: the newest are kept."""
+
+
+_FROZEN = "frozen-"
 
 
 class Figures(Model):
@@ -35,11 +40,12 @@ class Figures(Model):
 class SandboxRecord(Model):
     """One sandbox. Written BEFORE the step it names is taken.
 
-    booting -> running -> ending -> dead; ending and dead may follow at any moment. A dead one is a small tombstone.
+    booting -> running -> pausing -> paused -> resuming -> running; a rollback is pausing and resuming. Ending and dead
+    may follow at any moment. A dead one is a small tombstone.
     """
 
     id: str
-    step: Literal["booting", "running", "ending", "dead"]
+    step: Step
     template: str
     resources: Resources
     network: NetworkPolicy
@@ -48,11 +54,28 @@ class SandboxRecord(Model):
     started_at: datetime
     machine_boot: str
     """The host kernel's boot id: a sandbox of another boot cannot run any more."""
+    image: str = ""
+    """Hash of its root file system's image."""
+    org: str | None = None
+    boot_id: str = ""
     slot: int | None = None
     address: str = ""
     user: str = ""
     workdir: str = ""
     boot_ms: float = 0.0
+    resumed_ms: float = 0.0
+    taking: SnapshotRequest | None = None
+    """Pausing: the snapshot that is being made."""
+    snapshot: str | None = None
+    """Paused: what it stands on. Resuming: what is being thawed."""
+    fallback: str | None = None
+    """Resuming: what it stands on again when that fails."""
+    parent: str | None = None
+    """The snapshot that it came from or that was taken of it last."""
+    rolled_back: str | None = None
+    """The safety snapshot of the last rollback that has come to its end."""
+    cpu_before: float = 0.0
+    """CPU seconds that it had used when it was thawed last: the host counts from zero again."""
     figures: Figures = Figures()
     llm: LlmUsage = LlmUsage()
     breaches: list[LimitBreach] = []
@@ -63,12 +86,20 @@ class SandboxRecord(Model):
         """The record with these changes."""
         return self.model_copy(update=changes)
 
+    @property
+    def stands_on(self) -> tuple[str, ...]:
+        """Snapshots without which it would be lost."""
+        if self.step not in ("pausing", "paused", "resuming"):
+            return ()
+        taking = self.taking.snapshot if self.taking is not None else None
+        return tuple(id for id in (self.snapshot, self.fallback, taking) if id is not None)
+
 
 class RecordStore:
     """`sandboxes/<id>/record.json`, and the LLM grants in memory beside it.
 
-    No fsync: the records serve a daemon that was killed, on a machine that lives on. After a power cut nothing runs,
-    and a torn record is swept like any leftover.
+    No fsync but for paused ones: the records serve a daemon that was killed, on a machine that lives on. After a power
+    cut nothing runs, and a torn record is swept like any leftover; a paused sandbox is to be found again.
     """
 
     def __init__(self, sandboxes: Path, grants: Path) -> None:
@@ -85,6 +116,10 @@ class RecordStore:
         """The runtime's part of it."""
         return self._sandboxes / id / "runtime"
 
+    def frozen_directory(self, id: str, snapshot: str) -> Path:
+        """Where the runtime makes a snapshot of it, until the store takes it over."""
+        return self._sandboxes / id / f"{_FROZEN}{snapshot}"
+
     async def save(self, record: SandboxRecord) -> None:
         """Write it down; with the first writing the sandbox's directory is made."""
         directory = self.directory(record.id)
@@ -92,7 +127,7 @@ class RecordStore:
 
         def write() -> None:
             directory.mkdir(mode=0o700, exist_ok=True)
-            write_atomic(directory / "record.json", data)
+            write_atomic(directory / "record.json", data, durable=record.step == "paused")
 
         await self._run(write)
 
@@ -109,6 +144,15 @@ class RecordStore:
                     _remove(entry)
 
         await self._run(strip)
+
+    async def sweep_frozen(self, id: str) -> None:
+        """Remove finished snapshots that no store has taken over."""
+
+        def sweep() -> None:
+            for path in self.directory(id).glob(f"{_FROZEN}*"):
+                _remove(path)
+
+        await self._run(sweep)
 
     async def remove(self, id: str) -> None:
         """Remove everything of this sandbox; no error when there is nothing."""

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import secrets
 import time
+import uuid
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 
@@ -21,7 +22,9 @@ from hutch.node.limits import Watcher
 from hutch.node.parts import Parts
 from hutch.node.process import boot_id
 from hutch.node.records import SandboxRecord
+from hutch.node.state import States
 from hutch.runtime.base import Handle
+from hutch.snapshots import Retention
 
 log = structlog.get_logger("hutch.node")
 
@@ -36,6 +39,7 @@ class Sandboxes:
         self._registry = parts.registry
         self.ender = Ender(parts)
         self._booter = Booter(parts, boots_at_once)
+        self.states = States(parts, self.ender, self._booter, self.watch)
         self._watcher = Watcher(parts.runtime, parts.guests, self.ender.breached, self._ended)
         self._machine_boot = boot_id()
         self._background: set[asyncio.Task[None]] = set()
@@ -53,7 +57,7 @@ class Sandboxes:
             entry.boot.add_done_callback(lambda task: task.cancelled() or task.exception())  # its caller may be gone
         if entry.boot is not None:
             await asyncio.shield(entry.boot)
-        if not entry.running:
+        if entry.record.step in ("ending", "dead"):
             raise SandboxNotRunning(f"{id} is dead: {entry.record.death or 'deleted'}")
         return self.view(entry), created
 
@@ -83,31 +87,31 @@ class Sandboxes:
 
     async def set_deadline(self, id: str, deadline: float) -> NodeSandbox:
         """When the node ends it by itself (unix time)."""
-        entry = self._running(id)
+        entry = self._living(id)
         async with entry.lock:
-            self._running(id)
+            self._living(id)
             entry.record = entry.record.but(deadline=deadline)
             await self._parts.records.save(entry.record)
         return self.view(entry)
 
     async def set_network(self, id: str, policy: NetworkPolicy) -> NodeSandbox:
         """What it may reach, at once."""
-        entry = self._running(id)
+        entry = self._living(id)
         async with entry.lock:
-            slot = self._running(id).record.slot
-            assert slot is not None
+            slot = self._living(id).record.slot
             entry.record = entry.record.but(network=policy)
             await self._parts.records.save(entry.record)
-            await self._parts.slots.set_policy(self._parts.slots.slot(slot), policy)
+            if slot is not None:
+                await self._parts.slots.set_policy(self._parts.slots.slot(slot), policy)
         return self.view(entry)
 
     async def set_llm(self, id: str, grant: LlmGrant | None) -> NodeSandbox:
         """Give, replace or take back its permission to call a model provider."""
-        entry = self._running(id)
+        entry = self._living(id)
         async with entry.lock:
-            self._running(id)
             await self._parts.records.save_grant(id, grant)
-            self._parts.gateway.grant(id, entry.record.address, grant)
+            if self._living(id).running:
+                self._parts.gateway.grant(id, entry.record.address, grant)
         return self.view(entry)
 
     def take(self, entry: Entry, handle: Handle) -> None:
@@ -117,8 +121,17 @@ class Sandboxes:
         """
         entry.handle = handle
         self._spawn(self._parts.journal.insist(entry.id, "sandbox_running", {"boot_ms": entry.record.boot_ms}))
-        entry.watch = asyncio.create_task(self._watcher.watch(entry, handle))
-        entry.watch.add_done_callback(lambda task: self._watch_over(entry, task))
+        self.watch(entry)
+
+    def watch(self, entry: Entry) -> None:
+        """Watch a sandbox that runs, or is paused: then it has nothing but a deadline."""
+        if entry.watch is not None:
+            entry.watch.cancel()
+        if entry.running and entry.handle is not None:
+            entry.watch = asyncio.create_task(self._watcher.watch(entry, entry.handle))
+            entry.watch.add_done_callback(lambda task: self._watch_over(entry, task))
+        elif entry.paused:
+            entry.watch = asyncio.create_task(self._watcher.outlive(entry))
 
     def view(self, entry: Entry) -> NodeSandbox:
         """The sandbox as the API shows it."""
@@ -136,7 +149,7 @@ class Sandboxes:
     async def stop(self) -> None:
         """Let boots and ends under way finish, stop watching. The sandboxes go on."""
         boots = [entry.boot for entry in self._registry if entry.boot is not None and not entry.boot.done()]
-        if waiting := {*boots, *self._background}:
+        if waiting := {*boots, *self._background, *self.states.working}:
             await asyncio.wait(waiting, timeout=10)
         for entry in self._registry:
             if entry.watch is not None:
@@ -159,6 +172,8 @@ class Sandboxes:
                 guest_token=secrets.token_urlsafe(24),
                 started_at=datetime.now(UTC),
                 machine_boot=self._machine_boot,
+                org=request.org,
+                boot_id=str(uuid.uuid4()),
             )
         )
         self._registry.add(entry)
@@ -166,9 +181,12 @@ class Sandboxes:
 
     async def _boot(self, entry: Entry, request: BootRequest, watch: Stopwatch) -> None:
         try:
-            image = await asyncio.to_thread(self._parts.images.resolve, request.template)
-            entry.record = entry.record.but(user=image.recipe.user, workdir=image.recipe.workdir)
-            handle = await self._booter.boot(entry, image, request, watch)
+            if request.from_snapshot is not None:
+                handle = await self.states.thawer.fork(entry, request, watch)
+            else:
+                image = await asyncio.to_thread(self._parts.images.resolve, request.template)
+                entry.record = entry.record.but(user=image.recipe.user, workdir=image.recipe.workdir, image=image.hash)
+                handle = await self._booter.boot(entry, image, request, watch)
         except Exception as error:
             if not entry.doomed.is_set():  # else the deletion that waits for us cleans up
                 await self._undo(entry)
@@ -184,9 +202,9 @@ class Sandboxes:
             log.exception("cleaning up after a failed boot failed; will be tried again", sandbox=entry.id)
             entry.record = entry.record.but(step="ending", death="boot failed")
 
-    def _running(self, id: str) -> Entry:
+    def _living(self, id: str) -> Entry:
         entry = self._registry.get(id)
-        if not entry.running:
+        if not (entry.running or entry.paused or entry.lock.locked()) or entry.record.step in ("ending", "dead"):
             raise SandboxNotRunning(f"{id} is {entry.view().state}")
         return entry
 
@@ -221,11 +239,26 @@ class Sandboxes:
             record = entry.record
             if record.step == "ending" and not entry.lock.locked():
                 await self._end(entry, record.death or "", None)
+            elif record.step in ("pausing", "resuming") and not entry.lock.locked():
+                await self._finish(entry)
             elif record.step == "running":
                 await self._parts.records.save(record)  # the figures: of all else it is up to date
             elif record.step == "dead" and (record.ended_at or 0.0) < time.time() - TOMBSTONE_SECONDS:
                 await self.ender.forget(entry)
         await self._parts.journal.trim()
+        await self._parts.snapshots.tidy(Retention())
+        await self._parts.pins.keep_only(self._images)
+
+    async def _images(self) -> set[str]:
+        """Hashes of the images that are needed. Sandboxes are asked last: one that ends leaves its snapshots."""
+        return await self._parts.snapshots.images() | {entry.record.image for entry in self._registry}
+
+    async def _finish(self, entry: Entry) -> None:
+        async with entry.lock:
+            try:
+                await self.states.finish(entry)
+            except HutchError as error:
+                log.error("not finished; will be tried again", sandbox=entry.id, error=str(error))
 
 
 def _typed(error: Exception) -> HutchError:

@@ -12,6 +12,7 @@ from hutch.node.entry import Entry
 from hutch.node.parts import Parts
 from hutch.node.process import boot_id
 from hutch.node.records import MAX_BREACHES
+from hutch.node.rescue import Rescue
 from hutch.node.sandboxes import Sandboxes
 from hutch.runtime.base import Handle
 
@@ -30,9 +31,10 @@ class Takeover:
         self._sandboxes = sandboxes
         self._ender: Ender = sandboxes.ender
         self._gate = asyncio.Semaphore(_AT_ONCE)
+        self._rescue = Rescue(parts, sandboxes.states, sandboxes.watch)
 
     async def run(self) -> None:
-        """Afterwards every sandbox that the node knows is running or dead, and nothing else of it exists."""
+        """Afterwards every sandbox that the node knows is running, paused or dead, and nothing else of it exists."""
         entries, torn = await self._load()
         await self._restore_usage()
         found = await asyncio.gather(*(self._look(entry) for entry in entries))
@@ -46,9 +48,10 @@ class Takeover:
         await self._parts.slots.start(claimed)
         await asyncio.gather(*(self._adopt(entry, handle) for entry, handle in adopted))
         lost = [entry for entry, handle in zip(entries, found, strict=True) if handle is None]
-        await asyncio.gather(*(self._finish(entry) for entry in lost))
+        await asyncio.gather(*(self._rest_or_finish(entry) for entry in lost))
         await self._sweep_files(torn)
-        log.info("took over", adopted=len(adopted), ended=sum(e.record.step == "dead" for e in lost), torn=len(torn))
+        paused, ended = (sum(entry.record.step == step for entry in lost) for step in ("paused", "dead"))
+        log.info("took over", adopted=len(adopted), paused=paused, ended=ended, torn=len(torn))
 
     async def _load(self) -> tuple[list[Entry], list[str]]:
         records, torn = await self._parts.records.load()
@@ -70,8 +73,11 @@ class Takeover:
                 self._parts.gateway.restore(id, usage)
 
     async def _look(self, entry: Entry) -> Handle | None:
-        """The handle of a sandbox that runs and was running when the last daemon went."""
-        if not entry.running or entry.record.machine_boot != boot_id():
+        """The handle of a sandbox that runs and was running when the last daemon went, or was to be frozen and has not
+        been."""
+        if entry.record.step not in ("running", "pausing") or entry.record.machine_boot != boot_id():
+            return None
+        if entry.record.step == "pausing" and await self._rescue.is_frozen(entry):
             return None
         async with self._gate:
             directory = self._parts.records.runtime_directory(entry.id)
@@ -101,19 +107,26 @@ class Takeover:
             if slot.guest_address != record.address:
                 raise InternalError(f"its address was {record.address}, its slot has {slot.guest_address}")
             await parts.slots.set_policy(slot, record.network)
-        except (HutchError, ValueError) as error:
+            await self._rescue.go_on(entry, handle)
+        except (HutchError, OSError, ValueError) as error:
             log.error("cannot adopt", sandbox=entry.id, error=str(error))
             entry.handle = handle
             await self._end(entry, f"it could not be taken over: {error}")
         else:
             self._sandboxes.take(entry, handle)
 
+    async def _rest_or_finish(self, entry: Entry) -> None:
+        if not await self._rescue.rest(entry):
+            await self._finish(entry)
+
     async def _finish(self, entry: Entry) -> None:
         """Bring a sandbox that does not run (any more) to its end, with the reason that is true."""
         if entry.record.step == "dead":
             return
         reason = "its kernel ended while the node was down"
-        if entry.record.step == "booting":
+        if entry.record.step in ("paused", "resuming") or self._rescue.was_lost(entry):
+            reason = "a power cut took its snapshot" if self._rescue.was_lost(entry) else "its snapshot is not there"
+        elif entry.record.step == "booting":
             reason = INTERRUPTED
         elif entry.record.machine_boot != boot_id():
             reason = "the machine was restarted"

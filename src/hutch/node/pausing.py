@@ -1,0 +1,161 @@
+"""Freezing a running sandbox: to pause it, or for a snapshot while it goes on.
+
+All of this is called with the sandbox's lock held.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Callable
+
+import structlog
+
+from hutch.errors import AlreadyExists, FreezeFailed, HutchError
+from hutch.model import SnapshotRecord, SnapshotRequest
+from hutch.node.ending import Ender
+from hutch.node.entry import Entry
+from hutch.node.parts import Parts
+from hutch.runtime.base import Frozen, Handle
+
+log = structlog.get_logger("hutch.node")
+
+
+class Pauser:
+    """`watch` begins to watch an entry again, whatever it is now."""
+
+    def __init__(self, parts: Parts, ender: Ender, watch: Callable[[Entry], None]) -> None:
+        self._parts = parts
+        self._ender = ender
+        self._watch = watch
+
+    async def pause(self, entry: Entry, request: SnapshotRequest) -> None:
+        """From running to paused. Raises `AlreadyExists`, `FreezeFailed`, `DiskFull`: then it runs on, unless
+        `settle` has still to finish the pause."""
+        parts, before = self._parts, entry.record
+        started = time.monotonic()
+        with parts.snapshots.claim(request.snapshot):
+            await parts.snapshots.check_free(request.snapshot)
+            handle = self._let_alone(entry)
+            stopped = 0.0
+            try:
+                entry.record = before.but(step="pausing", taking=request)
+                await parts.records.save(entry.record)
+                stopped = (await self._freeze(entry, handle, request, keep_running=False)).stopped_ms
+            except (HutchError, OSError) as error:
+                if not await asyncio.to_thread(parts.records.frozen_directory(entry.id, request.snapshot).exists):
+                    await self._go_on(entry, handle)
+                    raise _freeze_error(entry, error) from error
+                log.warning("frozen, but not ended at once", sandbox=entry.id, error=str(error))
+            entry.handle = None
+            await self.settle(entry, stopped, started)
+
+    async def settle(self, entry: Entry, stopped_ms: float = 0.0, started: float | None = None) -> None:
+        """Finish a pause of which the snapshot is whole; may be repeated. Raises `DiskFull`: to be tried again."""
+        parts, request = self._parts, entry.record.taking
+        assert request is not None
+        # Nothing may run beside its own snapshot: what it does from there on nobody would remember.
+        await self._ender.take_off(entry)
+        frozen = parts.records.frozen_directory(entry.id, request.snapshot)
+        snapshot = await parts.snapshots.find(request.snapshot)
+        if snapshot is None:
+            snapshot = await parts.snapshots.admit(entry.record, frozen, request, stopped_ms)
+        took = round((time.monotonic() - started) * 1000, 1) if started is not None else 0.0
+        data = {"snapshot": snapshot.id, "ms": took}
+        await parts.journal.insist(entry.id, "sandbox_paused", data)
+        await self.rest(entry, snapshot.id, parent=snapshot.id)
+        log.info("sandbox paused", sandbox=entry.id, stopped_ms=stopped_ms, **data)
+
+    async def rest(self, entry: Entry, snapshot: str, parent: str | None) -> None:
+        """It is paused and nothing of it is on the host."""
+        parts = self._parts
+        found = await parts.snapshots.find(snapshot)
+        size = (found.stored_bytes or found.logical_bytes) if found is not None else 0
+        image = (found.runtime.image if found is not None else None) or entry.record.image
+        figures = entry.record.figures.model_copy(update={"memory_bytes": 0, "disk_bytes": size})
+        record = entry.record.but(
+            step="paused",
+            image=image,
+            taking=None,
+            snapshot=snapshot,
+            fallback=None,
+            parent=parent,
+            slot=None,
+            address="",
+            figures=figures,
+            cpu_before=figures.cpu_seconds,
+        )
+        await parts.records.save(record)
+        entry.record = record
+        await parts.records.strip(entry.id)
+        self._watch(entry)
+
+    async def snapshot(self, entry: Entry, request: SnapshotRequest) -> SnapshotRecord:
+        """Of a running sandbox, which goes on, or of a paused one. The same id twice: the same one. Raises
+        `AlreadyExists`, `FreezeFailed`, `DiskFull`, and for a paused one `SnapshotCorrupt`."""
+        snapshots = self._parts.snapshots
+        with snapshots.claim(request.snapshot):
+            if (known := await snapshots.find(request.snapshot)) is not None:
+                if known.sandbox_id == entry.id:
+                    return known
+                raise AlreadyExists(f"{request.snapshot} is another sandbox's snapshot")
+            if entry.record.snapshot is not None and entry.paused:
+                taken = await snapshots.copy(entry.record.snapshot, entry.record, request)
+            else:
+                taken = await self._take_running(entry, request)
+            record = entry.record.but(parent=taken.id)
+            await self._parts.records.save(record)
+            entry.record = record
+            return taken
+
+    async def _take_running(self, entry: Entry, request: SnapshotRequest) -> SnapshotRecord:
+        handle = self._let_alone(entry)
+        try:
+            frozen = await self._freeze(entry, handle, request, keep_running=True)
+        except (HutchError, OSError) as error:
+            raise _freeze_error(entry, error) from error
+        finally:
+            await self._limit(entry, handle)
+            self._watch(entry)
+        try:
+            return await self._parts.snapshots.admit(entry.record, frozen.path, request, frozen.stopped_ms)
+        finally:
+            await self._parts.records.sweep_frozen(entry.id)  # nothing, unless that has failed
+
+    def _let_alone(self, entry: Entry) -> Handle:
+        """Watch it no more: a sandbox that stands still looks like one that is in need."""
+        assert entry.handle is not None
+        if entry.watch is not None:
+            entry.watch.cancel()
+        return entry.handle
+
+    async def _freeze(self, entry: Entry, handle: Handle, request: SnapshotRequest, *, keep_running: bool) -> Frozen:
+        parts = self._parts
+        with contextlib.suppress(OSError):
+            entry.saw(await parts.runtime.stats(handle))
+        # The freeze cuts them in any case; without them it has less to do, and whoever is at their end knows at once.
+        parts.tunnel.drop(entry.id)
+        # The sandbox's own kernel does the saving.
+        await parts.runtime.limit_cpus(handle, float(os.cpu_count() or 1))
+        into = parts.records.frozen_directory(entry.id, request.snapshot)
+        return await parts.runtime.freeze(handle, into, keep_running)
+
+    async def _go_on(self, entry: Entry, handle: Handle) -> None:
+        """After a freeze that came to nothing: it runs, or the watcher finds that it is dead."""
+        await self._limit(entry, handle)
+        entry.record = entry.record.but(step="running", taking=None)
+        await self._ender.save(entry)
+        self._watch(entry)
+
+    async def _limit(self, entry: Entry, handle: Handle) -> None:
+        with contextlib.suppress(OSError):  # it may be dead
+            await self._parts.runtime.limit_cpus(handle, entry.record.resources.cpus)
+
+
+def _freeze_error(entry: Entry, error: Exception) -> Exception:
+    """A full disk stays what it is (see `problems`)."""
+    if isinstance(error, HutchError) or getattr(error, "errno", None) is not None:
+        return error
+    return FreezeFailed(f"{entry.id} was not frozen: {error}")

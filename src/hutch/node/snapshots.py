@@ -1,0 +1,206 @@
+"""The node's snapshots: what the store keeps, and which sandboxes stand on it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hutch.errors import AlreadyExists, Conflict, SnapshotNotFound
+from hutch.model import RuntimeManifest, SnapshotReason, SnapshotRecord, SnapshotRequest
+from hutch.node.entry import Entry, Registry
+from hutch.node.notes import ThawNote, read_note, write_note
+from hutch.node.records import RecordStore, SandboxRecord
+from hutch.runtime.manifest import Manifest, read_manifest
+from hutch.snapshots import Retention, SnapshotStore
+from hutch.snapshots.retention import expired
+
+_OF_THE_SANDBOX = (SnapshotReason.PAUSE, SnapshotReason.SAFETY)
+"""Reasons for snapshots that go with the sandbox."""
+
+
+class Snapshots:
+    """One a node. The store knows nothing of sandboxes; this does."""
+
+    def __init__(self, store: SnapshotStore, registry: Registry, records: RecordStore) -> None:
+        self._store = store
+        self._registry = registry
+        self._records = records
+        self._claimed: set[str] = set()
+
+    # --- looking ---------------------------------------------------------------------------------------------------
+
+    async def get(self, id: str) -> SnapshotRecord:
+        """Raises `SnapshotNotFound`."""
+        return await self._store.get(id)
+
+    async def find(self, id: str) -> SnapshotRecord | None:
+        """None when it is not there."""
+        try:
+            return await self._store.get(id)
+        except SnapshotNotFound:
+            return None
+
+    async def records(self, sandbox: str | None = None, org: str | None = None) -> list[SnapshotRecord]:
+        """Oldest first."""
+        return await self._store.records(sandbox, org)
+
+    async def images(self) -> set[str]:
+        """Hashes of the images that snapshots stand on."""
+        return {record.runtime.image for record in await self._store.records() if record.runtime.image is not None}
+
+    @property
+    def lost(self) -> list[str]:
+        """What a power cut has taken."""
+        return self._store.lost
+
+    @asynccontextmanager
+    async def opened(self, id: str) -> AsyncIterator[tuple[Path, ThawNote]]:
+        """The files of a snapshot, which stay while this lasts. Raises `SnapshotNotFound`, `SnapshotCorrupt`,
+        `SnapshotDamaged`, `DiskFull`."""
+        async with self._store.materialise(id) as directory:
+            yield directory, await asyncio.to_thread(read_note, directory)
+
+    # --- taking and giving ---------------------------------------------------------------------------------------
+
+    @contextmanager
+    def claim(self, id: str) -> Iterator[None]:
+        """Only one snapshot of this id can be in the making. Raises `AlreadyExists`."""
+        if id in self._claimed:
+            raise _taken(id)
+        self._claimed.add(id)
+        try:
+            yield
+        finally:
+            self._claimed.discard(id)
+
+    async def check_free(self, id: str) -> None:
+        """Raise `AlreadyExists` when there is a snapshot of this id."""
+        if await self.find(id) is not None:
+            raise _taken(id)
+
+    async def admit(
+        self, sandbox: SandboxRecord, frozen: Path, request: SnapshotRequest, stopped_ms: float
+    ) -> SnapshotRecord:
+        """Take a frozen directory of the sandbox in. Raises `AlreadyExists`, `DiskFull`: then it is where it was."""
+        note = ThawNote(
+            guest_token=sandbox.guest_token,
+            boot_id=sandbox.boot_id,
+            user=sandbox.user,
+            workdir=sandbox.workdir,
+        )
+
+        def prepare() -> Manifest:
+            write_note(frozen, note)
+            return read_manifest(frozen)
+
+        manifest = await asyncio.to_thread(prepare)
+        record = SnapshotRecord(
+            id=request.snapshot,
+            sandbox_id=sandbox.id,
+            org=sandbox.org,
+            parent=sandbox.parent,
+            reason=request.reason,
+            name=request.name,
+            created_at=manifest.created_at,
+            created_by=request.created_by,
+            runtime=RuntimeManifest(
+                runtime=manifest.origin.runtime,
+                version=manifest.origin.version,
+                arch=platform.machine(),
+                cpu_features=list(manifest.cpu.flags),
+                image=sandbox.image or None,
+            ),
+            template=sandbox.template,
+            resources=sandbox.resources,
+            stopped_ms=stopped_ms,
+        )
+        return await self._store.admit(frozen, record)
+
+    async def copy(self, source: str, sandbox: SandboxRecord, request: SnapshotRequest) -> SnapshotRecord:
+        """Another snapshot of the same files, which never change and so are shared. Raises `SnapshotNotFound`,
+        `SnapshotCorrupt`, `AlreadyExists`, `DiskFull`."""
+        original = await self.get(source)
+        record = original.model_copy(
+            update={
+                "id": request.snapshot,
+                "sandbox_id": sandbox.id,
+                "org": sandbox.org,
+                "parent": sandbox.parent,
+                "reason": request.reason,
+                "name": request.name,
+                "created_at": datetime.now(UTC),
+                "created_by": request.created_by,
+                "stopped_ms": 0.0,
+            }
+        )
+        async with self._store.materialise(source) as directory, self._store.stage() as stage:
+
+            def link() -> None:
+                for file in directory.iterdir():
+                    os.link(file, stage / file.name)
+
+            await asyncio.to_thread(link)
+            return await self._store.admit(stage, record)
+
+    async def delete(self, id: str) -> None:
+        """Take one away. Raises `SnapshotNotFound`, `Conflict` while a paused sandbox stands on it."""
+        if id in self.in_use():
+            raise Conflict(
+                f"a paused sandbox stands on {id}", hint="Resume the sandbox or delete it first.", snapshot=id
+            )
+        await self._remove(await self.get(id))
+
+    async def drop_of(self, sandbox: str) -> None:
+        """Take away what goes with a sandbox that has ended: its pauses and safety copies, if nobody named them."""
+        for record in await self._store.records(sandbox, None):
+            if _goes_with_sandbox(record):
+                with suppress(SnapshotNotFound):
+                    await self._remove(record)
+
+    async def tidy(self, rule: Retention) -> list[str]:
+        """Take away what the rule does not keep, and what should have gone with its sandbox; their ids."""
+        records = await self._store.records()
+        going = set(expired(records, rule, datetime.now(UTC), self.in_use()))
+        going |= {record.id for record in records if _goes_with_sandbox(record) and not self._lives(record.sandbox_id)}
+        for record in records:
+            if record.id in going and record.id not in self.in_use():
+                with suppress(SnapshotNotFound):
+                    await self._remove(record)
+        return sorted(going)
+
+    def in_use(self) -> frozenset[str]:
+        """What paused sandboxes, and those that are just being brought back, stand on."""
+        return frozenset(id for entry in self._registry for id in entry.record.stands_on)
+
+    async def close(self) -> None:
+        """Let the store go."""
+        await self._store.close()
+
+    def _lives(self, sandbox: str) -> bool:
+        entry = self._registry.find(sandbox)
+        return entry is not None and entry.record.step != "dead"
+
+    async def _remove(self, record: SnapshotRecord) -> None:
+        """Also from the lineage of living sandboxes: the next snapshot has the parent's parent."""
+        await self._store.delete(record.id)
+        for entry in self._registry:
+            if entry.record.parent == record.id:
+                await self._reparent(entry, record.parent)
+
+    async def _reparent(self, entry: Entry, parent: str | None) -> None:
+        entry.record = entry.record.but(parent=parent)
+        if entry.record.step not in ("ending", "dead"):
+            await self._records.save(entry.record)
+
+
+def _goes_with_sandbox(record: SnapshotRecord) -> bool:
+    return record.reason in _OF_THE_SANDBOX and record.name is None
+
+
+def _taken(id: str) -> AlreadyExists:
+    return AlreadyExists(f"snapshot {id} is there already", snapshot=id)

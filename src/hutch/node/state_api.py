@@ -1,0 +1,66 @@
+"""The routes of pause, resume, rollback and snapshots."""
+
+from __future__ import annotations
+
+import json
+
+from aiohttp import web
+
+from hutch.model import Model, PauseRequest, RollbackRequest, SnapshotRequest
+from hutch.node.parts import Parts
+from hutch.node.sandboxes import Sandboxes
+
+
+class StateApi:
+    """The handlers."""
+
+    def __init__(self, parts: Parts, sandboxes: Sandboxes) -> None:
+        self._snapshots = parts.snapshots
+        self._sandboxes = sandboxes
+        self._states = sandboxes.states
+
+    def routes(self) -> list[web.RouteDef]:
+        """Method, path and handler of each."""
+        return [
+            web.post("/sandboxes/{id}/pause", self.pause),
+            web.post("/sandboxes/{id}/resume", self.resume),
+            web.post("/sandboxes/{id}/rollback", self.rollback),
+            web.post("/sandboxes/{id}/snapshots", self.snapshot),
+            web.get("/snapshots", self.list),
+            web.get("/snapshots/{id}", self.get),
+            web.delete("/snapshots/{id}", self.delete),
+        ]
+
+    async def pause(self, request: web.Request) -> web.Response:
+        body = PauseRequest.model_validate_json(await request.read())
+        entry = await self._states.pause(request.match_info["id"], body)
+        return _json(self._sandboxes.view(entry))
+
+    async def resume(self, request: web.Request) -> web.Response:
+        entry = await self._states.resume(request.match_info["id"])
+        return _json(self._sandboxes.view(entry))
+
+    async def rollback(self, request: web.Request) -> web.Response:
+        body = RollbackRequest.model_validate_json(await request.read())
+        entry = await self._states.rollback(request.match_info["id"], body)
+        return _json(self._sandboxes.view(entry))
+
+    async def snapshot(self, request: web.Request) -> web.Response:
+        body = SnapshotRequest.model_validate_json(await request.read())
+        return _json(await self._states.snapshot(request.match_info["id"], body), status=201)
+
+    async def list(self, request: web.Request) -> web.Response:
+        records = await self._snapshots.records(request.query.get("sandbox"), request.query.get("org"))
+        body = {"snapshots": [record.model_dump(mode="json") for record in records]}
+        return web.Response(text=json.dumps(body), content_type="application/json")
+
+    async def get(self, request: web.Request) -> web.Response:
+        return _json(await self._snapshots.get(request.match_info["id"]))
+
+    async def delete(self, request: web.Request) -> web.Response:
+        await self._snapshots.delete(request.match_info["id"])
+        return web.Response(status=204)
+
+
+def _json(model: Model, status: int = 200) -> web.Response:
+    return web.Response(status=status, text=model.model_dump_json(), content_type="application/json")

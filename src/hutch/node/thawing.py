@@ -1,0 +1,166 @@
+"""Thawing: from a snapshot to a sandbox whose guest knows who it is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from pathlib import Path
+
+import structlog
+
+from hutch.errors import GuestUnavailable, InvalidRequest, ThawFailed
+from hutch.model import BootRequest, LlmGrant, Resources
+from hutch.network.base import Slot
+from hutch.node.booting import Stopwatch
+from hutch.node.entry import Entry
+from hutch.node.guest import hostname
+from hutch.node.notes import ThawNote
+from hutch.node.parts import Parts
+from hutch.node.process import boot_id
+from hutch.node.waiting import check_doomed, unless_doomed
+from hutch.runtime.base import Handle, SandboxSpec
+
+log = structlog.get_logger("hutch.node")
+
+_READY_SECONDS = 30.0
+
+
+class Thawer:
+    """Takes an entry from a snapshot to `running`. On an error it cleans up nothing: its caller does.
+
+    `cpu`: held by whoever boots or thaws; shared with `Booter`.
+    """
+
+    def __init__(self, parts: Parts, cpu: asyncio.Semaphore) -> None:
+        self._parts = parts
+        self._cpu = cpu
+
+    async def resume(self, entry: Entry, snapshot: str) -> Handle:
+        """The same sandbox again: its environment, boot id and grant are kept, its address and token are new. The
+        record says `running` when this returns."""
+        watch = Stopwatch()
+        parts, record = self._parts, entry.record
+        grant = await parts.records.load_grant(entry.id)
+        parts.gateway.restore(entry.id, record.llm)
+        handle, note = await self._thaw(entry, snapshot, grant, None, None, watch)
+        running = entry.record.but(
+            step="running",
+            boot_id=note.boot_id,
+            machine_boot=boot_id(),
+            snapshot=None,
+            fallback=None,
+            parent=snapshot,
+            resumed_ms=watch.total,
+        )
+        await parts.records.save(running)
+        entry.record = running
+        log.info("sandbox resumed", sandbox=entry.id, snapshot=snapshot, ms=watch.total, **watch.steps)
+        return handle
+
+    async def fork(self, entry: Entry, request: BootRequest, watch: Stopwatch) -> Handle:
+        """A new sandbox that goes on from another's snapshot. The record says `running` when this returns. Raises
+        `SnapshotNotFound`, and as `Runtime.thaw`."""
+        assert request.from_snapshot is not None
+        parts = self._parts
+        source = await parts.snapshots.get(request.from_snapshot)
+        own = source.resources or request.resources
+        entry.record = entry.record.but(
+            template=source.template or request.template,
+            resources=request.resources.model_copy(update={"disk_mib": own.disk_mib, "pids": own.pids}),
+            image=source.runtime.image or "",
+            parent=source.id,
+        )
+        await parts.records.save(entry.record)
+        if request.llm is not None:
+            await parts.records.save_grant(entry.id, request.llm)
+        fresh = entry.record.boot_id
+        handle, note = await self._thaw(entry, source.id, request.llm, request.env, fresh, watch)
+        running = entry.record.but(step="running", user=note.user, workdir=note.workdir, boot_ms=watch.total)
+        await parts.records.save(running)
+        entry.record = running
+        log.info("sandbox forked", sandbox=entry.id, snapshot=source.id, ms=watch.total, **watch.steps)
+        return handle
+
+    async def _thaw(
+        self,
+        entry: Entry,
+        snapshot: str,
+        grant: LlmGrant | None,
+        env: dict[str, str] | None,
+        fresh: str | None,
+        watch: Stopwatch,
+    ) -> tuple[Handle, ThawNote]:
+        """`fresh`: the boot id of a fork."""
+        parts = self._parts
+        async with parts.snapshots.opened(snapshot) as (directory, note):
+            watch.lap("files")
+            await unless_doomed(entry, self._cpu.acquire())
+            try:
+                watch.lap("queue")
+                slot = await self._slot(entry, grant)
+                watch.lap("slot")
+                check_doomed(entry)
+                handle = await parts.runtime.thaw(await self._spec(entry, slot), directory)
+                entry.handle = handle
+                watch.lap("thaw")
+                await self._introduce(entry, handle, note, env, fresh or note.boot_id)
+                await parts.runtime.limit_cpus(handle, entry.record.resources.cpus)
+                watch.lap("guest")
+            finally:
+                self._cpu.release()
+        return handle, note
+
+    async def _slot(self, entry: Entry, grant: LlmGrant | None) -> Slot:
+        parts = self._parts
+        slot = await parts.slots.acquire(entry.id, entry.record.network)
+        entry.record = entry.record.but(slot=slot.index, address=slot.guest_address)
+        await parts.records.save(entry.record)
+        parts.gateway.grant(entry.id, slot.guest_address, grant)
+        return slot
+
+    async def _spec(self, entry: Entry, slot: Slot) -> SandboxSpec:
+        directory = self._parts.records.runtime_directory(entry.id)
+        await asyncio.to_thread(directory.mkdir, mode=0o700, exist_ok=True)
+        return SandboxSpec(
+            id=entry.id,
+            image=await self._image(entry.record.image),
+            resources=_unhurried(entry.record.resources),
+            slot=slot,
+            hostname=hostname(entry.id),
+            directory=directory,
+        )
+
+    async def _image(self, hash: str) -> Path:
+        """The node's own; where that is missing, the cache's."""
+        parts = self._parts
+        return await parts.pins.pin(parts.images.path(hash), hash)
+
+    async def _introduce(
+        self, entry: Entry, handle: Handle, note: ThawNote, env: dict[str, str] | None, boot: str
+    ) -> None:
+        """Tell the guest who it is, and give it a token that nobody has who knows the snapshot."""
+        token = secrets.token_urlsafe(24)
+        record = entry.record
+        telling = self._parts.guests.thaw(
+            record.address,
+            entry.id,
+            frozen_token=note.guest_token,
+            token=token,
+            boot_id=boot,
+            env=env,
+            resources=record.resources,
+            within=_READY_SECONDS,
+        )
+        try:
+            await unless_doomed(entry, telling, handle, ThawFailed)
+        except GuestUnavailable as error:
+            if error.extra.get("status") == 400 and env:
+                raise InvalidRequest(f"the guest refuses the environment: {error.detail}", field="env") from error
+            raise ThawFailed(f"{entry.id} was thawed but its guest does not answer: {error.detail}") from error
+        entry.record = record.but(guest_token=token)
+
+
+def _unhurried(resources: Resources) -> Resources:
+    """With all CPUs: loading costs its time once, and its own limit is put into force when it is done."""
+    return resources.model_copy(update={"cpus": float(os.cpu_count() or 1)})

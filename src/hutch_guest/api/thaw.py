@@ -1,0 +1,39 @@
+"""`POST /hutch/thaw`: the sandbox has been frozen and brought back, perhaps as another one."""
+
+from __future__ import annotations
+
+import sys
+from base64 import b64decode
+from typing import Any
+
+from hutch_guest import entropy
+from hutch_guest.api import identity
+from hutch_guest.errors import InvalidRequest
+from hutch_guest.guest import Guest
+from hutch_guest.http.messages import Request, Response, json_response
+
+_MOST_ENTROPY = 4096
+
+
+async def thaw(guest: Guest, request: Request) -> Response:
+    """Take on the new identity; the answer says what came of it. Twice does no harm. What is missing stays as it is.
+
+    The caller has shown the token that was in force at the freeze. The new one is in force before this answers.
+    """
+    raw = await request.json()
+    given = identity.check(raw)
+    mixed = entropy.mix(_entropy(raw.get("entropy"))) if guest.system else []
+    if "random" in sys.modules:
+        sys.modules["random"].seed()  # from the kernel's pool
+    identity.take(guest, given)
+    await guest.monitor.start()
+    return json_response({"boot_id": guest.boot_id, "entropy": mixed})
+
+
+def _entropy(value: Any) -> bytes:
+    if value is None:
+        return b""
+    try:
+        return b64decode(value, validate=True)[:_MOST_ENTROPY]
+    except (TypeError, ValueError):
+        raise InvalidRequest("entropy is not base64", field="entropy") from None
