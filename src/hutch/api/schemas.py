@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hutch.model import ApiKey, Event, ExecState, FileInfo, Model, Sandbox, Snapshot, Task, TemplateInfo
+from hutch.model import ApiKey, Event, ExecState, FileInfo, Model, Sandbox, Snapshot, Task, TemplateInfo, TimelineEntry
 
 
 class Problem(BaseModel):
@@ -35,10 +35,6 @@ class ForkedSandboxes(Model):
 
 class SnapshotList(Model):
     snapshots: list[Snapshot]
-
-
-class TimelineEntry(Snapshot):
-    depth: int = Field(description="How many of its ancestors are in the list.")
 
 
 class Timeline(Model):

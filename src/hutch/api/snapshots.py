@@ -6,9 +6,9 @@ from fastapi import APIRouter, Response
 
 from hutch.api.deps import ControlDep, KeyIdDep, OrgDep, SandboxId, SnapshotId
 from hutch.api.problems import documented
-from hutch.api.schemas import SnapshotList, Timeline, TimelineEntry
+from hutch.api.schemas import SnapshotList, Timeline
 from hutch.errors import Conflict, DiskFull, FreezeFailed, SandboxNotFound, SandboxNotRunning, SnapshotNotFound
-from hutch.model import CreateSnapshot, Snapshot
+from hutch.model import CreateSnapshot, Snapshot, TimelineEntry
 
 router = APIRouter(prefix="/v1", tags=["snapshots"])
 

@@ -36,6 +36,7 @@ from hutch.model.snapshot import (
     SnapshotReason,
     SnapshotRecord,
     SnapshotUsage,
+    TimelineEntry,
 )
 from hutch.model.task import (
     CreateSandbox,
@@ -100,6 +101,7 @@ __all__ = [
     "TaskResult",
     "TaskState",
     "TemplateInfo",
+    "TimelineEntry",
     "UploadInput",
     "UrlInput",
     "Usage",

@@ -88,6 +88,12 @@ class Snapshot(Model):
     stopped_ms: float = Field(0.0, description="How long nothing ran inside while it was taken, in milliseconds.")
 
 
+class TimelineEntry(Snapshot):
+    """A snapshot in a tree."""
+
+    depth: int = Field(description="How many of its ancestors are in the list.")
+
+
 class CreateSnapshot(Model):
     """`POST /v1/sandboxes/{id}/snapshots`."""
 
