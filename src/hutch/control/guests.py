@@ -4,8 +4,8 @@ the database says why."""
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from hutch.control.context import Context, not_running
 from hutch.control.known import Known, KnownGuests
@@ -71,6 +71,21 @@ class Guests:
     def touch(self, sandbox_id: str) -> None:
         """Somebody uses it, in a way that `of` does not see."""
         self._known.touch(sandbox_id)
+
+    @contextmanager
+    def using(self, sandbox_id: str) -> Iterator[None]:
+        """Around what is longer than one call to the guest, and is waited for."""
+        with self._known.using(sandbox_id):
+            try:
+                yield
+            finally:
+                self._known.touch(sandbox_id)
+
+    async def passing(self, sandbox_id: str, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """The same chunks; as long as they flow, the sandbox is used."""
+        async for chunk in chunks:
+            self._known.touch(sandbox_id)
+            yield chunk
 
     async def _find(self, sandbox_id: str, org: str, wake: bool) -> GuestClient:
         age = self._known.age

@@ -16,6 +16,7 @@ from hutch.control.exec import Execs
 from hutch.control.files import Files
 from hutch.control.forks import Forks
 from hutch.control.guests import Guests
+from hutch.control.idle import Idle
 from hutch.control.journal import Journal
 from hutch.control.known import KnownGuests
 from hutch.control.lifecycle import Lifecycle
@@ -99,6 +100,7 @@ class Control:
                 self._journal.follow(self._reconciler.ask),
                 self._reconciler.watch(),
                 self._sweeper.watch(),
+                self._idle.watch(),
                 self._supervisor.watch(),
             )
         ]
@@ -119,6 +121,7 @@ class Control:
         self._outputs = Outputs(context)
         self._uploader = Uploader(context)
         self._guests = Guests(context, self._moves, known)
+        self._idle = Idle(context, self._moves, known)
         self._snapshots = Snapshots(context, self._guests, self._moves)
         self._forks = Forks(context, self._guests, self._snapshots, self._creator, self._lifecycle)
         self.execs = Execs(self._guests)
