@@ -184,6 +184,32 @@ class NodeHost:
         assert answer.status in (200, 201), answer.body.decode() + "\n" + self.log()[-3000:]
         return answer.json()  # type: ignore[no-any-return]
 
+    def pause(self, sandbox: dict[str, Any], snapshot: str | None = None) -> dict[str, Any]:
+        """Pause it; what it is then."""
+        return self._change(sandbox, "pause", {"snapshot": snapshot or new_id("snp")})
+
+    def resume(self, sandbox: dict[str, Any]) -> dict[str, Any]:
+        """Resume it; what it is then, with its new token."""
+        return self._change(sandbox, "resume")
+
+    def snapshot(self, sandbox: dict[str, Any], **options: Any) -> dict[str, Any]:
+        """A snapshot of it."""
+        return self._change(sandbox, "snapshots", {"snapshot": new_id("snp"), **options})
+
+    def rollback(self, sandbox: dict[str, Any], snapshot: str) -> dict[str, Any]:
+        """Take it back; what it is then."""
+        return self._change(sandbox, "rollback", {"snapshot": snapshot, "safety": new_id("snp")})
+
+    def snapshots(self, sandbox: str | None = None) -> list[dict[str, Any]]:
+        """All snapshots, or one sandbox's."""
+        found = self.call("GET", "/snapshots" + (f"?sandbox={sandbox}" if sandbox else ""))
+        return found.json()["snapshots"]  # type: ignore[no-any-return]
+
+    def _change(self, sandbox: dict[str, Any], verb: str, body: Any = None) -> dict[str, Any]:
+        answer = self.call("POST", f"/sandboxes/{sandbox['id']}/{verb}", body, timeout=120)
+        assert answer.status in (200, 201), answer.body.decode() + "\n" + self.log()[-3000:]
+        return answer.json()  # type: ignore[no-any-return]
+
     def sandbox(self, id: str) -> dict[str, Any] | None:
         """What the node knows of it."""
         answer = self.call("GET", f"/sandboxes/{id}")

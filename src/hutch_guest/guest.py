@@ -50,8 +50,7 @@ class Guest:
         self.prepared = False
         self.sandbox_id = ""
         self.boot_id = ""
-        """Of this machine's memory: the same after a pause, another in a fork. Also in the file `boot_id`."""
-        self.spool_dir = spool_dir
+        """Of this machine's memory: the same after a pause, another in a fork."""
         self.access_token: str | None = None
         self.env: dict[str, str] = {}
         self.limits: dict[str, int] = {}

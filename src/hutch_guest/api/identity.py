@@ -12,6 +12,7 @@ from hutch_guest.errors import InvalidRequest
 from hutch_guest.guest import Guest
 from hutch_guest.processes import environment
 
+BOOT_ID = "/run/hutch/boot_id"
 _CLOCK_TOLERANCE = 2.0
 
 
@@ -64,7 +65,8 @@ def take(guest: Guest, given: Identity) -> None:
         guest.sandbox_id = given.sandbox_id
     if given.boot_id is not None:
         guest.boot_id = given.boot_id
-        _write(os.path.join(guest.spool_dir, "boot_id"), given.boot_id + "\n")
+        if guest.system:
+            _tell_boot_id(given.boot_id)
     if given.token is not None:
         guest.access_token = given.token
 
@@ -92,6 +94,13 @@ def _name_machine(hostname: str, hosts: dict[str, Any]) -> None:
         lines.append(f"127.0.1.1 {hostname}")
     lines += [f"{address} {name}" for name, address in hosts.items()]
     _write("/etc/hosts", "\n".join(lines) + "\n")
+
+
+def _tell_boot_id(boot_id: str) -> None:
+    """For programs that must know whether they are a fork by now."""
+    with contextlib.suppress(OSError):
+        os.makedirs(os.path.dirname(BOOT_ID), exist_ok=True)
+    _write(BOOT_ID, boot_id + "\n")
 
 
 def _write(path: str, text: str) -> None:

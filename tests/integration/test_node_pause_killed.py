@@ -1,0 +1,89 @@
+"""A node that is killed in the middle of a pause, a resume, a snapshot, a rollback or a fork."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import random
+import threading
+import time
+from typing import Any
+
+import pytest
+from tests.integration.test_node_pause import at_least, start_counter
+from tests.leaks import look
+from tests.node_host import NodeHost, boot_request
+
+from hutch.model import new_id
+
+pytestmark = pytest.mark.root
+
+_SLOWEST = 0.8
+"""Seconds that an operation takes at most, mostly: kills are spread over them."""
+
+
+def request(node: NodeHost, verb: str, sandbox: dict[str, Any], target: str) -> tuple[str, str, Any]:
+    """The call for one operation."""
+    path = f"/sandboxes/{sandbox['id']}"
+    match verb:
+        case "pause" | "snapshots":
+            return "POST", f"{path}/{verb}", {"snapshot": new_id("snp")}
+        case "rollback":
+            return "POST", f"{path}/rollback", {"snapshot": target, "safety": new_id("snp")}
+        case "fork":
+            return "PUT", f"/sandboxes/{new_id('sbx')}", boot_request(from_snapshot=target)
+    return "POST", f"{path}/resume", None
+
+
+def kill_during(node: NodeHost, call: tuple[str, str, Any], after: float) -> None:
+    """Make the call, kill the node so many seconds later, and start it again."""
+
+    def make() -> None:
+        with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+            node.call(*call)
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    time.sleep(after)
+    node.kill()
+    thread.join()
+    node.start()
+
+
+def assert_tidy(node: NodeHost) -> None:
+    """Nothing half-made is left of anything."""
+    known = {each["id"]: each for each in node.call("GET", "/sandboxes").json()["sandboxes"]}
+    groups = {name.rpartition("/")[2] for name in look(node.id, node.root).cgroups if "sbx_" in name}
+    assert groups == {id for id, each in known.items() if each["state"] == "running"}
+    for directory in (node.node_dir / "sandboxes").iterdir():
+        found = {path.name for path in directory.iterdir()}
+        running = known[directory.name]["state"] == "running"
+        assert found == ({"record.json", "runtime"} if running else {"record.json"}), (directory, found)
+    hot = {path.name for path in (node.node_dir / "snapshots" / "hot").iterdir()}
+    assert hot == {record["id"] for record in node.snapshots()}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_nothing_is_lost_when_the_node_is_killed_in_the_middle(node: NodeHost, seed: int) -> None:
+    chance = random.Random(seed)
+    sandbox = node.boot()
+    process = start_counter(node, sandbox)
+    at_least(node, sandbox, process, 0, 2)
+    target = node.snapshot(sandbox, name="target")["id"]
+    for verb in chance.sample(["pause", "resume", "snapshots", "rollback", "fork"], 5):
+        if verb == "resume" or (verb == "rollback" and chance.random() < 0.5):
+            node.pause(sandbox)
+        after = chance.random() * _SLOWEST * (2 if verb == "rollback" else 1)
+        kill_during(node, request(node, verb, sandbox, target), after)
+        found = node.sandbox(sandbox["id"])
+        said = f"seed {seed}: {verb}, killed after {after:.3f} s: {found}"
+        assert found is not None and found["state"] in ("running", "paused"), said
+        assert_tidy(node)
+        sandbox = node.resume(sandbox)
+        lines, _ = at_least(node, sandbox, process, 0, 2)
+        counts = [int(line.split()[0]) for line in lines.decode().splitlines()]
+        assert counts == list(range(1, len(counts) + 1)), said
+        assert all(line.endswith(b" True") for line in lines.splitlines()), said
+        for other in node.call("GET", "/sandboxes").json()["sandboxes"]:
+            if other["id"] != sandbox["id"]:
+                node.call("DELETE", f"/sandboxes/{other['id']}")
