@@ -9,26 +9,21 @@ from hutch.api.idempotency import KEY_HEADER
 from hutch.api.problems import documented
 from hutch.api.schemas import ForkedSandboxes
 from hutch.api.urls import sandbox_with_urls
+from hutch.api.waking import WAKING
 from hutch.errors import (
     Conflict,
     DiskFull,
     FreezeFailed,
     IdempotencyConflict,
-    LimitReached,
     SandboxNotFound,
     SandboxNotRunning,
-    SnapshotCorrupt,
-    SnapshotDamaged,
-    SnapshotIncompatible,
     SnapshotNotFound,
-    ThawFailed,
 )
 from hutch.model import Fork, Rollback, Sandbox
 
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["states"])
 
 _FREEZE = (SandboxNotFound, SandboxNotRunning, FreezeFailed, DiskFull)
-_THAW = (ThawFailed, SnapshotIncompatible, SnapshotCorrupt, SnapshotDamaged, LimitReached)
 
 
 @router.post("/pause", responses=documented(*_FREEZE))
@@ -40,13 +35,13 @@ async def pause_sandbox(
     return sandbox_with_urls(request, await control.pause(sandbox_id, by=key, org=org))
 
 
-@router.post("/resume", responses=documented(SandboxNotFound, SandboxNotRunning, DiskFull, *_THAW))
+@router.post("/resume", responses=documented(SandboxNotFound, SandboxNotRunning, *WAKING))
 async def resume_sandbox(request: Request, sandbox_id: SandboxId, control: ControlDep, org: OrgDep) -> Sandbox:
     """Bring a paused sandbox back. As it is when it runs."""
     return sandbox_with_urls(request, await control.resume(sandbox_id, org=org))
 
 
-@router.post("/rollback", responses=documented(*_FREEZE, SnapshotNotFound, Conflict, *_THAW))
+@router.post("/rollback", responses=documented(*_FREEZE, SnapshotNotFound, Conflict, *WAKING))
 async def rollback_sandbox(
     request: Request, sandbox_id: SandboxId, body: Rollback, control: ControlDep, org: OrgDep, key: KeyIdDep
 ) -> Sandbox:
@@ -58,7 +53,7 @@ async def rollback_sandbox(
 @router.post(
     "/fork",
     status_code=201,
-    responses=documented(*_FREEZE, SnapshotNotFound, Conflict, IdempotencyConflict, *_THAW),
+    responses=documented(*_FREEZE, SnapshotNotFound, Conflict, IdempotencyConflict, *WAKING),
     openapi_extra={"parameters": [KEY_HEADER]},
 )
 async def fork_sandbox(
