@@ -84,10 +84,15 @@ async def _dead() -> AsyncIterator[Transaction]:
 async def die(control: Control) -> None:
     """What `kill -9` leaves of a server: nothing of it runs, its lock and its connections are gone, and nothing was
     tidied up. What the server began a moment ago comes to nothing as well: it finds no database any more."""
-    supervisor, creator = control._supervisor, control._creator
+    supervisor, creator, moves = control._supervisor, control._creator, control._moves
     control.store.database.read = control.store.database.write = _dead  # type: ignore[method-assign]
     supervisor._closed = True
-    while mine := {*control._background, *supervisor._workers.values(), *creator._boots.values()}:
+    while mine := {
+        *control._background,
+        *supervisor._workers.values(),
+        *creator._boots.values(),
+        *moves._under_way.values(),
+    }:
         for victim in mine:
             victim.cancel()
         await asyncio.gather(*mine, return_exceptions=True)

@@ -163,6 +163,72 @@ async def test_unknown_template_is_named(client: httpx.AsyncClient) -> None:
     assert answer.status_code == 400 and answer.json()["code"] == "unknown_template"
 
 
+# States
+
+
+async def test_any_call_that_needs_it_wakes_a_paused_sandbox(machine: ApiMachine, client: httpx.AsyncClient) -> None:
+    path = f"/v1/sandboxes/{(await machine.create())['id']}"
+    await run(client, path, "echo kept > a")
+    paused = await client.post(f"{path}/pause")
+    assert paused.status_code == 200 and paused.json()["state"] == "paused"
+    assert (await client.get("/v1/sandboxes?state=paused")).json()["sandboxes"][0]["paused_at"]
+    assert (await client.get(path)).json()["snapshot"] == paused.json()["snapshot"]
+    answers = await asyncio.gather(*(client.get(f"{path}/files", params={"path": "a"}) for _ in range(8)))
+    assert [answer.text for answer in answers] == ["kept\n"] * 8
+    assert (await client.get(path)).json()["state"] == "running"
+    await client.post(f"{path}/pause")
+    async with dial(machine, f"{path}/pty?command=cat%20a") as terminal:
+        assert b"kept" in b"".join([part async for part in terminal if isinstance(part, bytes)])
+    await client.delete(path)
+
+
+async def test_an_idle_sandbox_is_paused_under_an_open_terminal(machine: ApiMachine, client: httpx.AsyncClient) -> None:
+    path = f"/v1/sandboxes/{(await machine.create(idle_timeout=3))['id']}"
+
+    async def is_paused() -> bool:
+        return bool((await client.get(path)).json()["state"] == "paused")
+
+    async with dial(machine, f"{path}/pty?command=cat") as terminal:
+        for _ in range(5):
+            await terminal.send(b"key\r")
+            await asyncio.sleep(1)
+            assert not await is_paused()
+        await until(is_paused, 30)
+        await terminal.send(b"awake\r")
+        seen = b""
+        while b"awake" not in seen:
+            part = await asyncio.wait_for(terminal.recv(), 30)
+            seen += part if isinstance(part, bytes) else b""
+    await client.delete(path)
+
+
+async def test_snapshots_rollback_fork_and_timeline(machine: ApiMachine, client: httpx.AsyncClient) -> None:
+    path = f"/v1/sandboxes/{(await machine.create())['id']}"
+    await run(client, path, "echo one > a")
+    taken = await client.post(f"{path}/snapshots", json={"name": "clean"})
+    assert taken.status_code == 201 and taken.json()["stopped_ms"] > 0
+    clean = taken.json()["id"]
+    await run(client, path, "echo two > a")
+    key = {"Idempotency-Key": f"fork-{time.time_ns()}"}
+    forks = [await client.post(f"{path}/fork", json={"count": 2, "from": clean}, headers=key) for _ in range(2)]
+    assert forks[0].status_code == 201 and forks[0].json() == forks[1].json()
+    made = [f"/v1/sandboxes/{each['id']}" for each in forks[0].json()["sandboxes"]]
+    assert [(await run(client, each, "cat a"))["stdout"] for each in made] == ["one\n"] * 2
+    back = await client.post(f"{path}/rollback", json={"snapshot": clean})
+    assert back.status_code == 200, back.text
+    assert (await run(client, path, "cat a"))["stdout"] == "one\n"
+    tree = (await client.get(f"{path}/timeline")).json()["snapshots"]
+    assert [(each["depth"], each["reason"], each["name"]) for each in tree] == [
+        (0, "manual", "clean"),
+        (1, "safety", None),
+    ]
+    assert tree[0]["created_by"].startswith("key_") and tree[0]["bytes"] > 0
+    assert (await client.get(f"/v1/snapshots/{clean}")).json()["sandbox_id"] in path
+    assert (await client.delete(f"/v1/snapshots/{clean}")).status_code == 204
+    assert (await client.delete(f"/v1/snapshots/{clean}")).json()["code"] == "snapshot_not_found"
+    await asyncio.gather(*(client.delete(each) for each in (path, *made)))
+
+
 # Exec
 
 

@@ -43,8 +43,13 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-NO_SANDBOX = {"sandbox_id": new_id("sbx"), "exec_id": new_id("exe"), "task_id": new_id("tsk")}
-DESTRUCTIVE = {"POST /v1/sandboxes", "DELETE /v1/sandboxes/{sandbox_id}"}
+NO_SANDBOX = {
+    "sandbox_id": new_id("sbx"),
+    "exec_id": new_id("exe"),
+    "task_id": new_id("tsk"),
+    "snapshot_id": new_id("snp"),
+}
+DESTRUCTIVE = {"POST /v1/sandboxes", "DELETE /v1/sandboxes/{sandbox_id}", "POST /v1/sandboxes/{sandbox_id}/fork"}
 """Not with a node: they would boot sandboxes by the dozen, or take away the one that the others need."""
 
 
@@ -141,7 +146,11 @@ async def test_every_request_is_answered_with_a_sandbox(standard_template: str) 
             body = {"command": "sleep 600", "background": True, "open_stdin": True}
             started = (await client.post(f"/v1/sandboxes/{box['id']}/exec", json=body)).json()
         fuzz = Fuzz(machine)
-        fuzz.run({"sandbox_id": box["id"], "exec_id": started["id"], "task_id": new_id("tsk")}, DESTRUCTIVE)
+        fuzz.run(
+            {"sandbox_id": box["id"], "exec_id": started["id"], "task_id": new_id("tsk"), "snapshot_id": new_id("snp")},
+            DESTRUCTIVE,
+        )
+        assert 200 in fuzz.statuses["POST /v1/sandboxes/{sandbox_id}/pause"]
         assert {200, 202} & fuzz.statuses["POST /v1/sandboxes/{sandbox_id}/exec"]
         assert "internal error" not in machine.log("api")
     finally:

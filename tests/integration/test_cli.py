@@ -176,6 +176,24 @@ def test_exec_is_as_if_it_ran_here(hutch: Hutch, box: str) -> None:
     hutch("exec", box, "no-such-program", code=None)
 
 
+def test_pause_snapshot_rollback_and_fork(hutch: Hutch) -> None:
+    box = hutch.sandbox()
+    hutch("exec", "-c", box, "echo one > a")
+    clean = hutch("snapshot", box, "--name", "clean").decode().strip()
+    hutch("exec", "-c", box, "echo two > a")
+    assert hutch("pause", box).decode().strip() == box
+    assert f"{box[:12]}  paused" in " ".join(hutch("ps").decode().split("\n")).replace("   ", "  ")
+    assert hutch("exec", box, "cat", "a") == b"two\n"
+    hutch("rollback", box, "clean")
+    assert hutch("exec", box, "cat", "a") == b"one\n"
+    forks = hutch("fork", box, "-n", "2", "--from", "clean").decode().split()
+    assert len(set(forks)) == 2
+    tree = hutch("timeline", box, "--full").decode()
+    assert tree.startswith(clean) and "clean" in tree and "safety" in tree and "─ " in tree
+    assert hutch("exec", forks[0], "cat", "a") == b"one\n"
+    hutch("kill", box, *forks)
+
+
 def test_exec_passes_standard_input_through(hutch: Hutch, box: str) -> None:
     data = os.urandom(3_000_000)
     assert hutch("exec", box, "cat", input=data) == data

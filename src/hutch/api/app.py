@@ -9,7 +9,22 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from hutch.api import execs, files, health, keys, node, problems, pty, sandboxes, task_stream, tasks, templates, uploads
+from hutch.api import (
+    execs,
+    files,
+    health,
+    keys,
+    node,
+    problems,
+    pty,
+    sandboxes,
+    snapshots,
+    states,
+    task_stream,
+    tasks,
+    templates,
+    uploads,
+)
 from hutch.api.auth import Authenticate
 from hutch.api.bodies import BodyLimit
 from hutch.api.context import RequestContext
@@ -53,5 +68,8 @@ def create_app(settings: Settings, control: Control, deliver_first_key: Callable
 
 
 def _add_routes(app: FastAPI) -> None:
-    for module in (sandboxes, execs, files, tasks, uploads, templates, keys, node, pty, task_stream, health):
+    for module in (
+        *(sandboxes, states, snapshots, execs, files, tasks, uploads),
+        *(templates, keys, node, pty, task_stream, health),
+    ):
         app.include_router(module.router)

@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 
 from hutch.control.service import Control
 from hutch.control.types import Idempotency
-from hutch.errors import ExecNotFound, InvalidRequest, NotFound, SandboxNotFound, TaskNotFound
+from hutch.errors import ExecNotFound, InvalidRequest, NotFound, SandboxNotFound, SnapshotNotFound, TaskNotFound
 from hutch.identity import Caller, KeyRing
 from hutch.model.ids import Prefix, is_id
 from hutch.settings import Settings
@@ -32,6 +32,10 @@ async def _settings(connection: HTTPConnection) -> Settings:
 
 async def _org(connection: HTTPConnection) -> str:
     return _caller(connection).org
+
+
+async def _key_id(connection: HTTPConnection) -> str:
+    return _caller(connection).key_id
 
 
 async def _idempotency(connection: HTTPConnection) -> Idempotency | None:
@@ -58,6 +62,10 @@ async def _exec_id(exec_id: Annotated[str, Path(description="`exe_...`")]) -> st
     return check_id(exec_id, "exe", ExecNotFound, "exec")
 
 
+async def _snapshot_id(snapshot_id: Annotated[str, Path(description="`snp_...`")]) -> str:
+    return check_id(snapshot_id, "snp", SnapshotNotFound, "snapshot")
+
+
 async def _task_id(task_id: Annotated[str, Path(description="`tsk_...`")]) -> str:
     return check_id(task_id, "tsk", TaskNotFound, "task")
 
@@ -70,7 +78,9 @@ ControlDep = Annotated[Control, Depends(_control)]
 KeysDep = Annotated[KeyRing, Depends(_keys)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 OrgDep = Annotated[str, Depends(_org)]
+KeyIdDep = Annotated[str, Depends(_key_id)]
 IdempotencyDep = Annotated[Idempotency | None, Depends(_idempotency)]
 SandboxId = Annotated[str, Depends(_sandbox_id)]
 ExecId = Annotated[str, Depends(_exec_id)]
+SnapshotId = Annotated[str, Depends(_snapshot_id)]
 TaskId = Annotated[str, Depends(_task_id)]

@@ -13,11 +13,11 @@ from hutch.api.encoding import NDJSON, exec_frames
 from hutch.api.problems import documented
 from hutch.api.schemas import ExecList, SendSignal
 from hutch.api.streams import while_connected
+from hutch.api.waking import WAKING
 from hutch.errors import (
     ExecNotFound,
     GuestUnavailable,
     InvalidRequest,
-    LimitReached,
     PayloadTooLarge,
     SandboxNotFound,
     SandboxNotRunning,
@@ -26,8 +26,8 @@ from hutch.model import ExecRequest, ExecResult, ExecState, Model, PtySize
 
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}/exec", tags=["exec"])
 
-_START_ERRORS = documented(SandboxNotFound, SandboxNotRunning, GuestUnavailable, LimitReached, PayloadTooLarge)
-_ERRORS = documented(SandboxNotFound, ExecNotFound, SandboxNotRunning, GuestUnavailable)
+_START_ERRORS = documented(SandboxNotFound, SandboxNotRunning, GuestUnavailable, PayloadTooLarge, *WAKING)
+_ERRORS = documented(SandboxNotFound, ExecNotFound, SandboxNotRunning, GuestUnavailable, *WAKING)
 _FRAMES = {"description": "Frames, one a line.", "content": {NDJSON: {"schema": {"type": "string"}}}}
 _RAW_BODY = {
     "requestBody": {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}

@@ -13,9 +13,9 @@ from hutch.api.downloads import BINARY, OCTETS, TAR, download, file_headers, uns
 from hutch.api.problems import MEDIA_TYPE, documented
 from hutch.api.ranges import Unsatisfiable, parse_range
 from hutch.api.schemas import FileList, MakeDirectory, MoveFile
+from hutch.api.waking import WAKING
 from hutch.errors import (
     AlreadyExists,
-    DiskFull,
     FileMissing,
     GuestUnavailable,
     InvalidPath,
@@ -31,9 +31,9 @@ PathQuery = Annotated[
 ]
 UserQuery = Annotated[str | None, Query(max_length=64, description="As whom; default: the template's user.")]
 
-_ERRORS = documented(SandboxNotFound, SandboxNotRunning, FileMissing, InvalidPath, GuestUnavailable)
+_ERRORS = documented(SandboxNotFound, SandboxNotRunning, FileMissing, InvalidPath, GuestUnavailable, *WAKING)
 _WRITE_ERRORS = documented(
-    SandboxNotFound, SandboxNotRunning, FileMissing, InvalidPath, AlreadyExists, GuestUnavailable, DiskFull
+    SandboxNotFound, SandboxNotRunning, FileMissing, InvalidPath, AlreadyExists, GuestUnavailable, *WAKING
 )
 _FILE: dict[int | str, dict[str, Any]] = {
     200: {"description": "The file.", "content": {OCTETS: {"schema": BINARY}}},

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from hutch.api.deps import ControlDep, IdempotencyDep, OrgDep, SandboxId
+from hutch.api.idempotency import KEY_HEADER
 from hutch.api.problems import documented
 from hutch.api.schemas import SandboxList
 from hutch.api.urls import sandbox_with_urls
@@ -19,7 +20,11 @@ from hutch.errors import (
     MissingLlmKey,
     PayloadTooLarge,
     SandboxNotFound,
+    SnapshotCorrupt,
+    SnapshotIncompatible,
+    SnapshotNotFound,
     TemplateNotBuilt,
+    ThawFailed,
     UnknownAgent,
     UnknownTemplate,
     UploadNotFound,
@@ -30,17 +35,12 @@ router = APIRouter(prefix="/v1/sandboxes", tags=["sandboxes"])
 
 _CREATE_ERRORS = documented(
     UnknownTemplate, UnknownAgent, MissingLlmKey, UploadNotFound, IdempotencyConflict, TemplateNotBuilt,
-    PayloadTooLarge, LimitReached, BootFailed, DiskFull,
+    PayloadTooLarge, LimitReached, BootFailed, DiskFull, SnapshotNotFound, SnapshotIncompatible, SnapshotCorrupt,
+    SnapshotCorrupt, ThawFailed,
 )  # fmt: skip
-_KEY_HEADER = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "description": "The same key with the same body gives the same answer, however often it is sent.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
-}
 
 
-@router.post("", status_code=201, responses=_CREATE_ERRORS, openapi_extra={"parameters": [_KEY_HEADER]})
+@router.post("", status_code=201, responses=_CREATE_ERRORS, openapi_extra={"parameters": [KEY_HEADER]})
 async def create_sandbox(
     request: Request, body: CreateSandbox, control: ControlDep, org: OrgDep, idempotency: IdempotencyDep
 ) -> Sandbox:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hutch.model import ApiKey, Event, ExecState, FileInfo, Model, Sandbox, Task, TemplateInfo
+from hutch.model import ApiKey, Event, ExecState, FileInfo, Model, Sandbox, Snapshot, Task, TemplateInfo, TimelineEntry
 
 
 class Problem(BaseModel):
@@ -27,6 +27,18 @@ class Problem(BaseModel):
 class SandboxList(Model):
     sandboxes: list[Sandbox]
     next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null on the last.")
+
+
+class ForkedSandboxes(Model):
+    sandboxes: list[Sandbox]
+
+
+class SnapshotList(Model):
+    snapshots: list[Snapshot]
+
+
+class Timeline(Model):
+    snapshots: list[TimelineEntry] = Field(description="Each after its parent; the oldest branch first.")
 
 
 class TaskList(Model):

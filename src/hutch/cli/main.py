@@ -19,8 +19,10 @@ from hutch.cli import (
     running,
     sandboxes,
     shell,
+    states,
     tasks,
     templates,
+    timeline,
     upping,
     version,
 )
@@ -36,7 +38,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-RUN, HOST, MORE = "Run agents and commands", "This machine", "More"
+RUN, STATES, HOST, MORE = "Run agents and commands", "Save and go back", "This machine", "More"
 
 app.command("run", cls=running.RunCommand, rich_help_panel=RUN)(running.run)
 app.command("ps", rich_help_panel=RUN)(sandboxes.ps)
@@ -45,6 +47,12 @@ app.command("shell", rich_help_panel=RUN)(shell.shell)
 app.command("logs", rich_help_panel=RUN)(logs.logs)
 app.command("cp", rich_help_panel=RUN)(copying.cp)
 app.command("kill", rich_help_panel=RUN)(sandboxes.kill)
+app.command("pause", rich_help_panel=STATES)(states.pause)
+app.command("resume", rich_help_panel=STATES)(states.resume)
+app.command("snapshot", rich_help_panel=STATES)(timeline.snapshot)
+app.command("rollback", rich_help_panel=STATES)(states.rollback)
+app.command("fork", rich_help_panel=STATES)(states.fork)
+app.command("timeline", rich_help_panel=STATES)(timeline.timeline)
 app.command("up", rich_help_panel=HOST)(upping.up)
 app.command("down", rich_help_panel=HOST)(upping.down)
 app.command("doctor", rich_help_panel=HOST)(doctor.doctor)

@@ -86,6 +86,10 @@ Template = Annotated[
     str | None,
     typer.Option("--template", "-t", help="Default: the agent's own, or standard.", rich_help_panel=_BOX),
 ]
+From = Annotated[
+    str | None,
+    typer.Option("--from", metavar="SNAPSHOT", help="Go on from this snapshot (its id).", rich_help_panel=_BOX),
+]
 Network = Annotated[str | None, typer.Option(help="deny_all (default) or allow_all.", rich_help_panel=_BOX)]
 Environment = Annotated[
     list[str],
@@ -106,6 +110,15 @@ Lifetime = Annotated[
         parser=parse_duration,
         metavar="DURATION",
         help="Destroy the sandbox after this, whatever happens.",
+        rich_help_panel=_BOX,
+    ),
+]
+IdleTimeout = Annotated[
+    float | None,
+    typer.Option(
+        parser=parse_duration,
+        metavar="DURATION",
+        help="Pause the sandbox after this without use, when the task has ended (with --keep).",
         rich_help_panel=_BOX,
     ),
 ]

@@ -50,6 +50,7 @@ def run(
     budget_usd: opt.Dollars = None,
     budget_tokens: opt.Tokens = None,
     template: opt.Template = None,
+    source: opt.From = None,
     network: opt.Network = None,
     env: opt.Environment = [],  # noqa: B006
     label: opt.Labels = [],  # noqa: B006
@@ -58,6 +59,7 @@ def run(
     disk: opt.Disk = None,
     pids: opt.Pids = None,
     lifetime: opt.Lifetime = None,
+    idle_timeout: opt.IdleTimeout = None,
     keep: opt.Keep = False,
     detach: opt.Detach = False,
     json: Json = False,
@@ -84,6 +86,8 @@ def run(
         "env": read_env(env),
         "labels": labels_of(label),
         "lifetime": lifetime,
+        "idle_timeout": idle_timeout,
+        "from_snapshot": source,
     }
     job = Job(fields, [parse_input(each, exclude) for each in input], output_dir, detach, json)
     leave(run_async(Session(connection(ctx), job).run()))

@@ -18,6 +18,7 @@ from hutch.model import Sandbox
 STATE_STYLES = {
     "running": "green",
     "starting": "yellow",
+    "paused": "blue",
     "queued": "yellow",
     "stopping": "yellow",
     "succeeded": "green",

@@ -18,6 +18,7 @@ from hutch.control import budget, limits
 from hutch.control.context import Context
 from hutch.control.notifier import events_of, stop_of
 from hutch.control.transcript import Transcript
+from hutch.control.views import task_usage
 from hutch.errors import Conflict, ExecNotFound, HutchError
 from hutch.fleet import GuestClient, Output
 from hutch.model import Budget
@@ -129,7 +130,7 @@ class AgentRun:
                 break
             wait = _LOOK
             if task.started_at is not None:
-                run_time = time.time() - task.started_at
+                run_time = task_usage(task).run_time
                 if alarms := budget.assess(self._budget, run_time=run_time, said=task.warned):
                     await self._sound(alarms)
                     continue

@@ -9,7 +9,7 @@ from hutch import agents
 from hutch.agents import Agent
 from hutch.control.outputs import check_glob
 from hutch.errors import InvalidPath, InvalidRequest, MissingLlmKey, PayloadTooLarge, TemplateNotBuilt, UnknownTemplate
-from hutch.model import CreateSandbox, TemplateInfo, UploadInput
+from hutch.model import CreateSandbox, SnapshotRecord, TemplateInfo, UploadInput
 from hutch.settings import Settings
 
 MAX_PROMPT = 8 << 20
@@ -29,6 +29,24 @@ def check(request: CreateSandbox, templates: Sequence[TemplateInfo], settings: S
     else:
         _task(request, template, agents.get(request.agent))
     return template
+
+
+def forked(request: CreateSandbox, source: SnapshotRecord) -> CreateSandbox:
+    """The request with what its snapshot says. Raises `InvalidRequest` for what a fork cannot have otherwise."""
+    if source.template is None:
+        raise InvalidRequest("this snapshot does not say of what template it is", field="from")
+    if "template" in request.model_fields_set and request.template != source.template:
+        raise InvalidRequest(f"`template`: the snapshot is of {source.template}", field="template")
+    wanted = request.resources
+    if wanted.disk_mib is not None or wanted.pids is not None:
+        raise InvalidRequest("`resources`: a fork has the snapshot's `disk_mib` and `pids`", field="resources")
+    if (
+        source.resources is not None
+        and (wanted.memory_mib or source.resources.memory_mib) < source.resources.memory_mib
+    ):
+        least = source.resources.memory_mib
+        raise InvalidRequest(f"`memory_mib`: the snapshot's memory needs {least}", field="resources.memory_mib")
+    return request.model_copy(update={"template": source.template})
 
 
 def _template(name: str, templates: Sequence[TemplateInfo]) -> TemplateInfo:

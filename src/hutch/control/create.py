@@ -11,8 +11,9 @@ from dataclasses import replace
 import structlog
 from sqlalchemy.exc import IntegrityError
 
-from hutch.control.checks import check
+from hutch.control.checks import check, forked
 from hutch.control.context import Context, event
+from hutch.control.found import find_snapshot
 from hutch.control.grants import new_placeholder, seal_key
 from hutch.control.lifecycle import Lifecycle, seal_env
 from hutch.control.notifier import sandbox as topic
@@ -21,7 +22,7 @@ from hutch.control.templates import Templates
 from hutch.control.types import Idempotency
 from hutch.control.views import sandbox_view, shorten
 from hutch.errors import HutchError, IdempotencyConflict, NodeUnavailable, UploadNotFound, from_problem
-from hutch.model import CreateSandbox, DenyAll, Sandbox, UploadInput, Usage, new_id
+from hutch.model import CreateSandbox, DenyAll, Sandbox, SnapshotRecord, UploadInput, Usage, new_id
 from hutch.store.idempotency import IdempotencyRow
 from hutch.store.sandboxes import SandboxRow
 from hutch.store.tasks import TaskRow
@@ -85,10 +86,14 @@ class Creator:
 
     async def _rows(self, request: CreateSandbox, org: str) -> tuple[SandboxRow, TaskRow | None, str]:
         settings, now = self._context.settings, time.time()
+        source = await self._source(request, org)
+        if source is not None:
+            request = forked(request, source)
         template = check(request, await self._templates.known(), settings)
         await self._check_uploads(request, org, now)
         sandbox_id = new_id("sbx")
-        resources = request.resources.over(template.resources)
+        base = source.resources if source is not None and source.resources is not None else template.resources
+        resources = request.resources.over(base)
         network = request.network if request.network is not None else DenyAll()
         row = SandboxRow(
             id=sandbox_id,
@@ -103,12 +108,20 @@ class Creator:
             sealed_env=seal_env(self._context, sandbox_id, request.env),
             created_at=now,
             deadline=now + _lifetime(request, settings.default_lifetime, settings.max_lifetime),
+            snapshot=source.id if source is not None else None,
+            idle_timeout=request.idle_timeout,
             usage=Usage().model_dump(mode="json"),
         )
         if request.agent is None:
             return row, None, ""
         await self._templates.answering()  # rather a 503 now than a task that waits for a node that is down
         return row, self._task(request, row), request.task or ""
+
+    async def _source(self, request: CreateSandbox, org: str) -> SnapshotRecord | None:
+        """The snapshot that it is to be thawed from."""
+        if request.from_snapshot is None:
+            return None
+        return await find_snapshot(self._context, request.from_snapshot, org)
 
     def _task(self, request: CreateSandbox, row: SandboxRow) -> TaskRow:
         task_id = new_id("tsk")

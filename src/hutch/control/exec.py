@@ -26,7 +26,7 @@ class Execs:
         """Run and wait for the end; at most 1 MiB is kept of each stream, the rest is readable by offset."""
         _, reading = await Reading.start(self._guests, sandbox_id, org, _spec(request))
         gathered = Gathered(MAX_KEPT)
-        async with aclosing(reading.frames()) as frames:
+        async with aclosing(self._waited_for(sandbox_id, reading)) as frames:
             async for frame in frames:
                 if frame.kind is FrameKind.EXIT:
                     return gathered.result(exit_state(frame.payload))
@@ -42,7 +42,15 @@ class Execs:
         """Start, and give the frames: `start` first, `exit` (or `error`) last. Whoever stops reading stops only
         reading: the command goes on."""
         state, reading = await Reading.start(self._guests, sandbox_id, org, _spec(request))
-        return Stream(_frames(reading.frames(), ExecFrame(type="start", exec=state)), reading.aclose)
+        frames = _frames(self._waited_for(sandbox_id, reading), ExecFrame(type="start", exec=state))
+        return Stream(frames, reading.aclose)
+
+    async def _waited_for(self, sandbox_id: str, reading: Reading) -> AsyncGenerator[Frame, None]:
+        """Whoever waits for the end of a command uses its sandbox, however silent it is."""
+        with self._guests.using(sandbox_id):
+            async with aclosing(reading.frames()) as frames:
+                async for frame in frames:
+                    yield frame
 
     async def output(
         self, sandbox_id: str, exec_id: str, *, start: int = 0, follow: bool = True, org: str = DEFAULT_ORG

@@ -35,7 +35,7 @@ class Files:
         """Bytes `start` to `end` (exclusive; None for the rest). `start` beyond the end: `InvalidRequest`."""
         async with self._guests.of(sandbox_id, org) as guest:
             found = await guest.files.read(_checked(path), user, start, end)
-        return _download(found.answer, found.size, found.total, found.start)
+        return self._download(sandbox_id, found.answer, found.size, found.total, found.start)
 
     async def write(
         self,
@@ -94,7 +94,7 @@ class Files:
             if info.type != "directory":
                 raise InvalidPath(f"{path[:300]} is not a directory", field="path")
             answer = await guest.files.collect(info.path, ["**"], _NO_LIMIT, user)
-        return _download(answer, None, None, 0)
+        return self._download(sandbox_id, answer, None, None, 0)
 
     async def write_tar(
         self,
@@ -109,9 +109,9 @@ class Files:
         async with self._guests.of(sandbox_id, org) as guest:
             await guest.files.extract(_checked(path), chunks, user)
 
-
-def _download(answer: Answer, size: int | None, total: int | None, start: int) -> Download:
-    return Download(Stream(answer.chunks(), answer.aclose), size, total, start)
+    def _download(self, sandbox_id: str, answer: Answer, size: int | None, total: int | None, start: int) -> Download:
+        chunks = self._guests.passing(sandbox_id, answer.chunks())
+        return Download(Stream(chunks, answer.aclose), size, total, start)
 
 
 def _checked(path: str) -> str:

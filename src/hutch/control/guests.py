@@ -1,52 +1,54 @@
-"""Finds the guest of a sandbox quickly: what is needed to reach it does not change while it runs, so it is kept in
-memory. When it cannot be reached any more, the database says why."""
+"""Reaches the guest of a sandbox on somebody's behalf: wakes it when it is paused; when it cannot be reached any more,
+the database says why."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from hutch.control.context import Context, not_running
+from hutch.control.known import Known, KnownGuests
+from hutch.control.moves import Moves
+from hutch.control.notifier import sandbox
 from hutch.errors import GuestUnavailable, SandboxNotFound, SandboxNotRunning
 from hutch.fleet import GuestClient
-from hutch.store.sandboxes import SandboxRow
+from hutch.store.sandboxes import ASLEEP, LIVE, SandboxRow
 
-_KEPT = 4096
-
-
-@dataclass(frozen=True)
-class _Known:
-    org: str
-    guest: GuestClient
+_LOOK = 2.0
+"""Seconds after which the database is looked at without having been woken: another process may have written."""
 
 
 class Guests:
-    """The guests of running sandboxes."""
+    """The guests of sandboxes that run, or will when they are needed."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, moves: Moves, known: KnownGuests) -> None:
         self._context = context
-        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._moves = moves
+        self._known = known
 
     @asynccontextmanager
-    async def of(self, sandbox_id: str, org: str) -> AsyncIterator[GuestClient]:
-        """Use it for one call. Raises `SandboxNotFound` and `SandboxNotRunning`, also when the sandbox turns out to
-        have ended in the middle of the call."""
-        known = self._known.get(sandbox_id)
-        if known is None or known.org != org:
-            known = _Known(org, self._context.guest_of(await self.row(sandbox_id, org)))
-            self._known[sandbox_id] = known
-            if len(self._known) > _KEPT:
-                self._known.popitem(last=False)
-        try:
-            yield known.guest
-        except (SandboxNotRunning, GuestUnavailable):
-            self._known.pop(sandbox_id, None)
-            row = await self.row(sandbox_id, org)
-            if row.state != "running":
+    async def of(self, sandbox_id: str, org: str, *, wake: bool = True) -> AsyncIterator[GuestClient]:
+        """Use it for one call. A paused sandbox is resumed first, or, without `wake`, is `SandboxNotRunning`.
+
+        Raises `SandboxNotFound` and `SandboxNotRunning`, also when the sandbox turns out to have ended in the middle
+        of the call; `GuestUnavailable` when it was paused in the middle of it: again, and it is woken."""
+        with self._known.using(sandbox_id):
+            guest = self._known.get(sandbox_id, org)
+            if guest is None:
+                guest = await self._find(sandbox_id, org, wake)
+            try:
+                yield guest
+            except (SandboxNotRunning, GuestUnavailable):
+                self._known.forget(sandbox_id)
+                row = await self.row(sandbox_id, org)
+                if row.state == "running":
+                    raise
+                if row.state in LIVE:
+                    raise GuestUnavailable(f"{row.id} was paused in the middle of the call") from None
                 raise not_running(row) from None
-            raise
+            finally:
+                self._known.touch(sandbox_id)
 
     async def row(self, sandbox_id: str, org: str) -> SandboxRow:
         """The sandbox's row, in this org."""
@@ -54,3 +56,44 @@ class Guests:
         if row is None or row.org != org:
             raise SandboxNotFound(f"no sandbox {sandbox_id[:64]}")
         return row
+
+    async def asleep(self, sandbox_id: str, org: str, patience: float) -> bool:
+        """Whether it is paused, after waiting for its end of that for up to `patience` seconds."""
+        until = time.monotonic() + patience
+        while True:
+            bell = self._context.notifier.bell(sandbox(sandbox_id))
+            if (await self.row(sandbox_id, org)).state not in ASLEEP:
+                return False
+            if (left := until - time.monotonic()) <= 0:
+                return True
+            await self._context.notifier.wait(bell, min(left, _LOOK))
+
+    def touch(self, sandbox_id: str) -> None:
+        """Somebody uses it, in a way that `of` does not see."""
+        self._known.touch(sandbox_id)
+
+    @contextmanager
+    def using(self, sandbox_id: str) -> Iterator[None]:
+        """Around what is longer than one call to the guest, and is waited for."""
+        with self._known.using(sandbox_id):
+            try:
+                yield
+            finally:
+                self._known.touch(sandbox_id)
+
+    async def passing(self, sandbox_id: str, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """The same chunks; as long as they flow, the sandbox is used."""
+        async for chunk in chunks:
+            self._known.touch(sandbox_id)
+            yield chunk
+
+    async def _find(self, sandbox_id: str, org: str, wake: bool) -> GuestClient:
+        age = self._known.age
+        row = await self.row(sandbox_id, org)
+        while row.state != "running" and wake:
+            await self._moves.awake(row.id)
+            age = self._known.age
+            row = await self.row(sandbox_id, org)
+        guest = self._context.guest_of(row)
+        self._known.put(sandbox_id, Known(org, guest), age)
+        return guest

@@ -34,14 +34,17 @@ class Journal:
         self._lifecycle = lifecycle
         self._node = node
         self._id: str | None = None
+        self._reconcile: Callable[[], None] = lambda: None
 
-    async def follow(self, reconnected: Callable[[], None]) -> None:
-        """Apply entries as they come, for ever. `reconnected` is called whenever the node answers again."""
+    async def follow(self, reconcile: Callable[[], None]) -> None:
+        """Apply entries as they come, for ever. `reconcile` is called whenever the node answers again, and when a row
+        may not say what the node says."""
+        self._reconcile = reconcile
         pause = _RETRY[0]
         while True:
             try:
                 await self._greet()
-                reconnected()
+                reconcile()
                 pause = _RETRY[0]
                 while True:
                     await self._advance(_WAIT)
@@ -106,6 +109,9 @@ class Journal:
                     return await self._stop(connection, entry.sandbox, stop)
                 case "llm_budget_exceeded":
                     return await self._exceeded(connection, entry)
+                case "sandbox_paused" | "sandbox_resumed" | "sandbox_rolled_back":
+                    await self._moved(connection, entry)
+                    return [f"sandbox:{entry.sandbox}"]
                 case "sandbox_running":
                     return []
         except (ValidationError, KeyError, TypeError) as error:
@@ -119,6 +125,12 @@ class Journal:
         reason = str(entry.data.get("reason") or "the sandbox has died")
         task_id = await self._lifecycle.died(connection, entry.sandbox, reason, figures)
         return [f"sandbox:{entry.sandbox}", *([stop_of(task_id)] if task_id is not None else [])]
+
+    async def _moved(self, connection: Transaction, entry: JournalEntry) -> None:
+        """An entry may be older than the row, so it is no reason to change it; but one to compare the two soon."""
+        row = await self._context.store.sandboxes.lock(connection, entry.sandbox)
+        if row is not None and row.state == ("running" if entry.kind == "sandbox_paused" else "paused"):
+            self._reconcile()
 
     async def _usage(self, connection: Transaction, entry: JournalEntry) -> list[str]:
         usage = LlmUsage.model_validate(entry.data["usage"])

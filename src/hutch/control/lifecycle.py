@@ -1,9 +1,11 @@
-"""Every state change of a sandbox happens here, as a compare-and-set on its row.
+"""The beginning and the end of a sandbox: every state change is a compare-and-set on its row.
 
     starting ──► running ──► stopping ──► stopped
         │           │            ▲
         └───────────┴── failed   │      `destroy` is legal in every state that has not ended, and always wins:
         └────────────────────────┘      who boots finds the row changed, and takes down what it has put up.
+
+What lies between `running` and `paused` is in `control/moves.py`.
 
 The row is changed before the node is asked, and again after; never is a transaction open meanwhile. Each method may
 be repeated after a crash at any of its lines.
@@ -22,14 +24,13 @@ from hutch.control.notifier import events_of, sandbox, stop_of
 from hutch.errors import HutchError, NodeUnavailable, SandboxNotFound
 from hutch.model import BootRequest, LlmGrant, NodeSandbox
 from hutch.store.engine import Transaction
-from hutch.store.sandboxes import SandboxRow
+from hutch.store.sandboxes import LIVE, SandboxRow
 
 log = structlog.get_logger("hutch.control")
 
 DEADLINE_GRACE = 60.0
 """The node destroys a task's sandbox by itself only so long after its deadline: the server needs the time to collect
 the outputs of a task that has timed out."""
-_LIVE = ("starting", "running")
 _ENV: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
 
 
@@ -75,7 +76,7 @@ class Lifecycle:
         row says `stopping` and the reconciler goes on with it."""
         while True:
             row = await self._get(sandbox_id)
-            if row.state not in _LIVE:
+            if row.state not in LIVE:
                 break
             async with self._context.store.database.write() as connection:
                 changed = await self._rows.change_in(
@@ -166,6 +167,8 @@ class Lifecycle:
                 "deadline": row.deadline + grace,
                 "env": env,
                 "llm": llm,
+                "org": row.org,
+                "from_snapshot": row.snapshot,
             }
         )
 
@@ -178,6 +181,7 @@ class Lifecycle:
             guest_token=facts.guest_token,
             guest_user=facts.user,
             workdir=facts.workdir,
+            last_active=time.time(),
             sealed_env=None,
         )
         if changed:

@@ -12,24 +12,25 @@ from hutch.control.context import Context
 from hutch.control.create import Creator
 from hutch.control.grants import llm_grant
 from hutch.control.lifecycle import Lifecycle
+from hutch.control.moves import Moves
 from hutch.control.together import each
 from hutch.errors import HutchError, NodeUnavailable
 from hutch.fleet import Node
 from hutch.model import NodeSandbox
-from hutch.store.sandboxes import SandboxRow
+from hutch.store.sandboxes import LIVE, MOVING, SandboxRow
 
 log = structlog.get_logger("hutch.control")
 
 _EVERY = 15.0
-_LIVE = ("starting", "running", "stopping")
 
 
 class Reconciler:
     """For one node."""
 
-    def __init__(self, context: Context, lifecycle: Lifecycle, creator: Creator, node: Node) -> None:
+    def __init__(self, context: Context, lifecycle: Lifecycle, moves: Moves, creator: Creator, node: Node) -> None:
         self._context = context
         self._lifecycle = lifecycle
+        self._moves = moves
         self._creator = creator
         self._node = node
         self._instance: str | None = None
@@ -56,7 +57,7 @@ class Reconciler:
     async def run(self) -> None:
         """Once. Raises `NodeUnavailable`."""
         # Rows before facts: a row that says `running` was true on the node before the facts were asked for.
-        rows = await self._context.store.sandboxes.in_states(*_LIVE)
+        rows = await self._context.store.sandboxes.in_states(*LIVE, "stopping")
         facts = {found.id: found for found in await self._node.sandboxes()}
 
         async def compare(row: SandboxRow) -> None:
@@ -71,10 +72,15 @@ class Reconciler:
             await self._lifecycle.finish_destroy(row)
         elif row.state == "starting":
             await self._finish_start(row.id)
+        elif row.state in MOVING:
+            await self._moves.settled(row.id)
         elif found is None or found.state == "dead":
             reason = found.death if found is not None and found.death else "the node does not know it any more"
             log.warning("sandbox lost", sandbox=row.id, reason=reason)
             await self._lifecycle.lost(row, reason, found)
+        elif _differ(row, found):
+            log.warning("the row says what the node says", sandbox=row.id, row=row.state, node=found.state)
+            await self._moves.adopt(row, found)
 
     async def _finish_start(self, sandbox_id: str) -> None:
         """A row in `starting` that nobody here is bringing up: a task's worker does that by itself; a plain one was
@@ -115,3 +121,11 @@ class Reconciler:
             except HutchError as error:
                 log.warning("key not given to the node", sandbox=row.id, error=str(error))
         self._instance = instance
+
+
+def _differ(row: SandboxRow, found: NodeSandbox) -> bool:
+    """Both say that it lives, but not in the same way. Rows are read before facts, so this may only be what has
+    happened in between: `Moves.adopt` looks at the row once more."""
+    if row.state == "running":
+        return found.state == "paused" or (found.state == "running" and found.guest_token != row.guest_token)
+    return row.state == "paused" and (found.state == "running" or found.snapshot != row.snapshot)

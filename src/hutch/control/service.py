@@ -14,28 +14,46 @@ from hutch.control.create import Creator
 from hutch.control.exclusive import hold
 from hutch.control.exec import Execs
 from hutch.control.files import Files
+from hutch.control.forks import Forks
 from hutch.control.guests import Guests
+from hutch.control.idle import Idle
 from hutch.control.journal import Journal
+from hutch.control.known import KnownGuests
 from hutch.control.lifecycle import Lifecycle
+from hutch.control.moves import Moves
 from hutch.control.outputs import Outputs
 from hutch.control.reconcile import Reconciler
+from hutch.control.snapshots import Snapshots
 from hutch.control.streams import TaskStreams
 from hutch.control.supervisor import Supervisor
 from hutch.control.sweeper import Sweeper
 from hutch.control.templates import Templates
 from hutch.control.types import Download, Idempotency, Page, Stream, Upload
 from hutch.control.uploads import Uploader
-from hutch.control.views import sandbox_view, task_view
+from hutch.control.views import row_states, sandbox_view, task_view
 from hutch.errors import NodeUnavailable, TaskNotFound
 from hutch.fleet import Fleet, LocalFleet
-from hutch.model import CreateSandbox, Event, NodeInfo, Sandbox, SandboxState, Task, TaskState, TemplateInfo
+from hutch.model import (
+    CreateSandbox,
+    CreateSnapshot,
+    Event,
+    Fork,
+    NodeInfo,
+    Rollback,
+    Sandbox,
+    SandboxState,
+    Snapshot,
+    Task,
+    TaskState,
+    TemplateInfo,
+)
 from hutch.secrets import Vault
 from hutch.settings import Settings
 from hutch.store import DEFAULT_ORG, Store
 from hutch.store.pages import make_cursor
 from hutch.store.tasks import TaskRow
 
-_LIVE = (SandboxState.STARTING, SandboxState.RUNNING, SandboxState.STOPPING)
+_LIVE = (SandboxState.STARTING, SandboxState.RUNNING, SandboxState.PAUSED, SandboxState.STOPPING)
 _CANCELLED = {"state": "cancelled", "error": "cancelled", "detail": "cancelled by the caller"}
 _DELETED = {"state": "cancelled", "error": "sandbox_deleted", "detail": "the sandbox was deleted by the caller"}
 _MAX_PAGE = 1000
@@ -82,6 +100,7 @@ class Control:
                 self._journal.follow(self._reconciler.ask),
                 self._reconciler.watch(),
                 self._sweeper.watch(),
+                self._idle.watch(),
                 self._supervisor.watch(),
             )
         ]
@@ -91,15 +110,20 @@ class Control:
         self._context = context
         self._lifecycle = Lifecycle(context)
         self._journal = Journal(context, self._lifecycle, node)
-        self._supervisor = Supervisor(context, self._lifecycle, self._journal)
+        known = KnownGuests()
+        self._moves = Moves(context, self._lifecycle, known)
+        self._supervisor = Supervisor(context, self._lifecycle, self._moves, self._journal)
         self._templates = Templates(context, self._journal)
         self._creator = Creator(context, self._lifecycle, self._supervisor, self._templates)
-        self._reconciler = Reconciler(context, self._lifecycle, self._creator, node)
+        self._reconciler = Reconciler(context, self._lifecycle, self._moves, self._creator, node)
         self._sweeper = Sweeper(context, self._lifecycle)
         self._streams = TaskStreams(context)
         self._outputs = Outputs(context)
         self._uploader = Uploader(context)
-        self._guests = Guests(context)
+        self._guests = Guests(context, self._moves, known)
+        self._idle = Idle(context, self._moves, known)
+        self._snapshots = Snapshots(context, self._guests, self._moves)
+        self._forks = Forks(context, self._guests, self._snapshots, self._creator, self._lifecycle)
         self.execs = Execs(self._guests)
         self.files = Files(self._guests)
 
@@ -114,6 +138,7 @@ class Control:
         await asyncio.gather(*background, return_exceptions=True)
         await self._supervisor.close()
         await self._creator.close()
+        await self._moves.close()
         await opened.aclose()
 
     # ---- sandboxes ----
@@ -150,7 +175,7 @@ class Control:
         cursor."""
         wanted = states or (() if include_ended else _LIVE)
         limit = max(1, min(limit, _MAX_PAGE))
-        rows = await self.store.sandboxes.page(org, [state.value for state in wanted], labels, limit + 1, cursor)
+        rows = await self.store.sandboxes.page(org, row_states(wanted), labels, limit + 1, cursor)
         more = len(rows) > limit
         rows = rows[:limit]
         tasks = await self.store.tasks.of_sandboxes([row.id for row in rows])
@@ -162,11 +187,74 @@ class Control:
         row = await self._guests.row(sandbox_id, org)
         await self._lifecycle.destroy(row.id, "deleted by the caller", _DELETED)
 
+    async def pause(self, sandbox_id: str, *, by: str | None = None, org: str = DEFAULT_ORG) -> Sandbox:
+        """Save its memory, processes and files, and take it off the host. As it is when it is paused already; what
+        uses its guest wakes it again. `by`: who asks. `SandboxNotRunning` where there is nothing to pause."""
+        row = await self._guests.row(sandbox_id, org)
+        await self._moves.pause(row.id, by)
+        return await self.get(sandbox_id, org=org)
+
+    async def resume(self, sandbox_id: str, *, org: str = DEFAULT_ORG) -> Sandbox:
+        """Bring a paused sandbox back; as it is when it runs."""
+        row = await self._guests.row(sandbox_id, org)
+        await self._moves.awake(row.id)
+        return await self.get(sandbox_id, org=org)
+
+    # ---- snapshots ----
+
+    async def take_snapshot(
+        self,
+        sandbox_id: str,
+        request: CreateSnapshot,
+        *,
+        by: str | None = None,
+        org: str = DEFAULT_ORG,
+    ) -> Snapshot:
+        """A snapshot of a running sandbox, which goes on, or of a paused one."""
+        return await self._snapshots.take(sandbox_id, org, by=by, name=request.name)
+
+    async def snapshots(self, sandbox_id: str, *, org: str = DEFAULT_ORG) -> Sequence[Snapshot]:
+        """Those of one sandbox, oldest first."""
+        return await self._snapshots.of(sandbox_id, org)
+
+    async def snapshot(self, snapshot_id: str, *, org: str = DEFAULT_ORG) -> Snapshot:
+        """One snapshot. `SnapshotNotFound`."""
+        return await self._snapshots.get(snapshot_id, org)
+
+    async def delete_snapshot(self, snapshot_id: str, *, org: str = DEFAULT_ORG) -> None:
+        """Take it away. `Conflict` while a paused sandbox stands on it."""
+        await self._snapshots.delete(snapshot_id, org)
+
+    async def timeline(self, sandbox_id: str, *, org: str = DEFAULT_ORG) -> Sequence[tuple[int, Snapshot]]:
+        """The tree of snapshots that the sandbox is in: each after its parent, with its depth."""
+        return await self._snapshots.timeline(sandbox_id, org)
+
+    async def rollback(
+        self, sandbox_id: str, request: Rollback, *, by: str | None = None, org: str = DEFAULT_ORG
+    ) -> Sandbox:
+        """Back to a snapshot under the same id, after one of what it is now. What fails leaves it as it was."""
+        await self._snapshots.rollback(sandbox_id, request.snapshot, org, by)
+        return await self.get(sandbox_id, org=org)
+
+    async def fork(
+        self,
+        sandbox_id: str,
+        request: Fork,
+        *,
+        by: str | None = None,
+        org: str = DEFAULT_ORG,
+        idempotency: Idempotency | None = None,
+    ) -> Sequence[Sandbox]:
+        """New sandboxes from a snapshot, or from the sandbox as it is now: all that were asked for, running, or none
+        and the error."""
+        return await self._forks.fork(sandbox_id, request, org, by, idempotency)
+
     # ---- tasks ----
 
     async def task(self, task_id: str, *, org: str = DEFAULT_ORG) -> Task:
         """The task as it is now."""
-        return task_view(await self._task(task_id, org))
+        row = await self._task(task_id, org)
+        return task_view(row, (await self.store.sandboxes.paused_since([row.sandbox_id])).get(row.sandbox_id))
 
     async def tasks(
         self,
@@ -181,7 +269,8 @@ class Control:
         limit = max(1, min(limit, _MAX_PAGE))
         rows = await self.store.tasks.page(org, [state.value for state in states], sandbox_id, limit + 1, cursor)
         following = make_cursor(rows[limit - 1].created_at, rows[limit - 1].id) if len(rows) > limit else None
-        return Page([task_view(row) for row in rows[:limit]], following)
+        paused = await self.store.sandboxes.paused_since([row.sandbox_id for row in rows])
+        return Page([task_view(row, paused.get(row.sandbox_id)) for row in rows[:limit]], following)
 
     async def cancel(self, task_id: str, *, org: str = DEFAULT_ORG) -> Task:
         """Ask the task to stop (outputs are still collected). No error when it has ended already."""

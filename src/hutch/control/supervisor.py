@@ -11,6 +11,7 @@ import structlog
 from hutch.control.context import Context
 from hutch.control.journal import Journal
 from hutch.control.lifecycle import Lifecycle
+from hutch.control.moves import Moves
 from hutch.control.worker import LEASE, TaskWorker
 from hutch.store.tasks import LeaseLost
 
@@ -22,9 +23,10 @@ _LOOK = 5.0
 class Supervisor:
     """The workers of this process."""
 
-    def __init__(self, context: Context, lifecycle: Lifecycle, journal: Journal) -> None:
+    def __init__(self, context: Context, lifecycle: Lifecycle, moves: Moves, journal: Journal) -> None:
         self._context = context
         self._lifecycle = lifecycle
+        self._moves = moves
         self._journal = journal
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._closed = False
@@ -57,7 +59,7 @@ class Supervisor:
         try:
             task = await self._context.store.tasks.claim(task_id, self._context.instance, time.time(), LEASE)
             if task is not None:
-                await TaskWorker(self._context, self._lifecycle, self._journal, task).run()
+                await TaskWorker(self._context, self._lifecycle, self._moves, self._journal, task).run()
         except LeaseLost:
             log.warning("another process has the task", task=task_id)
         except Exception:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from hutch.model import (
@@ -13,6 +14,8 @@ from hutch.model import (
     OutputFile,
     Sandbox,
     SandboxState,
+    Snapshot,
+    SnapshotRecord,
     Task,
     TaskResult,
     TaskState,
@@ -23,13 +26,21 @@ from hutch.store.events import EventRow
 from hutch.store.sandboxes import SandboxRow
 from hutch.store.tasks import TaskRow
 
+_SHOWN = {"pausing": "running", "resuming": "paused", "rolling_back": "running"}
+"""What is said of a sandbox on the way from one state to the other: where it comes from."""
+
+
+def row_states(wanted: Sequence[SandboxState]) -> list[str]:
+    """All states of rows that are shown as one of these."""
+    return [*wanted, *(state for state, shown in _SHOWN.items() if SandboxState(shown) in wanted)]
+
 
 def sandbox_view(row: SandboxRow, task: TaskRow | None, facts: NodeSandbox | None = None) -> Sandbox:
     """A sandbox with its task; `facts` are fresher figures of the node."""
     return Sandbox.model_validate(
         {
             "id": row.id,
-            "state": SandboxState(row.state),
+            "state": SandboxState(_SHOWN.get(row.state, row.state)),
             "template": row.template,
             "resources": row.resources,
             "network": row.network,
@@ -38,10 +49,13 @@ def sandbox_view(row: SandboxRow, task: TaskRow | None, facts: NodeSandbox | Non
             "started_at": moment(row.started_at),
             "ended_at": moment(row.ended_at),
             "deadline": moment(row.deadline),
+            "idle_timeout": row.idle_timeout,
+            "paused_at": moment(row.paused_at) if row.ended_at is None else None,
+            "snapshot": row.snapshot if row.state in ("paused", "resuming") else None,
             "reason": row.reason,
             "breaches": [LimitBreach.model_validate(breach) for breach in row.breaches],
             "usage": sandbox_usage(row, facts),
-            "task": task_view(task) if task is not None else None,
+            "task": task_view(task, row.paused_at) if task is not None else None,
         }
     )
 
@@ -49,7 +63,9 @@ def sandbox_view(row: SandboxRow, task: TaskRow | None, facts: NodeSandbox | Non
 def sandbox_usage(row: SandboxRow, facts: NodeSandbox | None = None) -> Usage:
     """The meter: what the row has, with the fresher of the node's figures."""
     usage = Usage.model_validate(row.usage)
-    fresh: dict[str, object] = {"run_time": _elapsed(row.started_at, row.ended_at)}
+    paused = usage.paused_time + _elapsed(row.paused_at, row.ended_at)
+    run_time = max(0.0, _elapsed(row.started_at, row.ended_at) - paused)
+    fresh: dict[str, object] = {"run_time": run_time, "paused_time": paused}
     if facts is not None:
         fresh["cpu_seconds"] = max(usage.cpu_seconds, facts.cpu_seconds)
         fresh["memory_peak_bytes"] = max(usage.memory_peak_bytes, facts.memory_peak_bytes)
@@ -57,9 +73,20 @@ def sandbox_usage(row: SandboxRow, facts: NodeSandbox | None = None) -> Usage:
     return usage.model_copy(update=fresh)
 
 
-def task_view(row: TaskRow) -> Task:
-    """A task as the API shows it."""
-    usage = Usage.model_validate(row.usage).model_copy(update={"run_time": _elapsed(row.started_at, row.ended_at)})
+def task_usage(row: TaskRow, paused_at: float | None = None) -> Usage:
+    """The meter; `paused_at`: since when its sandbox is paused, if it is."""
+    usage = Usage.model_validate(row.usage)
+    if row.started_at is None:
+        return usage
+    paused = usage.paused_time
+    if paused_at is not None:
+        paused += _elapsed(max(paused_at, row.started_at), row.ended_at)
+    run_time = max(0.0, _elapsed(row.started_at, row.ended_at) - paused)
+    return usage.model_copy(update={"run_time": run_time, "paused_time": paused})
+
+
+def task_view(row: TaskRow, paused_at: float | None = None) -> Task:
+    """A task as the API shows it; `paused_at` as for `task_usage`."""
     return Task.model_validate(
         {
             "id": row.id,
@@ -68,7 +95,7 @@ def task_view(row: TaskRow) -> Task:
             "state": TaskState(row.state),
             "prompt": row.prompt,
             "budget": Budget.model_validate(row.budget),
-            "usage": usage,
+            "usage": task_usage(row, paused_at),
             "breaches": [LimitBreach.model_validate(breach) for breach in row.breaches],
             "created_at": moment(row.created_at),
             "started_at": moment(row.started_at),
@@ -80,6 +107,15 @@ def task_view(row: TaskRow) -> Task:
             "events_url": f"/v1/tasks/{row.id}/events",
             "stream_url": f"/v1/tasks/{row.id}/stream",
         }
+    )
+
+
+def snapshot_view(record: SnapshotRecord) -> Snapshot:
+    """A snapshot as the API shows it."""
+    same = ("id", "sandbox_id", "parent", "kind", "reason", "name", "turn", "template", "created_at", "created_by")
+    return Snapshot.model_validate(
+        {name: getattr(record, name) for name in (*same, "stored_bytes", "stopped_ms")}
+        | {"bytes": record.logical_bytes}
     )
 
 

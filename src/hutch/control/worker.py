@@ -24,7 +24,9 @@ from hutch.control.grants import llm_grant
 from hutch.control.inputs import Inputs
 from hutch.control.journal import Journal
 from hutch.control.lifecycle import DEADLINE_GRACE, Lifecycle
+from hutch.control.moves import Moves
 from hutch.control.notifier import events_of, stop_of
+from hutch.control.notifier import sandbox as sandbox_topic
 from hutch.control.outputs import Outputs
 from hutch.control.result import conclude
 from hutch.control.views import sandbox_usage
@@ -33,7 +35,7 @@ from hutch.fleet import GuestClient, ProcessSpec
 from hutch.model import TaskState, new_id
 from hutch.store.engine import DatabaseFull
 from hutch.store.events import NewEvent
-from hutch.store.sandboxes import SandboxRow
+from hutch.store.sandboxes import ASLEEP, LIVE, SandboxRow
 from hutch.store.tasks import LeaseLost, TaskRow
 
 log = structlog.get_logger("hutch.control")
@@ -52,9 +54,10 @@ class _Stopped(Exception):
 class TaskWorker:
     """Holds the lease of one task, and works."""
 
-    def __init__(self, context: Context, lifecycle: Lifecycle, journal: Journal, task: TaskRow) -> None:
+    def __init__(self, context: Context, lifecycle: Lifecycle, moves: Moves, journal: Journal, task: TaskRow) -> None:
         self._context = context
         self._lifecycle = lifecycle
+        self._moves = moves
         self._journal = journal
         self._store = context.store
         self._id = task.id
@@ -107,8 +110,20 @@ class TaskWorker:
             except Exception as error:
                 log.exception("task failed on our side", task=task.id, step=task.step)
                 await self._give_up(task, InternalError(f"{type(error).__name__} in step {task.step}"))
-            await asyncio.sleep(pause)
+            await self._rest(task, pause)
             pause = min(2 * pause, _PAUSE[1])
+
+    async def _rest(self, task: TaskRow, seconds: float) -> None:
+        """Before the next try: until the sandbox is resumed or the task has to stop, if that is what it waits for."""
+        topic = sandbox_topic(task.sandbox_id)
+        bells = [self._context.notifier.bell(name) for name in (topic, stop_of(task.id))]
+        if (await self._sandbox(task)).state not in ASLEEP:
+            return await asyncio.sleep(seconds)
+        rings = [asyncio.create_task(bell.wait()) for bell in bells]
+        await asyncio.wait(rings, timeout=_PAUSE[1], return_when=asyncio.FIRST_COMPLETED)
+        for ring in rings:
+            ring.cancel()
+        await asyncio.gather(*rings, return_exceptions=True)
 
     # ---- the steps ----
 
@@ -185,7 +200,7 @@ class TaskWorker:
         sandbox = await self._sandbox(task)
         if not sandbox.keep:
             await self._lifecycle.destroy(sandbox.id, "its task has ended")
-        elif sandbox.state == "running" and task.placeholder is not None:
+        elif sandbox.state == "running" and task.placeholder is not None:  # of a paused one, at its resume
             await self._context.node_of(sandbox).set_llm(sandbox.id, None)
         await self._go(task, "done", lease_owner=None)
 
@@ -254,7 +269,7 @@ class TaskWorker:
                     reason = facts.death if facts is not None else None
                     await self._lifecycle.lost(sandbox, reason or "the node does not know it any more", facts)
             sandbox = await self._sandbox(task)
-        if sandbox.state not in ("starting", "running"):
+        if sandbox.state not in LIVE:
             stop = {"state": "failed", "error": "sandbox_died", "detail": sandbox.reason or "the sandbox is gone"}
             await self._skip(task, stop)
 
@@ -289,6 +304,8 @@ class TaskWorker:
 
     async def _guest(self, task: TaskRow) -> tuple[SandboxRow, GuestClient]:
         row = await self._sandbox(task)
+        if row.state in ASLEEP and task.stop is not None:
+            row = await self._moves.awake(row.id)  # it must be awake to be stopped, and to give its outputs
         if row.state != "running":
             raise not_running(row)
         return row, self._context.guest_of(row)

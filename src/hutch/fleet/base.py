@@ -63,7 +63,7 @@ class Node(ABC):
     async def resume(self, sandbox_id: str) -> NodeSandbox:
         """Bring a paused one back; at once when it runs. `address` and `guest_token` are new. Raises
         `SandboxNotRunning`; `LimitReached`, `ThawFailed`, `SnapshotIncompatible`, `SnapshotCorrupt`,
-        `SnapshotDamaged`, `DiskFull`: then it is paused as before."""
+        `SnapshotCorrupt`, `DiskFull`: then it is paused as before."""
 
     @abstractmethod
     async def snapshot(self, sandbox_id: str, request: SnapshotRequest) -> SnapshotRecord:

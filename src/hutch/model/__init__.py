@@ -26,7 +26,18 @@ from hutch.model.node import (
     SnapshotRequest,
 )
 from hutch.model.sandbox import Sandbox, SandboxState
-from hutch.model.snapshot import RuntimeManifest, SnapshotKind, SnapshotReason, SnapshotRecord, SnapshotUsage
+from hutch.model.snapshot import (
+    CreateSnapshot,
+    Fork,
+    Rollback,
+    RuntimeManifest,
+    Snapshot,
+    SnapshotKind,
+    SnapshotReason,
+    SnapshotRecord,
+    SnapshotUsage,
+    TimelineEntry,
+)
 from hutch.model.task import (
     CreateSandbox,
     GitInput,
@@ -47,6 +58,7 @@ __all__ = [
     "Budget",
     "CreateKey",
     "CreateSandbox",
+    "CreateSnapshot",
     "DenyAll",
     "Event",
     "EventType",
@@ -55,6 +67,7 @@ __all__ = [
     "ExecResult",
     "ExecState",
     "FileInfo",
+    "Fork",
     "GitInput",
     "Input",
     "JournalEntry",
@@ -73,10 +86,12 @@ __all__ = [
     "Recipe",
     "Resources",
     "ResourcesOverride",
+    "Rollback",
     "RollbackRequest",
     "RuntimeManifest",
     "Sandbox",
     "SandboxState",
+    "Snapshot",
     "SnapshotKind",
     "SnapshotReason",
     "SnapshotRecord",
@@ -86,6 +101,7 @@ __all__ = [
     "TaskResult",
     "TaskState",
     "TemplateInfo",
+    "TimelineEntry",
     "UploadInput",
     "UrlInput",
     "Usage",

@@ -35,7 +35,8 @@ class LlmUsage(Model):
 class Usage(Model):
     """The meter of a sandbox or task."""
 
-    run_time: float = Field(0.0, description="Seconds of wall time.")
+    run_time: float = Field(0.0, description="Seconds of wall time, without those in which it was paused.")
+    paused_time: float = Field(0.0, description="Seconds in which it was paused: no CPU, no memory, only storage.")
     cpu_seconds: float = 0.0
     memory_peak_bytes: int = 0
     llm: LlmUsage = LlmUsage()

@@ -13,10 +13,11 @@ from hutch.model.task import Task
 
 
 class SandboxState(StrEnum):
-    """`paused` and `hibernated` are for snapshots, which a later version brings."""
+    """`hibernated` (only the disk is saved) is for a later version."""
 
     STARTING = "starting"
     RUNNING = "running"
+    PAUSED = "paused"
     STOPPING = "stopping"
     STOPPED = "stopped"
     FAILED = "failed"
@@ -39,6 +40,9 @@ class Sandbox(Model):
     started_at: datetime | None = None
     ended_at: datetime | None = None
     deadline: datetime = Field(description="When it is destroyed at the latest: the end of its `lifetime`.")
+    idle_timeout: float | None = Field(None, description="Seconds without activity after which it is paused.")
+    paused_at: datetime | None = Field(None, description="Since when it is paused.")
+    snapshot: str | None = Field(None, description="The snapshot that a paused sandbox stands on.")
     reason: str | None = Field(None, description="Why it ended or failed, for a person.")
     breaches: list[LimitBreach] = []
     usage: Usage = Usage()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from hutch.model.common import Model, Resources
 
@@ -65,6 +65,61 @@ class SnapshotRecord(Model):
     logical_bytes: int = Field(0, ge=0, description="Sum of the sizes of its files.")
     stored_bytes: int | None = Field(
         None, ge=0, description="Compressed bytes that it added to the store; unset until it is in there."
+    )
+
+
+class Snapshot(Model):
+    """A snapshot, as the API shows it."""
+
+    id: str
+    sandbox_id: str = Field(description="The sandbox that it was taken of.")
+    parent: str | None = Field(None, description="The snapshot that its sandbox came from, or took last before.")
+    kind: SnapshotKind = SnapshotKind.FULL
+    reason: SnapshotReason
+    name: str | None = None
+    turn: int | None = Field(None, description="The task's turn, for checkpoints.")
+    template: str | None = None
+    created_at: datetime
+    created_by: str | None = Field(None, description="The API key that asked for it; unset: Hutch by itself.")
+    bytes: int = Field(0, description="Sum of the sizes of its files.")
+    stored_bytes: int | None = Field(
+        None, description="Compressed bytes that it added to the store; unset until it is in there."
+    )
+    stopped_ms: float = Field(0.0, description="How long nothing ran inside while it was taken, in milliseconds.")
+
+
+class TimelineEntry(Snapshot):
+    """A snapshot in a tree."""
+
+    depth: int = Field(description="How many of its ancestors are in the list.")
+
+
+class CreateSnapshot(Model):
+    """`POST /v1/sandboxes/{id}/snapshots`."""
+
+    name: str | None = Field(
+        None, min_length=1, max_length=256, description="Your tag; a named snapshot is kept until you delete it."
+    )
+
+
+class Rollback(Model):
+    """`POST /v1/sandboxes/{id}/rollback`."""
+
+    snapshot: str = Field(max_length=64, description="What to go back to: one of the sandbox's timeline.")
+
+
+class Fork(Model):
+    """`POST /v1/sandboxes/{id}/fork`."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    count: int = Field(1, ge=1, le=64, description="How many new sandboxes.")
+    from_snapshot: str | None = Field(
+        None,
+        validation_alias="from",
+        serialization_alias="from",
+        max_length=64,
+        description="One of the sandbox's timeline; unset: as it is now, which takes a snapshot.",
     )
 
 

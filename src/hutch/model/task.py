@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import ConfigDict, Field, SecretStr
 
 from hutch.model.budget import Budget, Usage
 from hutch.model.common import LimitBreach, Model, NetworkPolicy, ResourcesOverride
@@ -101,7 +101,16 @@ class Task(Model):
 class CreateSandbox(Model):
     """`POST /v1/sandboxes`. Without `agent` and `task` it makes a plain sandbox."""
 
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
     template: str = Field("standard", max_length=128)
+    from_snapshot: str | None = Field(
+        None,
+        validation_alias="from",
+        serialization_alias="from",
+        max_length=64,
+        description="Instead of a `template`: a snapshot, of which this is a new sandbox (a fork).",
+    )
     agent: str | None = Field(None, max_length=64)
     task: str | None = Field(None, description="The prompt; for agent `command`, the shell command. At most 8 MiB.")
     llm_key: SecretStr | None = Field(None, description="Key of the agent's model provider. Never enters the sandbox.")
@@ -111,6 +120,9 @@ class CreateSandbox(Model):
     budget: Budget = Budget()
     keep: bool = Field(False, description="Keep the sandbox when the task ends.")
     lifetime: float | None = Field(None, gt=0, description="Seconds until it is destroyed, whatever happens.")
+    idle_timeout: float | None = Field(
+        None, gt=0, le=365 * 86400, description="Seconds without activity after which it is paused; unset: never."
+    )
     resources: ResourcesOverride = ResourcesOverride()
     network: NetworkPolicy | None = None
     env: dict[str, str] = Field({}, max_length=256)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from hutch.errors import SnapshotDamaged
+from hutch.errors import SnapshotCorrupt
 from hutch.model import Model
 
 NOTE = "node.json"
@@ -28,8 +28,8 @@ def write_note(directory: Path, note: ThawNote) -> None:
 
 
 def read_note(directory: Path) -> ThawNote:
-    """Raises `SnapshotDamaged`."""
+    """Raises `SnapshotCorrupt`."""
     try:
         return ThawNote.model_validate_json((directory / NOTE).read_bytes())
     except (OSError, ValidationError) as error:
-        raise SnapshotDamaged(f"snapshot {directory.name}: {NOTE} cannot be read") from error
+        raise SnapshotCorrupt(f"snapshot {directory.name}: {NOTE} cannot be read") from error

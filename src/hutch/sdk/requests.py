@@ -32,13 +32,15 @@ def exec_request(
 def create_body(template: str | None, inputs: Sequence[Input], **fields: Any) -> dict[str, Any]:
     """The body of `POST /v1/sandboxes`; `InvalidRequest` when the server would refuse it."""
     given = {name: value for name, value in fields.items() if value is not None}
-    template = template or AGENT_TEMPLATES.get(str(given.get("agent")), "standard")
+    if template is None and "from_snapshot" not in given:
+        template = AGENT_TEMPLATES.get(str(given.get("agent")), "standard")
+    chosen = {} if template is None else {"template": template}
     if isinstance(network := given.get("network"), str):
         given["network"] = {"mode": network}
     elif isinstance(network, AllowAll | DenyAll):
         given["network"] = network.model_dump()
     try:
-        request = CreateSandbox(template=template, inputs=list(inputs), **given)
+        request = CreateSandbox.model_validate({**chosen, "inputs": list(inputs), **given})
     except ValidationError as error:
         refuse(error)
     body = request.model_dump(mode="json", exclude_defaults=True)
@@ -48,4 +50,4 @@ def create_body(template: str | None, inputs: Sequence[Input], **fields: Any) ->
         body["inputs"] = [each.model_dump() for each in request.inputs]
     if request.llm_key is not None:
         body["llm_key"] = request.llm_key.get_secret_value()
-    return body | {"template": template}
+    return body | chosen

@@ -35,10 +35,23 @@ class SandboxRow:
     workdir: str | None = None
     started_at: float | None = None
     ended_at: float | None = None
+    snapshot: str | None = None
+    taking: str | None = None
+    paused_at: float | None = None
+    idle_timeout: float | None = None
+    last_active: float | None = None
     reason: str | None = None
     problem: dict[str, Any] | None = None
     breaches: list[dict[str, Any]] = field(default_factory=list)
     usage: dict[str, Any] = field(default_factory=dict)
+
+
+MOVING = ("pausing", "resuming", "rolling_back")
+"""On the way from or to a snapshot: the node has been asked, or is about to be. The API shows `paused` for them."""
+ASLEEP = ("paused", *MOVING)
+"""Its guest cannot be reached just now, and will be."""
+LIVE = ("starting", "running", *ASLEEP)
+"""Has not ended, and is not being ended."""
 
 
 class Sandboxes:
@@ -82,18 +95,28 @@ class Sandboxes:
 
     async def overdue(self, now: float) -> list[SandboxRow]:
         """Those whose lifetime is over, and that live."""
-        return await self._select(
-            select(sandboxes).where(sandboxes.c.state.in_(("starting", "running")), sandboxes.c.deadline <= now)
-        )
+        return await self._select(select(sandboxes).where(sandboxes.c.state.in_(LIVE), sandboxes.c.deadline <= now))
 
     async def abandoned(self) -> list[SandboxRow]:
         """Those that live though their task has ended, and nobody wanted to keep them."""
         ended = select(tasks.c.sandbox_id).where(tasks.c.step == "done")
         return await self._select(
-            select(sandboxes).where(
-                sandboxes.c.state.in_(("starting", "running")), sandboxes.c.keep.is_(False), sandboxes.c.id.in_(ended)
-            )
+            select(sandboxes).where(sandboxes.c.state.in_(LIVE), sandboxes.c.keep.is_(False), sandboxes.c.id.in_(ended))
         )
+
+    async def may_idle(self) -> list[SandboxRow]:
+        """Those that run, and are to be paused when nobody uses them."""
+        return await self._select(
+            select(sandboxes).where(sandboxes.c.state == "running", sandboxes.c.idle_timeout.is_not(None))
+        )
+
+    async def paused_since(self, sandbox_ids: Sequence[str]) -> dict[str, float]:
+        """Of these, those that are paused, and since when."""
+        statement = select(sandboxes.c.id, sandboxes.c.paused_at).where(
+            sandboxes.c.id.in_(sandbox_ids), sandboxes.c.paused_at.is_not(None)
+        )
+        async with self._database.read() as connection:
+            return {row.id: row.paused_at for row in (await connection.execute(statement)).all()}
 
     async def change(self, sandbox_id: str, version: int, **values: Any) -> bool:
         """Set columns if the row still has this version; the version rises. Whether it was so."""

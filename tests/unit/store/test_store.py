@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
@@ -15,11 +16,13 @@ from sqlalchemy.exc import IntegrityError
 
 from hutch.errors import DiskFull, InvalidRequest
 from hutch.store import KeyRecord, Store
+from hutch.store.engine import Database
 from hutch.store.events import NewEvent
 from hutch.store.idempotency import IdempotencyRow
+from hutch.store.migrate import alembic_config
 from hutch.store.pages import make_cursor
 from hutch.store.readers import ReaderRow
-from hutch.store.sandboxes import SandboxRow
+from hutch.store.sandboxes import LIVE, SandboxRow
 from hutch.store.tables import metadata
 from hutch.store.tasks import LeaseLost, TaskRow
 from hutch.store.uploads import UploadRow
@@ -57,6 +60,33 @@ async def test_migrations_make_exactly_the_tables_of_the_code(store: Store) -> N
             lambda sync: compare_metadata(MigrationContext.configure(sync), metadata)
         )
     assert differences == []
+
+
+async def test_an_older_database_keeps_its_rows(tmp_path: Path) -> None:
+    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'a.db'}")
+    async with database.write() as connection:
+        await connection.run_sync(lambda sync: command.upgrade(alembic_config(sync), "0001"))
+        await connection.execute(
+            text(
+                "INSERT INTO sandboxes (id, org, state, version, template, resources, network, labels, created_at,"
+                " deadline, breaches, usage)"
+                " VALUES ('sbx_1', 'o', 'running', 3, 't', '{}', '{}', '{}', 1, 2, '[]', '{}')"
+            )
+        )
+        await connection.execute(text("INSERT INTO labels VALUES ('sbx_1', 'k', 'v')"))
+    await database.close()
+    store = await Store.open(f"sqlite+aiosqlite:///{tmp_path / 'a.db'}")
+    (row,) = await store.sandboxes.page("o", wanted={"k": "v"})
+    assert (row.version, row.snapshot, row.paused_at, row.idle_timeout) == (3, None, None, None)
+    await store.close()
+
+
+async def test_what_sleeps_is_overdue_and_abandoned_like_what_runs(store: Store) -> None:
+    for number, state in enumerate(LIVE, 1):
+        await add_sandbox(store, number, state=state, deadline=5.0)
+    await add_sandbox(store, 99, state="stopping", deadline=5.0)
+    assert {row.state for row in await store.sandboxes.overdue(6.0)} == set(LIVE)
+    assert await store.sandboxes.overdue(4.0) == []
 
 
 async def test_opening_a_database_again_keeps_what_is_in_it(tmp_path: Path) -> None:

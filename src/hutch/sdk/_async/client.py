@@ -6,9 +6,10 @@ import builtins
 import json
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, Self
 
-from hutch.errors import from_problem
+from hutch.errors import NotFound, from_problem
 from hutch.model import (
     ApiKey,
     Budget,
@@ -17,6 +18,7 @@ from hutch.model import (
     NewApiKey,
     NodeInfo,
     ResourcesOverride,
+    Snapshot,
     TemplateInfo,
     UploadInput,
 )
@@ -45,6 +47,7 @@ class AsyncHutch:
     def __init__(self, url: str | None = None, api_key: str | None = None, *, request_timeout: float = 60.0) -> None:
         self.transport = AsyncTransport(find_server(url, api_key), request_timeout)
         self.sandboxes = AsyncSandboxes(self)
+        self.snapshots = AsyncSnapshots(self)
         self.tasks = AsyncTasks(self)
         self.templates = AsyncTemplates(self)
         self.keys = AsyncKeys(self)
@@ -105,6 +108,8 @@ class AsyncSandboxes:
         env: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
         lifetime: float | None = None,
+        idle_timeout: float | None = None,
+        from_snapshot: str | None = None,
         request_timeout: float | None = None,
         idempotency_key: str | None = None,
         watch: Watch | None = None,
@@ -128,6 +133,8 @@ class AsyncSandboxes:
             "env": dict(env or {}),
             "labels": dict(labels or {}),
             "lifetime": lifetime,
+            "idle_timeout": idle_timeout,
+            "from_snapshot": from_snapshot,
         }
         create_body(template, [], **fields)  # refused before anything is uploaded
         sent: builtins.list[Input] = [
@@ -144,7 +151,7 @@ class AsyncSandboxes:
         return AsyncSandbox(self._client, parse(SandboxInfo, answer))
 
     async def get(self, id: str) -> AsyncSandbox:
-        """A sandbox that exists. `SandboxNotFound` when it does not."""
+        """A sandbox that exists; a paused one sleeps on. `SandboxNotFound` when there is none."""
         answer = await self._transport.json("GET", at("sandboxes", id))
         return AsyncSandbox(self._client, parse(SandboxInfo, answer))
 
@@ -158,6 +165,23 @@ class AsyncSandboxes:
             "label": [f"{name}={value}" for name, value in (labels or {}).items()] or None,
         }
         return [parse(SandboxInfo, each) async for each in _pages(self._transport, "sandboxes", params)]
+
+
+class AsyncSnapshots:
+    """The snapshots of a server. Those of one sandbox: `AsyncSandbox.snapshots`, `AsyncSandbox.timeline`."""
+
+    def __init__(self, client: AsyncHutch) -> None:
+        self._transport = client.transport
+
+    async def get(self, id: str) -> Snapshot:
+        """A snapshot. `SnapshotNotFound` when there is none."""
+        return parse(Snapshot, await self._transport.json("GET", at("snapshots", id)))
+
+    async def delete(self, id: str) -> None:
+        """Take it away; its children become its parent's. `Conflict` while a paused sandbox stands on it; no error
+        when it is not there."""
+        with suppress(NotFound):
+            await self._transport.request("DELETE", at("snapshots", id))
 
 
 class AsyncTasks:

@@ -7,9 +7,10 @@ import builtins
 import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, Self
 
-from hutch.errors import from_problem
+from hutch.errors import NotFound, from_problem
 from hutch.model import (
     ApiKey,
     Budget,
@@ -18,6 +19,7 @@ from hutch.model import (
     NewApiKey,
     NodeInfo,
     ResourcesOverride,
+    Snapshot,
     TemplateInfo,
     UploadInput,
 )
@@ -46,6 +48,7 @@ class Hutch:
     def __init__(self, url: str | None = None, api_key: str | None = None, *, request_timeout: float = 60.0) -> None:
         self.transport = Transport(find_server(url, api_key), request_timeout)
         self.sandboxes = Sandboxes(self)
+        self.snapshots = Snapshots(self)
         self.tasks = Tasks(self)
         self.templates = Templates(self)
         self.keys = Keys(self)
@@ -106,6 +109,8 @@ class Sandboxes:
         env: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
         lifetime: float | None = None,
+        idle_timeout: float | None = None,
+        from_snapshot: str | None = None,
         request_timeout: float | None = None,
         idempotency_key: str | None = None,
         watch: Watch | None = None,
@@ -129,6 +134,8 @@ class Sandboxes:
             "env": dict(env or {}),
             "labels": dict(labels or {}),
             "lifetime": lifetime,
+            "idle_timeout": idle_timeout,
+            "from_snapshot": from_snapshot,
         }
         create_body(template, [], **fields)  # refused before anything is uploaded
         sent: builtins.list[Input] = [
@@ -145,7 +152,7 @@ class Sandboxes:
         return Sandbox(self._client, parse(SandboxInfo, answer))
 
     def get(self, id: str) -> Sandbox:
-        """A sandbox that exists. `SandboxNotFound` when it does not."""
+        """A sandbox that exists; a paused one sleeps on. `SandboxNotFound` when there is none."""
         answer = self._transport.json("GET", at("sandboxes", id))
         return Sandbox(self._client, parse(SandboxInfo, answer))
 
@@ -159,6 +166,23 @@ class Sandboxes:
             "label": [f"{name}={value}" for name, value in (labels or {}).items()] or None,
         }
         return [parse(SandboxInfo, each) for each in _pages(self._transport, "sandboxes", params)]
+
+
+class Snapshots:
+    """The snapshots of a server. Those of one sandbox: `Sandbox.snapshots`, `Sandbox.timeline`."""
+
+    def __init__(self, client: Hutch) -> None:
+        self._transport = client.transport
+
+    def get(self, id: str) -> Snapshot:
+        """A snapshot. `SnapshotNotFound` when there is none."""
+        return parse(Snapshot, self._transport.json("GET", at("snapshots", id)))
+
+    def delete(self, id: str) -> None:
+        """Take it away; its children become its parent's. `Conflict` while a paused sandbox stands on it; no error
+        when it is not there."""
+        with suppress(NotFound):
+            self._transport.request("DELETE", at("snapshots", id))
 
 
 class Tasks:

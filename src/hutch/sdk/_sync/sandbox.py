@@ -4,12 +4,23 @@
 from __future__ import annotations
 
 import builtins
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from hutch.errors import NotFound, TaskNotFound
-from hutch.model import Budget, ExecRequest, ExecResult, ExecState, NetworkPolicy, ResourcesOverride, SandboxState
+from hutch.model import (
+    Budget,
+    ExecRequest,
+    ExecResult,
+    ExecState,
+    NetworkPolicy,
+    ResourcesOverride,
+    SandboxState,
+    Snapshot,
+    TimelineEntry,
+)
 from hutch.model import Sandbox as SandboxInfo
 from hutch.sdk._shim import blocking
 from hutch.sdk._sync.files import Files
@@ -27,6 +38,7 @@ if TYPE_CHECKING:
     from hutch.sdk._sync.client import Hutch
 
 MAX_INLINE_STDIN = 1 << 19
+STATE_TIMEOUT = 600.0
 
 
 class Sandbox:
@@ -62,14 +74,18 @@ class Sandbox:
         env: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
         lifetime: float | None = None,
+        idle_timeout: float | None = None,
+        from_snapshot: str | None = None,
         request_timeout: float | None = None,
         client: Hutch | None = None,
     ) -> Sandbox:
         """Make a sandbox; with `agent` and `task`, start the agent in it (see `task.events`, `task.wait`).
 
         `template`: by default the agent's own, or `standard`. `inputs`: local paths, URLs, `git+https://...@COMMIT`,
-        or input models; local ones are uploaded first. `outputs`: globs of the files to keep. Without `client`, one
-        is made from the environment or the credentials file, and closed with the sandbox.
+        or input models; local ones are uploaded first. `outputs`: globs of the files to keep. `idle_timeout`: seconds
+        without use after which it is paused, to be woken by the next call. `from_snapshot`: a snapshot that it goes
+        on from, in place of a template. Without `client`, one is made from the environment or the credentials file,
+        and closed with the sandbox.
         """
         from hutch.sdk._sync.client import Hutch
 
@@ -91,6 +107,8 @@ class Sandbox:
                 env=env,
                 labels=labels,
                 lifetime=lifetime,
+                idle_timeout=idle_timeout,
+                from_snapshot=from_snapshot,
                 request_timeout=request_timeout,
             )
         except BaseException:
@@ -102,13 +120,15 @@ class Sandbox:
 
     @classmethod
     def connect(cls, id: str, *, client: Hutch | None = None) -> Sandbox:
-        """A sandbox that exists. `SandboxNotFound` when it does not."""
+        """A sandbox that exists; a paused one is woken. `SandboxNotFound` when there is none."""
         from hutch.sdk._sync.client import Hutch
 
         owned = client is None
         client = client or Hutch()
         try:
             sandbox = client.sandboxes.get(id)
+            if sandbox.state is SandboxState.PAUSED:
+                sandbox.resume()
         except BaseException:
             if owned:
                 client.close()
@@ -149,6 +169,66 @@ class Sandbox:
         """Destroy it, whatever it does. No error when it has ended already."""
         with suppress(NotFound):
             self._transport.request("DELETE", self._base)
+
+    def pause(self) -> SandboxInfo:
+        """Save its memory, processes and files, and take it off the host: it costs no CPU and no memory then. The next
+        call that needs it wakes it. Nothing happens when it is paused already."""
+        return self._change("pause", repeat=True)
+
+    def resume(self) -> SandboxInfo:
+        """Bring it back, if it is paused."""
+        return self._change("resume", repeat=True)
+
+    def snapshot(self, name: str | None = None) -> Snapshot:
+        """A point to come back to, of memory, processes and files. It goes on; its connections to the outside are cut.
+        A snapshot with a name is kept until it is deleted."""
+        body = {} if name is None else {"name": name}
+        answer = self._transport.json("POST", f"{self._base}/snapshots", body=body, timeout=self._patience)
+        return parse(Snapshot, answer)
+
+    def snapshots(self) -> builtins.list[Snapshot]:
+        """Those that were taken of it, oldest first."""
+        answer = self._transport.json("GET", f"{self._base}/snapshots")
+        return [parse(Snapshot, each) for each in answer["snapshots"]]
+
+    def timeline(self) -> builtins.list[TimelineEntry]:
+        """The tree of snapshots that it is in, those that it was forked from too: each after its parent."""
+        answer = self._transport.json("GET", f"{self._base}/timeline")
+        return [parse(TimelineEntry, each) for each in answer["snapshots"]]
+
+    def rollback(self, snapshot: str | Snapshot) -> SandboxInfo:
+        """Back to a snapshot of its timeline, under the same id, after a safety snapshot of what it is now. When that
+        fails it is as it was."""
+        id = snapshot if isinstance(snapshot, str) else snapshot.id
+        return self._change("rollback", body={"snapshot": id})
+
+    def fork(
+        self, count: int = 1, from_snapshot: str | Snapshot | None = None, *, idempotency_key: str | None = None
+    ) -> builtins.list[Sandbox]:
+        """New sandboxes (1 to 64) that go on from a snapshot of its timeline, or from what it is now; all, or none and
+        the error. They are without its task and its credentials."""
+        body: dict[str, Any] = {"count": count}
+        if from_snapshot is not None:
+            body["from"] = from_snapshot if isinstance(from_snapshot, str) else from_snapshot.id
+        answer = self._transport.json(
+            "POST",
+            f"{self._base}/fork",
+            body=body,
+            headers={"Idempotency-Key": idempotency_key or str(uuid.uuid4())},
+            repeat=True,
+            timeout=self._patience,
+        )
+        return [Sandbox(self._client, parse(SandboxInfo, each)) for each in answer["sandboxes"]]
+
+    def _change(self, call: str, **options: Any) -> SandboxInfo:
+        answer = self._transport.json("POST", f"{self._base}/{call}", timeout=self._patience, **options)
+        self.info = parse(SandboxInfo, answer)
+        return self.info
+
+    @property
+    def _patience(self) -> float:
+        """Seconds: memory is saved and loaded as fast as the disk is."""
+        return max(STATE_TIMEOUT, self._transport.request_timeout)
 
     def close(self) -> None:
         """Close the connections, if they are this sandbox's own; it lives on."""

@@ -1,0 +1,71 @@
+"""`/v1/sandboxes/{id}/pause`, `/resume`, `/rollback`, `/fork`: the states of a sandbox that can be gone back to."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+
+from hutch.api.deps import ControlDep, IdempotencyDep, KeyIdDep, OrgDep, SandboxId
+from hutch.api.idempotency import KEY_HEADER
+from hutch.api.problems import documented
+from hutch.api.schemas import ForkedSandboxes
+from hutch.api.urls import sandbox_with_urls
+from hutch.api.waking import WAKING
+from hutch.errors import (
+    Conflict,
+    DiskFull,
+    FreezeFailed,
+    IdempotencyConflict,
+    SandboxNotFound,
+    SandboxNotRunning,
+    SnapshotNotFound,
+)
+from hutch.model import Fork, Rollback, Sandbox
+
+router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["states"])
+
+_FREEZE = (SandboxNotFound, SandboxNotRunning, FreezeFailed, DiskFull)
+
+
+@router.post("/pause", responses=documented(*_FREEZE))
+async def pause_sandbox(
+    request: Request, sandbox_id: SandboxId, control: ControlDep, org: OrgDep, key: KeyIdDep
+) -> Sandbox:
+    """Save its memory, processes and files, and take it off the host: it costs no CPU and no memory then. Any call
+    that needs it wakes it, and its commands go on where they were. As it is when it is paused already."""
+    return sandbox_with_urls(request, await control.pause(sandbox_id, by=key, org=org))
+
+
+@router.post("/resume", responses=documented(SandboxNotFound, SandboxNotRunning, *WAKING))
+async def resume_sandbox(request: Request, sandbox_id: SandboxId, control: ControlDep, org: OrgDep) -> Sandbox:
+    """Bring a paused sandbox back. As it is when it runs."""
+    return sandbox_with_urls(request, await control.resume(sandbox_id, org=org))
+
+
+@router.post("/rollback", responses=documented(*_FREEZE, SnapshotNotFound, Conflict, *WAKING))
+async def rollback_sandbox(
+    request: Request, sandbox_id: SandboxId, body: Rollback, control: ControlDep, org: OrgDep, key: KeyIdDep
+) -> Sandbox:
+    """Back to a snapshot of its timeline, under the same id, after a safety snapshot of what it is now. A rollback
+    that fails leaves it as it was."""
+    return sandbox_with_urls(request, await control.rollback(sandbox_id, body, by=key, org=org))
+
+
+@router.post(
+    "/fork",
+    status_code=201,
+    responses=documented(*_FREEZE, SnapshotNotFound, Conflict, IdempotencyConflict, *WAKING),
+    openapi_extra={"parameters": [KEY_HEADER]},
+)
+async def fork_sandbox(
+    request: Request,
+    sandbox_id: SandboxId,
+    body: Fork,
+    control: ControlDep,
+    org: OrgDep,
+    key: KeyIdDep,
+    idempotency: IdempotencyDep,
+) -> ForkedSandboxes:
+    """New sandboxes that go on from a snapshot, or from this one as it is now: with its memory, processes and files,
+    under ids of their own, and without its task and its credentials. All of them, or none and the error."""
+    made = await control.fork(sandbox_id, body, by=key, org=org, idempotency=idempotency)
+    return ForkedSandboxes(sandboxes=[sandbox_with_urls(request, each) for each in made])

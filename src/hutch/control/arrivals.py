@@ -1,0 +1,96 @@
+"""Writes down where a move has brought a sandbox, with what hangs on it: its token, its meter, its task's clock, and
+the permission to call a model provider."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from hutch.control.context import Context
+from hutch.control.grants import llm_grant
+from hutch.control.lifecycle import Lifecycle
+from hutch.control.notifier import events_of, sandbox
+from hutch.errors import NodeUnavailable
+from hutch.model import NodeSandbox
+from hutch.store.engine import Transaction
+from hutch.store.sandboxes import SandboxRow
+
+
+class Arrivals:
+    """The end of a move."""
+
+    def __init__(self, context: Context, lifecycle: Lifecycle) -> None:
+        self._context = context
+        self._rows = context.store.sandboxes
+        self._lifecycle = lifecycle
+
+    async def settle(self, row: SandboxRow) -> None:
+        """Ask the node what it is, and write that down. Raises `NodeUnavailable`."""
+        facts = await self._context.node_of(row).sandbox(row.id)
+        if facts is None or facts.state == "dead":
+            reason = facts.death if facts is not None and facts.death else "the node does not know it any more"
+            await self._lifecycle.lost(row, reason, facts)
+        else:
+            await self.write(row, facts)
+
+    async def write(self, row: SandboxRow, facts: NodeSandbox) -> bool:
+        """Have the row say what the node says. False when it has changed since it was read. Raises
+        `NodeUnavailable` while the node is in the middle of something."""
+        if facts.state not in ("running", "paused"):
+            raise NodeUnavailable(f"{row.id} is {facts.state} on its node just now")
+        if facts.state == "running":
+            await self._grant(row)
+        async with self._context.store.database.write() as connection:
+            current = await self._rows.lock(connection, row.id)
+            if current is None or current.version != row.version:
+                return False
+            values = _paused(current, facts)
+            if facts.state == "running":
+                values = _running(current, facts)
+                await self._stop_the_clock(connection, current)
+            await self._rows.change_in(connection, row.id, row.version, **values)
+        self._context.notifier.notify(sandbox(row.id))
+        return True
+
+    async def _grant(self, row: SandboxRow) -> None:
+        """A task may have ended while its sandbox was paused, and with it the permission that the node has kept for
+        it; and a node that was restarted has none to give back. Before the row says `running`, or a crash would leave
+        it so."""
+        task = (await self._context.store.tasks.of_sandboxes([row.id])).get(row.id)
+        if task is not None and task.placeholder is not None:
+            await self._context.node_of(row).set_llm(row.id, llm_grant(self._context, task))
+
+    async def _stop_the_clock(self, connection: Transaction, row: SandboxRow) -> None:
+        """Paused time is no run time of the task."""
+        task = await self._context.store.tasks.of_sandbox(connection, row.id)
+        if row.paused_at is None or task is None or task.started_at is None or task.ended_at is not None:
+            return
+        paused = task.usage.get("paused_time", 0.0) + max(0.0, time.time() - max(row.paused_at, task.started_at))
+        await self._context.store.tasks.note(connection, task.id, usage=task.usage | {"paused_time": paused})
+        self._context.notifier.notify(events_of(task.id))
+
+
+def _paused(row: SandboxRow, facts: NodeSandbox) -> dict[str, Any]:
+    return {
+        "state": "paused",
+        "snapshot": facts.snapshot or row.taking or row.snapshot,
+        "taking": None,
+        "guest_token": None,
+        "paused_at": row.paused_at if row.paused_at is not None else time.time(),
+    }
+
+
+def _running(row: SandboxRow, facts: NodeSandbox) -> dict[str, Any]:
+    paused = row.usage.get("paused_time", 0.0)
+    if row.paused_at is not None:
+        paused += max(0.0, time.time() - row.paused_at)
+    return {
+        "state": "running",
+        "taking": None,
+        "guest_token": facts.guest_token,
+        "guest_user": facts.user,
+        "workdir": facts.workdir,
+        "paused_at": None,
+        "last_active": time.time(),
+        "usage": row.usage | {"paused_time": paused},
+    }

@@ -1,0 +1,98 @@
+"""New sandboxes from one that there is: all of them, or none."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+
+from hutch.control.context import Context
+from hutch.control.create import Creator
+from hutch.control.found import find_snapshot
+from hutch.control.guests import Guests
+from hutch.control.lifecycle import Lifecycle
+from hutch.control.snapshots import Snapshots
+from hutch.control.types import Idempotency
+from hutch.errors import SnapshotNotFound
+from hutch.model import CreateSandbox, Fork, Sandbox, SnapshotReason, new_id
+from hutch.store.sandboxes import SandboxRow
+
+_AT_ONCE = 8
+
+
+class Forks:
+    """`Control.fork`."""
+
+    def __init__(
+        self, context: Context, guests: Guests, snapshots: Snapshots, creator: Creator, lifecycle: Lifecycle
+    ) -> None:
+        self._context = context
+        self._guests = guests
+        self._snapshots = snapshots
+        self._creator = creator
+        self._lifecycle = lifecycle
+
+    async def fork(
+        self, sandbox_id: str, wish: Fork, org: str, by: str | None, idempotency: Idempotency | None
+    ) -> list[Sandbox]:
+        """See `Control.fork`."""
+        row = await self._guests.row(sandbox_id, org)
+        source = await self._source(row, wish, by, idempotency)
+        request = _request(row, source, self._context.settings.max_lifetime)
+        turns = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(number: int) -> Sandbox:
+            async with turns:
+                return await self._creator.create(request, org, keys[number])
+
+        keys = [_key(idempotency, number) for number in range(wish.count)]
+        made = await asyncio.gather(*(one(number) for number in range(wish.count)), return_exceptions=True)
+        failures = [each for each in made if isinstance(each, BaseException)]
+        if not failures:
+            return [each for each in made if isinstance(each, Sandbox)]
+        for each, key in zip(made, keys, strict=True):
+            if isinstance(each, Sandbox):
+                await self._undo(each, key)
+        raise failures[0]
+
+    async def _source(self, row: SandboxRow, wish: Fork, by: str | None, idempotency: Idempotency | None) -> str:
+        """The snapshot to thaw: the one that is named, or one of now. For the same key it is the same one."""
+        if wish.from_snapshot is not None:
+            return (await self._snapshots.check_of(row, wish.from_snapshot)).id
+        id = _derived_id(idempotency) if idempotency is not None else new_id("snp")
+        try:
+            return (await find_snapshot(self._context, id, row.org)).id
+        except SnapshotNotFound:
+            taken = await self._snapshots.take(row.id, row.org, by=by, reason=SnapshotReason.FORK, snapshot_id=id)
+            return taken.id
+
+    async def _undo(self, made: Sandbox, key: Idempotency | None) -> None:
+        """The others could not be made. The key may be used again."""
+        await self._lifecycle.destroy(made.id, "another of the same fork could not be made")
+        if key is not None:
+            await self._context.store.idempotency.forget(key.owner, key.key, made.id)
+
+
+def _request(row: SandboxRow, source: str, max_lifetime: float) -> CreateSandbox:
+    """What the parent was made with, but nothing that is its alone: no environment, no task."""
+    return CreateSandbox.model_validate(
+        {
+            "from": source,
+            "labels": row.labels,
+            "network": row.network,
+            "lifetime": min(max_lifetime, row.deadline - row.created_at),
+            "idle_timeout": row.idle_timeout,
+        }
+    )
+
+
+def _key(idempotency: Idempotency | None, number: int) -> Idempotency | None:
+    if idempotency is None:
+        return None
+    digest = hashlib.sha256(b"fork\0" + idempotency.key.encode()).hexdigest()
+    return Idempotency(idempotency.owner, f"{digest}/{number}")
+
+
+def _derived_id(idempotency: Idempotency) -> str:
+    digest = hashlib.sha256(f"fork\0{idempotency.owner}\0{idempotency.key}".encode()).digest()
+    return "snp_" + base64.b32encode(digest).decode().lower()[:22]

@@ -1,0 +1,192 @@
+"""The moves of a sandbox that has memory to lose: pause, resume, rollback.
+
+    running ──► pausing ──► paused ──► resuming ──► running
+       └───────────┬───────────┘
+             rolling_back ──► running
+
+The row says where it goes before the node is asked, and where it is after. Whoever finds a row in the middle (the
+reconciler after a crash, a call that needs the sandbox) asks the node the same again, which is harmless, and writes
+down what came of it. What the node refuses is settled by what the node says that the sandbox is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from hutch.control.arrivals import Arrivals
+from hutch.control.context import Context, not_running
+from hutch.control.known import KnownGuests
+from hutch.control.lifecycle import Lifecycle
+from hutch.errors import HutchError, NodeUnavailable, SandboxNotFound
+from hutch.model import NodeSandbox, PauseRequest, RollbackRequest, new_id
+from hutch.store.sandboxes import LIVE, MOVING, SandboxRow
+
+log = structlog.get_logger("hutch.control")
+
+
+class Moves:
+    """One move of a sandbox at a time; those who want the same share it. A move goes on when its caller is gone."""
+
+    def __init__(self, context: Context, lifecycle: Lifecycle, known: KnownGuests) -> None:
+        self._context = context
+        self._rows = context.store.sandboxes
+        self._known = known
+        self._arrivals = Arrivals(context, lifecycle)
+        self._under_way: dict[str, asyncio.Task[bool]] = {}
+
+    async def pause(
+        self, sandbox_id: str, by: str | None = None, unless: Callable[[], bool] | None = None
+    ) -> SandboxRow:
+        """Save it and take it off the host; nothing to do when it is paused. `unless` is asked at the last moment at
+        which it can still be left running. Raises `SandboxNotRunning`, `NodeUnavailable` (then it is paused when the
+        node is back), and what the node says (then it runs on)."""
+        while (row := await self.settled(sandbox_id)).state != "paused":
+            if row.state != "running":
+                raise not_running(row)
+            move = self._set_out(row, "pausing", by, unless, taking=new_id("snp"))
+            if await self._run(row.id, "pausing", move):
+                return await self._living(row.id)
+        return row
+
+    async def awake(self, sandbox_id: str) -> SandboxRow:
+        """The running sandbox, resumed if it is paused; however many ask, it is woken once. Raises
+        `SandboxNotRunning`, `NodeUnavailable` (then it is resumed when the node is back), and what the node says
+        (then it is paused as before)."""
+        while (row := await self.settled(sandbox_id, sharing="resuming")).state != "running":
+            if row.state != "paused":
+                raise not_running(row)
+            await self._run(row.id, "resuming", self._set_out(row, "resuming"))
+        return row
+
+    async def rollback(self, sandbox_id: str, snapshot: str, by: str | None = None) -> SandboxRow:
+        """Back to a snapshot, under the same id; it runs then. Raises `SandboxNotRunning`, `NodeUnavailable` (then it
+        is rolled back when the node is back), and what the node says (then it is as it was)."""
+        safety = new_id("snp")
+        while (row := await self.settled(sandbox_id)).state in ("running", "paused"):
+            move = self._set_out(row, "rolling_back", by, snapshot=snapshot, taking=safety)
+            if await self._run(row.id, safety, move):
+                return await self._living(row.id)
+        raise not_running(row)
+
+    async def settled(self, sandbox_id: str, sharing: str | None = None) -> SandboxRow:
+        """The row when no move of it is under way; one that was left in the middle is brought to its end. Raises
+        `NodeUnavailable` where that cannot be done now, and the error of a move of the kind `sharing`."""
+        failure: BaseException | None = None
+        while True:
+            if (work := self._under_way.get(sandbox_id)) is not None:
+                await asyncio.wait({work})
+                failure = None if work.cancelled() else work.exception()
+                if failure is not None and work.get_name() == sharing:
+                    raise failure
+            row = await self._get(sandbox_id)
+            if row.state not in MOVING:
+                return row
+            if failure is not None:  # its end has to be waited for
+                raise failure
+            if sandbox_id not in self._under_way:
+                self._begin(sandbox_id, row.state, self._carry_on(sandbox_id))
+
+    def under_way(self, sandbox_id: str) -> bool:
+        """Whether this process is moving it."""
+        return sandbox_id in self._under_way
+
+    async def adopt(self, row: SandboxRow, facts: NodeSandbox) -> None:
+        """Have the row say what the node says, unless it has changed since it was read: where the two differ and
+        nothing is under way, a power cut has taken the last commits of one of them."""
+        if not self.under_way(row.id):
+            self._known.forget(row.id)
+            await self._arrivals.write(row, facts)
+
+    async def close(self) -> None:
+        """Leave the moves that go on: the next process finishes them."""
+        work = list(self._under_way.values())
+        for move in work:
+            move.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+
+    async def _run(self, sandbox_id: str, kind: str, move: Coroutine[Any, Any, bool]) -> bool:
+        """Make the move, or wait for the one that is under way. True, or its error, when it was of this kind and was
+        made; False when the row has to be looked at again."""
+        work = self._under_way.get(sandbox_id)
+        if work is None:
+            work = self._begin(sandbox_id, kind, move)
+        else:
+            move.close()
+        if work.get_name() != kind:
+            await asyncio.wait({work})
+            return False
+        return await asyncio.shield(work)
+
+    def _begin(self, sandbox_id: str, kind: str, move: Coroutine[Any, Any, bool]) -> asyncio.Task[bool]:
+        work = self._under_way[sandbox_id] = asyncio.create_task(move, name=kind)
+        work.add_done_callback(lambda done: self._ended(sandbox_id, done))
+        return work
+
+    def _ended(self, sandbox_id: str, work: asyncio.Task[bool]) -> None:
+        self._under_way.pop(sandbox_id, None)
+        if not work.cancelled() and (error := work.exception()) is not None:
+            log.warning("move failed", sandbox=sandbox_id, move=work.get_name(), error=str(error))
+
+    async def _set_out(
+        self,
+        row: SandboxRow,
+        state: str,
+        by: str | None = None,
+        unless: Callable[[], bool] | None = None,
+        **values: str,
+    ) -> bool:
+        """Write down where it goes, and go. False when the row has changed."""
+        if not await self._rows.change(row.id, row.version, state=state, **values):
+            return False
+        self._known.forget(row.id)  # from here on, whoever wants the guest reads the row, and waits for us
+        if unless is not None and unless():
+            await self._rows.change(row.id, row.version + 1, state=row.state, taking=None)
+            return True
+        return await self._carry_on(row.id, by)
+
+    async def _carry_on(self, sandbox_id: str, by: str | None = None) -> bool:
+        """Bring what the row says to its end. Raises what the node says; the row is settled then, unless it is
+        `NodeUnavailable`."""
+        row = await self._get(sandbox_id)
+        try:
+            facts = await self._ask(row, by)
+        except NodeUnavailable:
+            raise
+        except HutchError as error:
+            await self._arrivals.settle(row)
+            if (row := await self._get(sandbox_id)).state not in LIVE:
+                raise not_running(row) from error
+            raise
+        if facts is not None:
+            await self._arrivals.write(row, facts)
+        return True
+
+    async def _ask(self, row: SandboxRow, by: str | None) -> NodeSandbox | None:
+        """The node, for what the row says. Asking twice is asking once."""
+        node = self._context.node_of(row)
+        match row.state:
+            case "pausing":
+                return await node.pause(row.id, PauseRequest(snapshot=row.taking or "", created_by=by))
+            case "resuming":
+                return await node.resume(row.id)
+            case "rolling_back":
+                wish = RollbackRequest(snapshot=row.snapshot or "", safety=row.taking or "", created_by=by)
+                return await node.rollback(row.id, wish)
+            case _:
+                return None
+
+    async def _living(self, sandbox_id: str) -> SandboxRow:
+        row = await self._get(sandbox_id)
+        if row.state not in LIVE:
+            raise not_running(row)
+        return row
+
+    async def _get(self, sandbox_id: str) -> SandboxRow:
+        row = await self._rows.get(sandbox_id)
+        if row is None:
+            raise SandboxNotFound(f"no sandbox {sandbox_id}")
+        return row

@@ -1,0 +1,85 @@
+"""Snapshots of a sandbox, and going back to them. What there is, the node knows; whose it is, stands in each record."""
+
+from __future__ import annotations
+
+from hutch.control.context import Context, not_running
+from hutch.control.found import find_snapshot
+from hutch.control.guests import Guests
+from hutch.control.moves import Moves
+from hutch.control.views import snapshot_view
+from hutch.errors import Conflict
+from hutch.model import Snapshot, SnapshotReason, SnapshotRecord, SnapshotRequest, new_id
+from hutch.model.lineage import ancestors, walk
+from hutch.store.sandboxes import SandboxRow
+
+
+class Snapshots:
+    """Raises `SandboxNotFound`, `SnapshotNotFound`, `NodeUnavailable`, beside what stands at the methods."""
+
+    def __init__(self, context: Context, guests: Guests, moves: Moves) -> None:
+        self._context = context
+        self._guests = guests
+        self._moves = moves
+
+    async def take(
+        self,
+        sandbox_id: str,
+        org: str,
+        *,
+        by: str | None = None,
+        name: str | None = None,
+        reason: SnapshotReason = SnapshotReason.MANUAL,
+        snapshot_id: str | None = None,
+    ) -> Snapshot:
+        """A new one; a sandbox that runs goes on. With `snapshot_id` that one, once. Raises `SandboxNotRunning`,
+        `FreezeFailed`, `DiskFull`."""
+        await self._guests.row(sandbox_id, org)
+        row = await self._moves.settled(sandbox_id)
+        if row.state not in ("running", "paused"):
+            raise not_running(row)
+        wish = SnapshotRequest(snapshot=snapshot_id or new_id("snp"), name=name, created_by=by, reason=reason)
+        return snapshot_view(await self._context.node_of(row).snapshot(row.id, wish))
+
+    async def get(self, snapshot_id: str, org: str) -> Snapshot:
+        """One."""
+        return snapshot_view(await find_snapshot(self._context, snapshot_id, org))
+
+    async def delete(self, snapshot_id: str, org: str) -> None:
+        """Take it away; its children become its parent's. Raises `Conflict` while a paused sandbox stands on it."""
+        found = await find_snapshot(self._context, snapshot_id, org)
+        for node in self._context.fleet.nodes():
+            await node.delete_snapshot(found.id)
+
+    async def of(self, sandbox_id: str, org: str) -> list[Snapshot]:
+        """Those of one sandbox, oldest first."""
+        row = await self._guests.row(sandbox_id, org)
+        return [snapshot_view(found) for found in await self._context.node_of(row).snapshots(row.id)]
+
+    async def timeline(self, sandbox_id: str, org: str) -> list[tuple[int, Snapshot]]:
+        """Those of the sandbox, and those that it comes from, each after its parent, with its depth in the tree."""
+        row = await self._guests.row(sandbox_id, org)
+        return [(depth, snapshot_view(found)) for depth, found in walk(await self._tree(row))]
+
+    async def rollback(self, sandbox_id: str, snapshot_id: str, org: str, by: str | None = None) -> None:
+        """Back to one of the sandbox's timeline, under the same id. Raises `Conflict` for another's,
+        `SandboxNotRunning`, and what keeps it from being thawed: then the sandbox is as it was."""
+        row = await self._guests.row(sandbox_id, org)
+        await self.check_of(row, snapshot_id)
+        await self._moves.rollback(row.id, snapshot_id, by)
+
+    async def check_of(self, row: SandboxRow, snapshot_id: str) -> SnapshotRecord:
+        """The snapshot, if it is of the sandbox's timeline."""
+        found = await find_snapshot(self._context, snapshot_id, row.org)
+        if all(known.id != found.id for known in await self._tree(row)):
+            raise Conflict(
+                f"{found.id} is not of the timeline of {row.id}", hint="A new sandbox can be made `from` any snapshot."
+            )
+        return found
+
+    async def _tree(self, row: SandboxRow) -> list[SnapshotRecord]:
+        everything = {found.id: found for found in await self._context.node_of(row).snapshots(org=row.org)}
+        own = {found.id: found for found in everything.values() if found.sandbox_id == row.id}
+        if row.snapshot in everything:
+            own[row.snapshot] = everything[row.snapshot]
+        above = {found.id: found for id in own for found in ancestors(everything, id)}
+        return list((own | above).values())

@@ -1,0 +1,138 @@
+"""The commands that save a sandbox and go back, against a scripted server."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from hutch.cli.timeline import branches
+from tests.unit.cli.conftest import Hutch
+from tests.unit.sdk.server import SANDBOX_ID, Server, problem, sandbox
+
+BOX = f"/v1/sandboxes/{SANDBOX_ID}"
+OTHER = "sbx_" + "ab" * 11
+
+
+def snapshot(letter: str, depth: int = 0, **members: Any) -> dict[str, Any]:
+    return {
+        "id": "snp_" + letter * 22,
+        "sandbox_id": SANDBOX_ID,
+        "reason": "manual",
+        "created_at": "2026-11-21T12:00:00Z",
+        "bytes": 3 << 20,
+        "depth": depth,
+        **members,
+    }
+
+
+TREE = [
+    snapshot("a", sandbox_id=OTHER, reason="fork"),
+    snapshot("b", 1, name="clean", parent="snp_" + "a" * 22),
+    snapshot("c", 2, reason="safety", created_by="key_1"),
+    snapshot("d", 1, name="evil\x1b[2J", reason="pause"),
+]
+
+
+def scripted(server: Server, **box: Any) -> list[Any]:
+    """The sandbox with its tree; what it is sent."""
+    sent: list[Any] = []
+
+    @server.on("GET", BOX)
+    async def get(request: web.Request) -> web.StreamResponse:
+        return web.json_response(sandbox(**box))
+
+    @server.on("GET", f"{BOX}/timeline")
+    async def tree(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"snapshots": TREE})
+
+    def answers(call: str, body: Any, status: int = 200) -> None:
+        @server.on("POST", f"{BOX}/{call}")
+        async def answer(request: web.Request) -> web.StreamResponse:
+            sent.append((call, await request.json() if request.can_read_body else None))
+            return web.json_response(body, status=status)
+
+    answers("pause", sandbox(state="paused"))
+    answers("resume", sandbox())
+    answers("rollback", sandbox())
+    answers("fork", {"sandboxes": [sandbox(), sandbox(id=OTHER)]}, 201)
+    answers("snapshots", snapshot("e", name="n", stopped_ms=81.6) | {"depth": None}, 201)
+    return sent
+
+
+def test_pause_and_resume(at: Server, hutch: Hutch) -> None:
+    sent = scripted(at)
+    assert hutch("pause", SANDBOX_ID).out == SANDBOX_ID + "\n"
+    assert hutch("resume", SANDBOX_ID, "--json").json[0]["state"] == "running"
+    assert sent == [("pause", None), ("resume", None)]
+
+
+def test_one_that_cannot_be_paused_does_not_keep_the_others_from_it(at: Server, hutch: Hutch) -> None:
+    scripted(at)
+
+    @at.on("GET", f"/v1/sandboxes/{OTHER}")
+    async def other(request: web.Request) -> web.StreamResponse:
+        return problem(409, "sandbox_not_running", "it is stopped")
+
+    said = hutch("pause", OTHER, SANDBOX_ID)
+    assert said.code == 1 and said.out == SANDBOX_ID + "\n" and f"{OTHER}: it is stopped" in said.err
+
+
+def test_snapshot(at: Server, hutch: Hutch) -> None:
+    sent = scripted(at)
+    said = hutch("snapshot", SANDBOX_ID, "--name", "n")
+    assert said.out == "snp_" + "e" * 22 + "\n" and "82 ms" in said.err
+    assert sent == [("snapshots", {"name": "n"})]
+
+
+@pytest.mark.parametrize("given", ["clean", "snp_bb", "bbb", "snp_" + "b" * 22])
+def test_rollback_to_a_name_or_the_beginning_of_an_id(at: Server, hutch: Hutch, given: str) -> None:
+    sent = scripted(at)
+    said = hutch("rollback", SANDBOX_ID, given)
+    assert said.out == SANDBOX_ID + "\n" and "back at clean" in said.err
+    assert sent == [("rollback", {"snapshot": "snp_" + "b" * 22})]
+
+
+@pytest.mark.parametrize(("given", "words"), [("zzz", "no snapshot 'zzz'"), ("snp_", "beginning of 4 ids")])
+def test_rollback_to_what_is_not_there_or_not_clear(at: Server, hutch: Hutch, given: str, words: str) -> None:
+    sent = scripted(at)
+    said = hutch("rollback", SANDBOX_ID, given)
+    assert said.code == 1 and words in said.err and sent == []
+
+
+def test_fork(at: Server, hutch: Hutch) -> None:
+    sent = scripted(at)
+    assert hutch("fork", SANDBOX_ID, "-n", "2", "--from", "clean").out.split() == [SANDBOX_ID, OTHER]
+    assert hutch("fork", SANDBOX_ID, "--json").json[1]["id"] == OTHER
+    assert sent == [("fork", {"count": 2, "from": "snp_" + "b" * 22}), ("fork", {"count": 1})]
+    assert hutch("fork", SANDBOX_ID, "-n", "65").code == 2
+
+
+def test_timeline_is_a_tree(at: Server, hutch: Hutch) -> None:
+    scripted(at, state="paused", snapshot="snp_" + "d" * 22)
+    lines = hutch("timeline", SANDBOX_ID).out.splitlines()
+    assert [line.split("snp_")[0] for line in lines] == ["", "├─ ", "│  └─ ", "└─ "]
+    assert f"of {OTHER[:12]}" in lines[0] and "clean" in lines[1] and "by key_1" in lines[2]
+    assert lines[3].endswith("◀ here") and "evil" in lines[3] and "\x1b" not in lines[3]
+    assert [each["depth"] for each in hutch("timeline", SANDBOX_ID, "--json").json] == [0, 1, 2, 1]
+
+
+def test_branches_of_several_roots() -> None:
+    assert branches([0, 1, 0, 1, 2, 2, 1]) == ["", "└─ ", "", "├─ ", "│  ├─ ", "│  └─ ", "└─ "]
+    assert branches([]) == []
+
+
+def test_run_from_a_snapshot_names_no_template(at: Server, hutch: Hutch) -> None:
+    bodies = []
+
+    @at.on("POST", "/v1/sandboxes")
+    async def create(request: web.Request) -> web.StreamResponse:
+        bodies.append(await request.json())
+        return problem(404, "snapshot_not_found")
+
+    assert hutch("run", "--from", "snp_x", "--idle-timeout", "5m", "--", "ls").code == 1
+    (body,) = bodies
+    assert body["from"] == "snp_x" and body["idle_timeout"] == 300 and "template" not in body
+    json.dumps(body)

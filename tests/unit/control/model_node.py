@@ -1,0 +1,247 @@
+"""A node without sandboxes: the contract of `hutch.fleet.Node` in memory, with doors that a test can shut. What a real
+one does is tested in tests/integration."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from hutch.errors import Conflict, HutchError, NodeUnavailable, SandboxNotRunning, SnapshotNotFound
+from hutch.fleet import Fleet, GuestClient, Node
+from hutch.model import (
+    BootRequest,
+    ExecState,
+    JournalEntry,
+    LlmGrant,
+    NetworkPolicy,
+    NodeInfo,
+    NodeSandbox,
+    PauseRequest,
+    Resources,
+    RollbackRequest,
+    RuntimeManifest,
+    SnapshotReason,
+    SnapshotRecord,
+    SnapshotRequest,
+    TemplateInfo,
+)
+
+RESOURCES = Resources(cpus=1, memory_mib=512, disk_mib=1024, pids=128)
+
+
+class ModelGuest:
+    """Answers while its sandbox runs with the token that it was made with."""
+
+    def __init__(self, node: ModelNode, sandbox_id: str, token: str) -> None:
+        self._node, self._id, self._token = node, sandbox_id, token
+
+    async def process(self, exec_id: str) -> ExecState:
+        self._node.served += 1
+        box = self._node.boxes.get(self._id)
+        if box is None or box.state != "running" or box.guest_token != self._token:
+            raise SandboxNotRunning(f"{self._id} does not run")
+        return ExecState(id=exec_id, running=True)
+
+    async def processes(self) -> list[ExecState]:
+        return self._node.processes
+
+
+class ModelNode(Node):
+    """Counts its calls. `doors`: a call of this name waits until its door is open; `refusals`: it raises this."""
+
+    name = "local"
+
+    def __init__(self) -> None:
+        self.boxes: dict[str, NodeSandbox] = {}
+        self.records: dict[str, SnapshotRecord] = {}
+        self.grants: dict[str, LlmGrant | None] = {}
+        self.boots: dict[str, BootRequest] = {}
+        self.processes: list[ExecState] = []
+        self.calls: Counter[str] = Counter()
+        self.doors: dict[str, asyncio.Event] = {}
+        self.refusals: dict[str, HutchError] = {}
+        self.down = False
+        self.served = 0
+        self._tokens = 0
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def _enter(self, name: str) -> None:
+        self._alive()
+        self.calls[name] += 1
+        if name in self.doors:
+            await self.doors[name].wait()
+            self._alive()
+        if name in self.refusals:
+            raise self.refusals[name]
+
+    def _alive(self) -> None:
+        if self.down:
+            raise NodeUnavailable("the node does not answer")
+
+    def _box(self, id: str) -> NodeSandbox:
+        if id not in self.boxes:
+            raise SandboxNotRunning(f"{id} does not run")
+        return self.boxes[id]
+
+    def _set(self, id: str, **values: Any) -> NodeSandbox:
+        self.boxes[id] = self.boxes[id].model_copy(update=values)
+        return self.boxes[id]
+
+    def _token(self) -> str:
+        self._tokens += 1
+        return f"token-{self._tokens}"
+
+    def _record(self, id: str, box: NodeSandbox, reason: SnapshotReason, name: str | None, by: str | None) -> None:
+        mine = [known.id for known in self.records.values() if known.sandbox_id == box.id]
+        self.records.setdefault(
+            id,
+            SnapshotRecord(
+                id=id,
+                sandbox_id=box.id,
+                org=self.boots[box.id].org,
+                parent=mine[-1] if mine else self.boots[box.id].from_snapshot,
+                reason=reason,
+                name=name,
+                created_at=datetime.now(UTC),
+                created_by=by,
+                runtime=RuntimeManifest(runtime="gvisor", version="1"),
+                template=box.template,
+                resources=self.boots[box.id].resources,
+            ),
+        )
+
+    async def info(self) -> NodeInfo:
+        self._alive()
+        return NodeInfo(
+            node="n", instance="i", version="1", runtime="gvisor", sandboxes=len(self.boxes), slots_free=1, cpus=1,
+            memory_bytes=1, disk_free_bytes=1,
+        )  # fmt: skip
+
+    async def boot(self, sandbox_id: str, request: BootRequest) -> NodeSandbox:
+        await self._enter("boot")
+        if request.from_snapshot is not None and request.from_snapshot not in self.records:
+            raise SnapshotNotFound("gone")
+        self.boots[sandbox_id] = request
+        self.boxes.setdefault(
+            sandbox_id,
+            NodeSandbox(
+                id=sandbox_id,
+                state="running",
+                template=request.template,
+                address="10.0.0.1",
+                guest_token=self._token(),
+                user="user",
+                workdir="/home/user",
+                started_at=datetime.now(UTC),
+                deadline=request.deadline,
+            ),
+        )
+        return self.boxes[sandbox_id]
+
+    async def sandboxes(self) -> list[NodeSandbox]:
+        self._alive()
+        return list(self.boxes.values())
+
+    async def sandbox(self, sandbox_id: str) -> NodeSandbox | None:
+        self._alive()
+        return self.boxes.get(sandbox_id)
+
+    async def destroy(self, sandbox_id: str) -> NodeSandbox | None:
+        await self._enter("destroy")
+        return self.boxes.pop(sandbox_id, None)
+
+    async def pause(self, sandbox_id: str, request: PauseRequest) -> NodeSandbox:
+        async with self._locks.setdefault(sandbox_id, asyncio.Lock()):
+            await self._enter("pause")
+            box = self._box(sandbox_id)
+            if box.state == "paused":
+                return box
+            self._record(request.snapshot, box, SnapshotReason.PAUSE, None, request.created_by)
+            return self._set(box.id, state="paused", snapshot=request.snapshot, guest_token="", address="")
+
+    async def resume(self, sandbox_id: str) -> NodeSandbox:
+        async with self._locks.setdefault(sandbox_id, asyncio.Lock()):
+            await self._enter("resume")
+            box = self._box(sandbox_id)
+            if box.state == "running":
+                return box
+            return self._set(box.id, state="running", snapshot=None, guest_token=self._token())
+
+    async def snapshot(self, sandbox_id: str, request: SnapshotRequest) -> SnapshotRecord:
+        await self._enter("snapshot")
+        self._record(request.snapshot, self._box(sandbox_id), request.reason, request.name, request.created_by)
+        return self.records[request.snapshot]
+
+    async def rollback(self, sandbox_id: str, request: RollbackRequest) -> NodeSandbox:
+        async with self._locks.setdefault(sandbox_id, asyncio.Lock()):
+            await self._enter("rollback")
+            box = self._box(sandbox_id)
+            if request.snapshot not in self.records:
+                raise SnapshotNotFound("gone")
+            if request.safety not in self.records:
+                self._record(request.safety, box, SnapshotReason.SAFETY, None, request.created_by)
+                self._set(box.id, state="running", snapshot=None, guest_token=self._token())
+            return self.boxes[box.id]
+
+    async def snapshots(self, sandbox_id: str | None = None, org: str | None = None) -> list[SnapshotRecord]:
+        self._alive()
+        found = self.records.values()
+        return [each for each in found if sandbox_id in (None, each.sandbox_id) and org in (None, each.org)]
+
+    async def find_snapshot(self, snapshot_id: str) -> SnapshotRecord | None:
+        self._alive()
+        return self.records.get(snapshot_id)
+
+    async def delete_snapshot(self, snapshot_id: str) -> None:
+        self._alive()
+        if any(box.snapshot == snapshot_id for box in self.boxes.values()):
+            raise Conflict("a paused sandbox stands on it")
+        self.records.pop(snapshot_id, None)
+
+    async def set_deadline(self, sandbox_id: str, deadline: float) -> None:
+        self._alive()
+
+    async def set_network(self, sandbox_id: str, policy: NetworkPolicy) -> None:
+        self._alive()
+
+    async def set_llm(self, sandbox_id: str, grant: LlmGrant | None) -> None:
+        self._alive()
+        self.grants[sandbox_id] = grant
+
+    async def journal(self, after: int, wait: float) -> list[JournalEntry]:
+        self._alive()
+        await asyncio.sleep(min(wait, 0.05))
+        return []
+
+    async def templates(self) -> list[TemplateInfo]:
+        self._alive()
+        return [TemplateInfo(name="standard", description="", resources=RESOURCES, image="sha")]
+
+    async def build_template(self, name: str, force: bool) -> AsyncIterator[dict[str, Any]]:
+        raise NotImplementedError
+
+    def guest(self, sandbox_id: str, token: str) -> GuestClient:
+        return cast(GuestClient, ModelGuest(self, sandbox_id, token))
+
+
+class ModelFleet(Fleet):
+    """One model node."""
+
+    def __init__(self, node: ModelNode) -> None:
+        self._node = node
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    def nodes(self) -> list[Node]:
+        return [self._node]
+
+    def node(self, name: str) -> Node:
+        return self._node
+
+    async def place(self, resources: Resources) -> Node:
+        return self._node
