@@ -35,8 +35,7 @@ router = APIRouter(prefix="/v1/sandboxes", tags=["sandboxes"])
 
 _CREATE_ERRORS = documented(
     UnknownTemplate, UnknownAgent, MissingLlmKey, UploadNotFound, IdempotencyConflict, TemplateNotBuilt,
-    PayloadTooLarge, LimitReached, BootFailed, DiskFull, SnapshotNotFound, SnapshotIncompatible, SnapshotCorrupt,
-    SnapshotCorrupt, ThawFailed,
+    PayloadTooLarge, LimitReached, BootFailed, DiskFull, SnapshotNotFound, SnapshotIncompatible, SnapshotCorrupt, ThawFailed,
 )  # fmt: skip
 
 

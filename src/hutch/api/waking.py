@@ -15,7 +15,6 @@ WAKING: tuple[type[HutchError], ...] = (
     ThawFailed,
     SnapshotIncompatible,
     SnapshotCorrupt,
-    SnapshotCorrupt,
     LimitReached,
     DiskFull,
 )

@@ -61,7 +61,7 @@ class Snapshots:
     @asynccontextmanager
     async def opened(self, id: str) -> AsyncIterator[tuple[Path, ThawNote]]:
         """The files of a snapshot, which stay while this lasts. Raises `SnapshotNotFound`, `SnapshotCorrupt`,
-        `SnapshotCorrupt`, `DiskFull`."""
+        `DiskFull`."""
         async with self._store.materialise(id) as directory:
             yield directory, await asyncio.to_thread(read_note, directory)
 
