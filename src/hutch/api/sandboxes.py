@@ -35,7 +35,8 @@ router = APIRouter(prefix="/v1/sandboxes", tags=["sandboxes"])
 
 _CREATE_ERRORS = documented(
     UnknownTemplate, UnknownAgent, MissingLlmKey, UploadNotFound, IdempotencyConflict, TemplateNotBuilt,
-    PayloadTooLarge, LimitReached, BootFailed, DiskFull, SnapshotNotFound, SnapshotIncompatible, SnapshotCorrupt, ThawFailed,
+    PayloadTooLarge, LimitReached, BootFailed, DiskFull, SnapshotNotFound, SnapshotIncompatible, SnapshotCorrupt,
+    ThawFailed,
 )  # fmt: skip
 
 
