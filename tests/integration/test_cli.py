@@ -201,6 +201,15 @@ def test_exec_passes_standard_input_through(hutch: Hutch, box: str) -> None:
     assert hutch("exec", box, "head", "-c", "4", input=data) == data[:4]
 
 
+def test_exec_takes_standard_input_from_what_cannot_be_polled(hutch: Hutch, box: str, tmp_path: Path) -> None:
+    (tmp_path / "input").write_bytes(bytes(range(256)) * 4096)
+    for path in (Path(os.devnull), tmp_path / "input"):
+        with path.open("rb") as file:
+            process = hutch.start("exec", box, "cat", stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            out, errors = process.communicate(timeout=60)
+        assert (process.returncode, out, errors) == (0, path.read_bytes(), b"")
+
+
 def test_exec_times_out_and_takes_its_children_along(hutch: Hutch, box: str) -> None:
     hutch("exec", "--timeout", "1s", box, "--", "sh", "-c", "sleep 1234 & setsid sleep 1234 & wait", code=137)
     assert "timeout" in hutch.said

@@ -161,21 +161,28 @@ assert importlib.util.cache_from_source(asyncio.__file__) == asyncio.__cached__ 
 import sys
 sys.path.insert(0, '/.hutch/app')
 import run
-sys.meta_path.insert(0, run.Bundle('/.hutch/app/bundle'))
+bundle = run.Bundle('/.hutch/app/bundle')
+with bundle:
+    from hutch_guest.lean import import_all
+    import_all(True)
 import asyncio, hutch_guest.server
-print(type(asyncio.__spec__.loader).__name__, asyncio.__file__, type(hutch_guest.server.__loader__).__name__)
+print(asyncio.__spec__.loader, asyncio.__file__, hutch_guest.server.__spec__.loader, asyncio.tasks.Task)
+print(sorted(name for name in bundle._modules if name not in sys.modules))
 import tarfile, hutch_guest.api.files
 print(type(tarfile.__spec__.loader).__name__)
 "
+    head -c 2 /.hutch/app/run | od -An -tx1
     ls /usr/bin/python3 2>/dev/null || echo none of its own
     cat /.hutch/template.json
     """
     said = boot(workshop.store.resolve("tiny").path, script).splitlines()
     assert said[0] == "/.hutch /.hutch/app/hutch_guest/__pycache__/main.cpython-311.pyc True"
-    assert said[1] == "Bundle /.hutch/lib/python3.11/asyncio/__init__.py Bundle"
-    assert said[2] == "SourceFileLoader", "what a start does not need is imported as usual"
-    assert said[3] == "none of its own"
-    assert json.loads(said[4]) == {"name": "tiny", "user": "user", "workdir": "/home/user", "env": {}}
+    assert said[1] == "None /.hutch/lib/python3.11/asyncio/__init__.py None <class '_asyncio.Task'>"
+    assert said[2] == "['hutch_guest.disk', 'hutch_guest.main']", "the bundle has what a start imports and nothing else"
+    assert said[3] == "SourceFileLoader", "what a start does not need is imported as usual"
+    assert said[4].split() == ["a7", "0d"], "the first file is compiled"
+    assert said[5] == "none of its own"
+    assert json.loads(said[6]) == {"name": "tiny", "user": "user", "workdir": "/home/user", "env": {}}
 
 
 async def test_the_second_build_does_nothing_at_once(workshop: Workshop) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -130,14 +131,23 @@ async def _feed(process: AsyncProcess) -> None:
         await process.close_stdin()
 
 
+def _waits(descriptor: int) -> bool:
+    """Whether a read may have to wait, as from a pipe. Files and /dev/null never make it, and cannot be polled."""
+    with select.epoll() as poll:
+        try:
+            poll.register(descriptor, select.EPOLLIN)
+        except PermissionError:
+            return False
+    return True
+
+
 async def _stdin() -> AsyncIterator[bytes]:
-    reader = asyncio.StreamReader(limit=1 << 20)
-    try:
-        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    except (ValueError, OSError, PermissionError):  # a regular file, /dev/null: never waits
+    if not _waits(sys.stdin.fileno()):
         while chunk := await asyncio.to_thread(os.read, sys.stdin.fileno(), 1 << 18):
             yield chunk
         return
+    reader = asyncio.StreamReader(limit=1 << 20)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while chunk := await reader.read(1 << 18):
         yield chunk
 
