@@ -145,6 +145,9 @@ async def test_an_operation_in_which_anything_goes_wrong_loses_nothing(
                 host.fail, host.wrong = name, wrong
                 with contextlib.suppress(HutchError, OSError):
                     await operation(node)
+                if operation is rollback and name in ("acquire", "thaw", "introduce"):
+                    known = node.parts.registry.get(SANDBOX)
+                    assert known.running == (before is running) and known.record.step in ("running", "paused")
                 host.wrong = None
                 for entry in node.parts.registry:
                     async with entry.lock:
