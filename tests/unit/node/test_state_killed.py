@@ -107,8 +107,9 @@ async def assert_whole(node: Daemon, memories: set[int | None]) -> None:
     if sandbox is None or sandbox.record.step == "dead":
         assert None in memories
         return
+    wanted = {1} if sandbox.paused else memories  # a rollback that was broken off has not happened
     await resume(node)
-    assert host.kernels[SANDBOX].memory in memories
+    assert host.kernels[SANDBOX].memory in wanted
     assert host.kernels[SANDBOX].token == sandbox.record.guest_token
 
 
