@@ -61,9 +61,14 @@ class Snapshots:
         return [(depth, snapshot_view(found)) for depth, found in walk(await self._tree(row))]
 
     async def rollback(self, sandbox_id: str, snapshot_id: str, org: str, by: str | None = None) -> None:
-        """Back to one of the sandbox's timeline, under the same id. Raises `Conflict` for another's,
-        `SandboxNotRunning`, and what keeps it from being thawed: then the sandbox is as it was."""
+        """Back to one of the sandbox's timeline, under the same id. Raises `Conflict` for another's, and while a task
+        goes on in it, `SandboxNotRunning`, and what keeps it from being thawed: then the sandbox is as it was."""
         row = await self._guests.row(sandbox_id, org)
+        task = (await self._context.store.tasks.of_sandboxes([row.id])).get(row.id)
+        if task is not None and task.step != "done":  # its events go on from an output that there would not be
+            raise Conflict(
+                f"{task.id} goes on in {row.id}", hint="Cancel the task first, or fork the snapshot into a new sandbox."
+            )
         await self.check_of(row, snapshot_id)
         await self._moves.rollback(row.id, snapshot_id, by)
 
