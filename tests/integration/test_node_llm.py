@@ -106,3 +106,28 @@ def test_a_sandbox_without_a_grant_may_call_nobody(llm_node: NodeHost) -> None:
     sandbox = llm_node.boot()
     assert llm_node.exec(sandbox, CALL).stdout == "403"
     assert llm_node.exec(sandbox, "curl -sS -m 5 http://192.0.2.1/ || echo refused").stdout == "refused\n"
+
+
+def test_a_pause_keeps_the_grant_and_the_count_and_a_fork_has_none_but_its_own(llm_node: NodeHost) -> None:
+    node = llm_node
+    sandbox = node.boot(llm=grant(max_tokens=40))
+    assert node.exec(sandbox, CALL).stdout == "200"
+    used = node.sandbox(sandbox["id"])
+    paused = node.pause(sandbox)
+    assert used is not None and paused["llm"] == used["llm"]
+    node.kill()
+    node.start()
+    resumed = node.resume(sandbox)
+    assert resumed["llm"] == used["llm"]
+    assert node.exec(resumed, CALL).stdout == "200"
+    taken = node.snapshot(resumed)["id"]
+    poor, rich = node.boot(from_snapshot=taken), node.boot(from_snapshot=taken, llm=grant())
+    assert node.exec(poor, CALL).stdout == "403"
+    assert node.exec(rich, CALL).stdout == "200"
+    counted = node.sandbox(rich["id"])
+    assert counted is not None and counted["llm"]["requests"] == 1
+    assert node.exec(resumed, CALL).stdout == "200"
+    assert node.exec(resumed, CALL).stdout == "403"
+    assert KEY.encode() not in b"".join(
+        path.read_bytes() for path in (node.node_dir / "sandboxes").glob("*/record.json")
+    )

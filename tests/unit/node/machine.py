@@ -1,0 +1,318 @@
+"""A node's manager on a host of cardboard: real records, journal and snapshots, and kernels that are numbers.
+
+Every touch of the host is a step, and the daemon can be killed at any one of them: from then on nothing that it still
+does has an effect. The host, as a real one would, remembers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
+
+from hutch.egress.llm import LlmGateway
+from hutch.errors import GuestUnavailable
+from hutch.model import NetworkPolicy, Resources, SnapshotRecord
+from hutch.network.base import Slot, SlotPool
+from hutch.node.entry import Registry
+from hutch.node.guest import GuestClient
+from hutch.node.home import NodeHome
+from hutch.node.journal import Journal
+from hutch.node.parts import Parts
+from hutch.node.pins import Pins
+from hutch.node.records import RecordStore
+from hutch.node.sandboxes import Sandboxes
+from hutch.node.snapshots import Snapshots
+from hutch.node.sweep import Takeover
+from hutch.node.tunnel import Tunnel
+from hutch.runtime.base import Frozen, Handle, Runtime, SandboxSpec, Stats
+from hutch.runtime.cpu import host_cpu
+from hutch.runtime.manifest import MANIFEST, ImageIdentity, Manifest, Origin
+from hutch.settings import Settings
+from hutch.snapshots import SnapshotStore
+
+T = TypeVar("T")
+
+
+class Killed(BaseException):
+    """kill -9."""
+
+
+@dataclass
+class Kernel:
+    """A sandbox that runs."""
+
+    memory: int
+    token: str
+    address: str
+    cpus: float
+
+
+@dataclass
+class Host:
+    """What outlives a daemon."""
+
+    root: Path
+    kernels: dict[str, Kernel] = field(default_factory=dict)
+    slots: set[int] = field(default_factory=set)
+    steps: list[str] = field(default_factory=list)
+    kill_at: int = -1
+    killed: asyncio.Event = field(default_factory=asyncio.Event)
+    fail: str = ""
+    """The step that goes wrong, once."""
+    wrong: Exception | None = None
+
+    def step(self, name: str) -> None:
+        """Something is about to touch the host."""
+        if self.killed.is_set():
+            raise Killed
+        if len(self.steps) == self.kill_at:
+            self.killed.set()
+            raise Killed
+        self.steps.append(name)
+        if name == self.fail and self.wrong is not None:
+            wrong, self.wrong = self.wrong, None
+            raise wrong
+
+
+class PaperRuntime(Runtime):
+    """A kernel's whole memory is a number."""
+
+    name = "paper"
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def check(self) -> list[str]:
+        return []
+
+    async def boot(self, spec: SandboxSpec) -> Handle:
+        self._host.step("boot")
+        self._host.kernels[spec.id] = Kernel(0, "", spec.slot.guest_address, spec.resources.cpus)
+        return self._handle(spec.id, spec.directory)
+
+    async def freeze(self, handle: Handle, into: Path, keep_running: bool) -> Frozen:
+        host, partial = self._host, into.with_name(f".{into.name}.partial")
+        host.step("freeze")
+        partial.mkdir()
+        kernel = host.kernels[handle.id]
+        data = json.dumps({"memory": kernel.memory, "token": kernel.token}).encode()
+        (partial / "pages.img").write_bytes(data)
+        origin = Origin(
+            runtime=self.name,
+            version="1",
+            image=ImageIdentity(path="image", bytes=1, superblock="s"),
+            resources=Resources(cpus=1, memory_mib=64, disk_mib=64, pids=16),
+            addresses=(kernel.address,),
+        )
+        manifest = Manifest(origin=origin, cpu=host_cpu(), files={"pages.img": len(data)}, created_at=datetime.now(UTC))
+        (partial / MANIFEST).write_text(manifest.model_dump_json())
+        try:
+            host.step("seal")
+        except Exception:
+            shutil.rmtree(partial)
+            raise
+        partial.rename(into)
+        if not keep_running:
+            await self.kill(handle.id, handle.directory)
+        return Frozen(into, len(data), 1.0)
+
+    async def thaw(self, spec: SandboxSpec, snapshot: Path) -> Handle:
+        self._host.step("thaw")
+        saved = json.loads((snapshot / "pages.img").read_bytes())
+        self._host.kernels[spec.id] = Kernel(
+            saved["memory"], saved["token"], spec.slot.guest_address, spec.resources.cpus
+        )
+        return self._handle(spec.id, spec.directory)
+
+    async def kill(self, id: str, directory: Path) -> None:
+        self._host.step("kill")
+        self._host.kernels.pop(id, None)
+        for partial in directory.parent.glob(".frozen-*.partial"):
+            shutil.rmtree(partial)
+
+    async def alive(self, handle: Handle) -> bool:
+        return handle.id in self._host.kernels
+
+    async def stats(self, handle: Handle) -> Stats:
+        return Stats(1.0, 1, 1, 1, 1, 0)
+
+    def memory_ceiling(self, handle: Handle) -> int:
+        return 1
+
+    async def adopt(self, id: str, directory: Path) -> Handle | None:
+        for partial in directory.parent.glob(".frozen-*.partial"):
+            shutil.rmtree(partial)
+        return self._handle(id, directory) if id in self._host.kernels else None
+
+    async def limit_cpus(self, handle: Handle, cpus: float) -> None:
+        self._host.step("limit")
+        self._host.kernels[handle.id].cpus = cpus
+
+    async def leftovers(self) -> list[str]:
+        return list(self._host.kernels)
+
+    def _handle(self, id: str, directory: Path) -> Handle:
+        return Handle(id, os.getpid(), directory)
+
+
+class PaperSlots(SlotPool):
+    """Numbers that are never lent twice."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._next = max(host.slots, default=0)
+
+    @property
+    def free(self) -> int:
+        return 1
+
+    async def start(self, in_use: dict[str, int]) -> None:
+        assert set(in_use.values()) <= self._host.slots
+        self._host.slots = set(in_use.values())
+
+    async def acquire(self, sandbox: str, policy: NetworkPolicy) -> Slot:
+        self._host.step("acquire")
+        self._next += 1
+        self._host.slots.add(self._next)
+        return self.slot(self._next)
+
+    async def set_policy(self, slot: Slot, policy: NetworkPolicy) -> None:
+        self._host.step("policy")
+
+    async def release(self, slot: Slot) -> None:
+        self._host.step("release")
+        self._host.slots.discard(slot.index)
+
+    def slot(self, index: int) -> Slot:
+        return Slot(index, f"ns{index}", f"l{index}", f"10.0.{index}.1", f"10.0.{index}.2", 30)
+
+    async def stop(self) -> None:
+        """Nothing runs."""
+
+    async def remove_all(self) -> None:
+        self._host.slots.clear()
+
+
+class PaperGuests:
+    """Guests that insist on their token."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def prepare(self, address: str, sandbox: str, token: str, *rest: Any, **more: Any) -> None:
+        self._host.step("prepare")
+        self._host.kernels[sandbox].token = token
+
+    async def thaw(self, address: str, sandbox: str, *, frozen_token: str, token: str, **more: Any) -> None:
+        self._host.step("introduce")
+        kernel = self._host.kernels[sandbox]
+        if kernel.token != frozen_token:
+            raise GuestUnavailable("wrong token", status=401)
+        assert kernel.address == address
+        kernel.token = token
+
+
+class SteppingRecords(RecordStore):
+    """Each write is a step."""
+
+    host: Host
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        self.host.step("record")
+        return await super()._run(work)
+
+
+class SteppingStore(SnapshotStore):
+    """Each change is a step."""
+
+    host: Host
+
+    async def admit(self, directory: Path, record: SnapshotRecord) -> SnapshotRecord:
+        self.host.step("admit")
+        return await super().admit(directory, record)
+
+    async def delete(self, id: str) -> None:
+        self.host.step("delete")
+        await super().delete(id)
+
+
+@dataclass
+class Daemon:
+    """One life of the node."""
+
+    host: Host
+    parts: Parts
+    sandboxes: Sandboxes
+
+    async def unless_killed(self, work: Awaitable[T]) -> T | None:
+        """The result; None when the daemon was killed over it."""
+        doing = asyncio.ensure_future(work)
+        killed = asyncio.ensure_future(self.host.killed.wait())
+        try:
+            await asyncio.wait({doing, killed}, return_when=asyncio.FIRST_COMPLETED)
+            if killed.done():
+                return None
+            return await doing
+        except Killed:
+            return None
+        finally:
+            killed.cancel()
+            doing.cancel()
+            await asyncio.gather(doing, killed, return_exceptions=True)
+
+
+@asynccontextmanager
+async def daemon(host: Host, *, kill_at: int = -1, kill_takeover_at: int = -1) -> AsyncIterator[Daemon]:
+    """Start one, which takes over what the last one left; it is killed before it takes step number `kill_takeover_at`
+    in that, or step number `kill_at` after it."""
+    host.killed, host.kill_at, host.steps = asyncio.Event(), kill_takeover_at, []
+    home = NodeHome(Settings(data_dir=host.root / "d", run_dir=host.root / "r", cache_dir=host.root / "c"))
+    for directory in (home.sandboxes, home.images, home.grants):
+        directory.mkdir(parents=True, exist_ok=True)
+    image = host.root / "image"
+    image.write_bytes(b"i")
+    journal = Journal(home.directory / "node.db")
+    await journal.open()
+    records = SteppingRecords(home.sandboxes, home.grants)
+    store = cast(SteppingStore, await SteppingStore.open(home.snapshots))
+    records.host = store.host = host
+    registry = Registry()
+    built = SimpleNamespace(path=image, hash="hash", recipe=SimpleNamespace(user="user", workdir="/"))
+    parts = Parts(
+        settings=Settings(data_dir=host.root / "d", run_dir=host.root / "r", max_sandboxes=5),
+        home=home,
+        registry=registry,
+        records=records,
+        journal=journal,
+        runtime=PaperRuntime(host),
+        slots=PaperSlots(host),
+        images=cast(Any, SimpleNamespace(resolve=lambda name: built, path=lambda hash: image)),
+        gateway=LlmGateway(journal.append),
+        guests=cast(GuestClient, PaperGuests(host)),
+        tunnel=Tunnel(registry.address),
+        snapshots=Snapshots(store, registry, records),
+        pins=Pins(home.images),
+    )
+    sandboxes = Sandboxes(parts, boots_at_once=2)
+    try:
+        node = Daemon(host, parts, sandboxes)
+        await node.unless_killed(Takeover(parts, sandboxes).run())
+        host.steps, host.kill_at = [], kill_at
+        yield node
+    finally:
+        left = [*sandboxes.states.working, *(entry.watch for entry in registry if entry.watch is not None)]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await store.close()
+        await journal.close()
+        records.close()

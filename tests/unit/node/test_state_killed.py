@@ -1,0 +1,152 @@
+"""Pause, resume, snapshot, rollback and fork with the node killed at every step that touches the host."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.unit.node.machine import Daemon, Host, daemon
+
+from hutch.errors import HutchError
+from hutch.model import (
+    BootRequest,
+    DenyAll,
+    PauseRequest,
+    Resources,
+    RollbackRequest,
+    SnapshotRequest,
+    new_id,
+)
+
+RESOURCES = Resources(cpus=1, memory_mib=64, disk_mib=64, pids=16)
+SANDBOX, FORK, TARGET, NEW = new_id("sbx"), new_id("sbx"), new_id("snp"), new_id("snp")
+Operation = Callable[[Daemon], Awaitable[object]]
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A directory in memory: hundreds of daemons sync their files."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as path:
+        yield Path(path)
+
+
+def request(**changes: object) -> BootRequest:
+    known = {"template": "t", "resources": RESOURCES, "network": DenyAll(), "deadline": time.time() + 600}
+    return BootRequest.model_validate(known | changes)
+
+
+async def running(node: Daemon) -> None:
+    """A sandbox with 1 in its memory, of which `TARGET` was taken with 0."""
+    await node.sandboxes.boot(SANDBOX, request())
+    await node.sandboxes.states.snapshot(SANDBOX, SnapshotRequest(snapshot=TARGET))
+    node.host.kernels[SANDBOX].memory = 1
+
+
+async def paused(node: Daemon) -> None:
+    await running(node)
+    await node.sandboxes.states.pause(SANDBOX, PauseRequest(snapshot=new_id("snp")))
+
+
+def pause(node: Daemon) -> Awaitable[object]:
+    return node.sandboxes.states.pause(SANDBOX, PauseRequest(snapshot=NEW))
+
+
+def resume(node: Daemon) -> Awaitable[object]:
+    return node.sandboxes.states.resume(SANDBOX)
+
+
+def snapshot(node: Daemon) -> Awaitable[object]:
+    return node.sandboxes.states.snapshot(SANDBOX, SnapshotRequest(snapshot=NEW))
+
+
+def rollback(node: Daemon) -> Awaitable[object]:
+    return node.sandboxes.states.rollback(SANDBOX, RollbackRequest(snapshot=TARGET, safety=NEW))
+
+
+def fork(node: Daemon) -> Awaitable[object]:
+    return node.sandboxes.boot(FORK, request(from_snapshot=TARGET))
+
+
+def delete(node: Daemon) -> Awaitable[object]:
+    return node.sandboxes.destroy(SANDBOX)
+
+
+CASES = [
+    (running, pause, {1}),
+    (paused, resume, {1}),
+    (running, snapshot, {1}),
+    (paused, snapshot, {1}),
+    (running, rollback, {0, 1}),
+    (paused, rollback, {0, 1}),
+    (running, fork, {1}),
+    (paused, delete, {None, 1}),
+]
+
+
+async def assert_whole(node: Daemon, memories: set[int | None]) -> None:
+    """All that is known agrees with all that is there, and the sandbox still has a memory of `memories`."""
+    host, registry = node.host, node.parts.registry
+    alive = {entry.id for entry in registry if entry.running}
+    assert set(host.kernels) == alive
+    assert host.slots == {entry.record.slot for entry in registry if entry.running}
+    assert all(kernel.cpus == RESOURCES.cpus for kernel in host.kernels.values())
+    for entry in registry:
+        assert entry.record.step in ("running", "paused", "dead")
+        left = {path.name for path in node.parts.records.directory(entry.id).iterdir()}
+        assert left == ({"record.json", "runtime"} if entry.running else {"record.json"})
+        if entry.running:
+            assert host.kernels[entry.id].token == entry.record.guest_token
+    records = await node.parts.snapshots.records()
+    assert {path.name for path in node.parts.home.snapshots.joinpath("hot").iterdir()} == {r.id for r in records}
+    sandbox = registry.find(SANDBOX)
+    if sandbox is None or sandbox.record.step == "dead":
+        assert None in memories
+        return
+    await resume(node)
+    assert host.kernels[SANDBOX].memory in memories
+    assert host.kernels[SANDBOX].token == sandbox.record.guest_token
+
+
+@pytest.mark.parametrize(("before", "operation", "memories"), CASES)
+async def test_a_node_killed_at_any_step_loses_nothing(
+    memory: Path, before: Operation, operation: Operation, memories: set[int | None]
+) -> None:
+    step = 0
+    while True:
+        host = Host(memory / str(step))
+        async with daemon(host) as node:
+            await before(node)
+        async with daemon(host, kill_at=step) as node:
+            await node.unless_killed(operation(node))
+            ended = not host.killed.is_set()
+        async with daemon(host, kill_takeover_at=step % 6):
+            """A second kill, soon after the first."""
+        async with daemon(host) as node:
+            await assert_whole(node, memories)
+        if ended:
+            break
+        step += 1
+    assert step >= 2
+
+
+@pytest.mark.parametrize(("before", "operation", "memories"), CASES[:6])
+async def test_an_operation_in_which_anything_goes_wrong_loses_nothing(
+    memory: Path, before: Operation, operation: Operation, memories: set[int | None]
+) -> None:
+    for wrong in (OSError(28, "No space left on device"), HutchError("wrong")):
+        for name in ("record", "freeze", "seal", "kill", "admit", "acquire", "thaw", "introduce", "limit"):
+            host = Host(memory / f"{name}-{type(wrong).__name__}")
+            async with daemon(host) as node:
+                await before(node)
+                host.fail, host.wrong = name, wrong
+                with contextlib.suppress(HutchError, OSError):
+                    await operation(node)
+                host.wrong = None
+                for entry in node.parts.registry:
+                    async with entry.lock:
+                        await node.sandboxes.states.finish(entry)
+                await assert_whole(node, memories)
