@@ -1,4 +1,4 @@
-"""`python -m hutch.node`: the host daemon, as root. `--remove-all` ends every sandbox and exits."""
+"""`python -m hutch.node`: the host daemon, as root. `--remove-all` ends every sandbox that runs and exits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hutch.settings import get_settings
 def main() -> int:
     """Run until told to stop; 1 when it cannot start, and why on standard error."""
     parser = argparse.ArgumentParser(prog="hutch.node", description=__doc__)
-    parser.add_argument("--remove-all", action="store_true", help="end all sandboxes of this node and clean the host")
+    parser.add_argument("--remove-all", action="store_true", help="end what runs on this node and clean the host")
     arguments = parser.parse_args()
     settings = get_settings()
     configure_logs(settings)

@@ -59,9 +59,11 @@ class Daemon:
             await self._serve(stop)
 
     async def remove_all(self) -> None:
-        """End every sandbox, remove every trace of this node from the host but its directory. Raises `StartError`."""
+        """End every sandbox that runs, remove every trace of this node from the host but its directory: there, paused
+        ones wait for the next start. Raises `StartError`."""
         async with self._started():
-            ends = (self._sandboxes.ender.end(entry, "hutch was stopped") for entry in self._parts.registry)
+            registry = self._parts.registry
+            ends = (self._sandboxes.ender.end(entry, "hutch was stopped") for entry in registry if not entry.paused)
             for error in await asyncio.gather(*ends, return_exceptions=True):
                 if isinstance(error, BaseException):
                     log.error("not removed", exc_info=error)

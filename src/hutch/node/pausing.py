@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import time
 from collections.abc import Callable
 
 import structlog
 
 from hutch.errors import AlreadyExists, FreezeFailed, HutchError
 from hutch.model import SnapshotRecord, SnapshotRequest
+from hutch.node.booting import Stopwatch
 from hutch.node.ending import Ender
 from hutch.node.entry import Entry
 from hutch.node.parts import Parts
@@ -35,7 +35,7 @@ class Pauser:
         """From running to paused. Raises `AlreadyExists`, `FreezeFailed`, `DiskFull`: then it runs on, unless
         `settle` has still to finish the pause."""
         parts, before = self._parts, entry.record
-        started = time.monotonic()
+        watch = Stopwatch()
         with parts.snapshots.claim(request.snapshot):
             await parts.snapshots.check_free(request.snapshot)
             handle = self._let_alone(entry)
@@ -49,24 +49,35 @@ class Pauser:
                     await self._go_on(entry, handle)
                     raise _freeze_error(entry, error) from error
                 log.warning("frozen, but not ended at once", sandbox=entry.id, error=str(error))
+            watch.lap("freeze")
             entry.handle = None
-            await self.settle(entry, stopped, started)
+            await self.settle(entry, stopped, watch)
 
-    async def settle(self, entry: Entry, stopped_ms: float = 0.0, started: float | None = None) -> None:
+    async def settle(self, entry: Entry, stopped_ms: float = 0.0, watch: Stopwatch | None = None) -> None:
         """Finish a pause of which the snapshot is whole; may be repeated. Raises `DiskFull`: to be tried again."""
         parts, request = self._parts, entry.record.taking
         assert request is not None
+        watch = watch or Stopwatch()
         # Nothing may run beside its own snapshot: what it does from there on nobody would remember.
         await self._ender.take_off(entry)
+        watch.lap("off")
         frozen = parts.records.frozen_directory(entry.id, request.snapshot)
         snapshot = await parts.snapshots.find(request.snapshot)
         if snapshot is None:
             snapshot = await parts.snapshots.admit(entry.record, frozen, request, stopped_ms)
-        took = round((time.monotonic() - started) * 1000, 1) if started is not None else 0.0
-        data = {"snapshot": snapshot.id, "ms": took}
+        watch.lap("admit")
+        data = {"snapshot": snapshot.id, "ms": watch.total}
         await parts.journal.insist(entry.id, "sandbox_paused", data)
         await self.rest(entry, snapshot.id, parent=snapshot.id)
-        log.info("sandbox paused", sandbox=entry.id, stopped_ms=stopped_ms, **data)
+        watch.lap("record")
+        log.info(
+            "sandbox paused",
+            sandbox=entry.id,
+            snapshot=snapshot.id,
+            ms=watch.total,
+            stopped_ms=stopped_ms,
+            **watch.steps,
+        )
 
     async def rest(self, entry: Entry, snapshot: str, parent: str | None) -> None:
         """It is paused and nothing of it is on the host."""

@@ -104,11 +104,11 @@ class Thawer:
                 handle = await parts.runtime.thaw(await self._spec(entry, slot), directory)
                 entry.handle = handle
                 watch.lap("thaw")
-                await self._introduce(entry, handle, note, env, fresh or note.boot_id)
-                await parts.runtime.limit_cpus(handle, entry.record.resources.cpus)
-                watch.lap("guest")
             finally:
-                self._cpu.release()
+                self._cpu.release()  # a guest that has been thawed may be hostile: it must not keep others waiting
+            await self._introduce(entry, handle, note, env, fresh or note.boot_id)
+            await parts.runtime.limit_cpus(handle, entry.record.resources.cpus)
+            watch.lap("guest")
         return handle, note
 
     async def _slot(self, entry: Entry, grant: LlmGrant | None) -> Slot:
@@ -132,9 +132,12 @@ class Thawer:
         )
 
     async def _image(self, hash: str) -> Path:
-        """The node's own; where that is missing, the cache's."""
+        """The node's own; where that is missing, the cache's. Raises `ThawFailed`."""
         parts = self._parts
-        return await parts.pins.pin(parts.images.path(hash), hash)
+        try:
+            return await parts.pins.pin(parts.images.path(hash), hash)
+        except FileNotFoundError as error:
+            raise ThawFailed(f"the image {hash} that the snapshot stands on is gone") from error
 
     async def _introduce(
         self, entry: Entry, handle: Handle, note: ThawNote, env: dict[str, str] | None, boot: str

@@ -7,11 +7,12 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
-from tests.unit.node.machine import Daemon, Host, daemon
+from tests.unit.node.machine import Daemon, Host, SteppingStore, daemon
 
-from hutch.errors import HutchError
+from hutch.errors import HutchError, LimitReached
 from hutch.model import (
     BootRequest,
     DenyAll,
@@ -133,6 +134,54 @@ async def test_a_node_killed_at_any_step_loses_nothing(
     assert step >= 2
 
 
+async def test_a_paused_sandbox_survives_a_restart_of_the_machine_and_a_running_one_does_not(memory: Path) -> None:
+    host, other = Host(memory), new_id("sbx")
+    async with daemon(host) as node:
+        await paused(node)
+        await node.sandboxes.boot(other, request())
+        for entry in node.parts.registry:
+            entry.record = entry.record.but(machine_boot="an earlier one")
+            await node.parts.records.save(entry.record)
+    host.kernels.clear()
+    host.slots.clear()
+    async with daemon(host) as node:
+        registry = node.parts.registry
+        assert registry.get(SANDBOX).paused
+        assert (registry.get(other).record.step, registry.get(other).record.death) == (
+            "dead",
+            "the machine was restarted",
+        )
+        await resume(node)
+    async with daemon(host) as node:
+        assert node.parts.registry.get(SANDBOX).running
+        await assert_whole(node, {1})
+
+
+async def test_a_paused_sandbox_whose_snapshot_is_gone_is_dead_and_says_so(memory: Path) -> None:
+    host = Host(memory)
+    async with daemon(host) as node:
+        await paused(node)
+        stands_on = node.parts.registry.get(SANDBOX).record.snapshot
+        assert stands_on is not None
+        await cast(SteppingStore, node.parts.snapshots._store).delete(stands_on)
+    async with daemon(host) as node:
+        record = node.parts.registry.get(SANDBOX).record
+        assert (record.step, record.death) == ("dead", "its snapshot is not there")
+
+
+async def test_a_node_that_is_full_leaves_it_paused(memory: Path) -> None:
+    host = Host(memory)
+    async with daemon(host) as node:
+        await paused(node)
+        for _ in range(5):
+            await node.sandboxes.boot(new_id("sbx"), request())
+        for work in (resume, rollback):
+            with pytest.raises(LimitReached):
+                await work(node)
+            assert node.parts.registry.get(SANDBOX).paused
+        assert [each.id for each in await node.parts.snapshots.records()].count(NEW) == 0
+
+
 @pytest.mark.parametrize(("before", "operation", "memories"), CASES[:6])
 async def test_an_operation_in_which_anything_goes_wrong_loses_nothing(
     memory: Path, before: Operation, operation: Operation, memories: set[int | None]
@@ -145,6 +194,9 @@ async def test_an_operation_in_which_anything_goes_wrong_loses_nothing(
                 host.fail, host.wrong = name, wrong
                 with contextlib.suppress(HutchError, OSError):
                     await operation(node)
+                if operation is rollback and name in ("acquire", "thaw", "introduce"):
+                    known = node.parts.registry.get(SANDBOX)
+                    assert known.running == (before is running) and known.record.step in ("running", "paused")
                 host.wrong = None
                 for entry in node.parts.registry:
                     async with entry.lock:
