@@ -34,14 +34,13 @@ class Pauser:
     async def pause(self, entry: Entry, request: SnapshotRequest) -> None:
         """From running to paused. Raises `AlreadyExists`, `FreezeFailed`, `DiskFull`: then it runs on, unless
         `settle` has still to finish the pause."""
-        parts, before = self._parts, entry.record
-        watch = Stopwatch()
+        parts, watch = self._parts, Stopwatch()
         with parts.snapshots.claim(request.snapshot):
             await parts.snapshots.check_free(request.snapshot)
             handle = self._let_alone(entry)
             stopped = 0.0
             try:
-                entry.record = before.but(step="pausing", taking=request)
+                entry.record = entry.record.but(step="pausing", taking=request)
                 await parts.records.save(entry.record)
                 stopped = (await self._freeze(entry, handle, request, keep_running=False)).stopped_ms
             except (HutchError, OSError) as error:

@@ -54,7 +54,7 @@ class Resumer:
     async def rollback(self, entry: Entry, request: RollbackRequest) -> None:
         """A running or paused sandbox is `request.snapshot` again, and runs."""
         started = time.monotonic()
-        if entry.running and entry.record.rolled_back == request.safety:
+        if entry.record.rolled_back == request.safety:
             return
         await self._check_target(entry, request.snapshot)
         ran = entry.running
@@ -62,7 +62,7 @@ class Resumer:
             self._booter.check_room()
         stands_on = await self._keep(entry, request)
         try:
-            await self._wake(entry, request.snapshot, fallback=stands_on)
+            await self._wake(entry, request.snapshot, fallback=stands_on, rolled_back=request.safety)
         except SandboxNotRunning:  # deleted meanwhile
             raise
         except HutchError as error:
@@ -70,8 +70,6 @@ class Resumer:
                 raise _failed(entry, request, error, "it is paused as before") from error
             await self._bring_back(entry, stands_on, request, error)
             raise _failed(entry, request, error, "it runs on as it was") from error
-        entry.record = entry.record.but(rolled_back=request.safety)
-        await self._ender.save(entry)
         took = round((time.monotonic() - started) * 1000, 1)
         data = {"snapshot": request.snapshot, "safety": request.safety, "ms": took}
         await self._parts.journal.insist(entry.id, "sandbox_rolled_back", data)
@@ -82,6 +80,8 @@ class Resumer:
         stands_on = record.fallback or record.snapshot
         assert stands_on is not None
         await self._ender.take_off(entry)
+        if stands_on != record.snapshot:
+            entry.record = entry.record.but(rolled_back=None)
         await self._pauser.rest(entry, stands_on, parent=record.parent)
 
     async def _check_target(self, entry: Entry, snapshot: str) -> None:
@@ -107,13 +107,20 @@ class Resumer:
         assert stands_on is not None
         return stands_on
 
-    async def _wake(self, entry: Entry, snapshot: str, fallback: str) -> None:
-        """Raises; then it is paused on `fallback`."""
+    async def _wake(self, entry: Entry, snapshot: str, fallback: str, rolled_back: str | None = None) -> None:
+        """Raises; then it is paused on `fallback`. `rolled_back`: the safety snapshot of a rollback, in the same record
+        as its end, so that a repeated call is known to be one."""
         before = entry.record
         try:
             target = await self._parts.snapshots.get(snapshot)
             image = target.runtime.image or before.image
-            entry.record = entry.record.but(step="resuming", snapshot=snapshot, fallback=fallback, image=image)
+            entry.record = entry.record.but(
+                step="resuming",
+                snapshot=snapshot,
+                fallback=fallback,
+                image=image,
+                rolled_back=rolled_back or before.rolled_back,
+            )
             await self._parts.records.save(entry.record)
             if entry.watch is not None:
                 entry.watch.cancel()

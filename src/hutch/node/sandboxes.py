@@ -257,7 +257,7 @@ class Sandboxes:
         async with entry.lock:
             try:
                 await self.states.finish(entry)
-            except HutchError as error:
+            except (HutchError, OSError) as error:
                 log.error("not finished; will be tried again", sandbox=entry.id, error=str(error))
 
 

@@ -21,8 +21,8 @@ async def thaw(guest: Guest, request: Request) -> Response:
     The caller has shown the token that was in force at the freeze. The new one is in force before this answers.
     """
     raw = await request.json()
-    given = identity.check(raw)
-    mixed = entropy.mix(_entropy(raw.get("entropy"))) if guest.system else []
+    given, fresh = identity.check(raw), _entropy(raw.get("entropy"))
+    mixed = entropy.mix(fresh) if guest.system else []
     if "random" in sys.modules:
         sys.modules["random"].seed()  # from the kernel's pool
     identity.take(guest, given)

@@ -166,3 +166,21 @@ def test_figures(guest: Guest) -> None:
     metrics = guest.call("GET", "/metrics").json
     assert metrics["cpu_count"] >= 1
     assert 0 <= metrics["cpu_used_pct"] <= 100
+
+
+def test_a_thaw_is_the_token_holder_s_and_changes_what_it_says(tmp_path: Path) -> None:
+    guest = Guest(tmp_path)
+    try:
+        body = {"access_token": "fresh", "sandbox_id": "sbx_new", "boot_id": "b", "env": {"GIVEN": "1"}}
+        old, new = {"X-Access-Token": TOKEN}, {"X-Access-Token": "fresh"}
+        assert guest.call("POST", "/hutch/thaw", body, {"X-Access-Token": "wrong"}).status == 401
+        for wrong in ({"entropy": "%%%"}, {"entropy": 5}, {"env": {"A=": "x"}}, {"access_token": 7}, {"limits": []}):
+            assert guest.call("POST", "/hutch/thaw", body | wrong, old).status == 400, wrong
+        answer = guest.call("POST", "/hutch/thaw", body | {"entropy": "AAAA"}, old)
+        assert answer.status == 200 and answer.json == {"boot_id": "b", "entropy": []}
+        assert guest.call("POST", "/hutch/thaw", body, old).status == 401
+        assert guest.call("POST", "/hutch/thaw", {"env": None, "access_token": "fresh"}, new).status == 200
+        started = guest.call("POST", "/hutch/processes?follow=1", {"id": "p", "shell": "echo $GIVEN"}, new)
+        assert b"1\n" in started.body
+    finally:
+        assert guest.close() == ""
