@@ -81,12 +81,16 @@ async def _dead() -> AsyncIterator[Transaction]:
     yield
 
 
-async def die(control: Control) -> None:
+async def die(control: Control, *requests: asyncio.Task[Any]) -> None:
     """What `kill -9` leaves of a server: nothing of it runs, its lock and its connections are gone, and nothing was
-    tidied up. What the server began a moment ago comes to nothing as well: it finds no database any more."""
+    tidied up. What the server began a moment ago comes to nothing as well: it finds no database any more. `requests`
+    are what it was asked for."""
     supervisor, creator, moves = control._supervisor, control._creator, control._moves
     control.store.database.read = control.store.database.write = _dead  # type: ignore[method-assign]
     supervisor._closed = True
+    for request in requests:
+        request.cancel()
+    await asyncio.gather(*requests, return_exceptions=True)
     while mine := {
         *control._background,
         *supervisor._workers.values(),

@@ -194,6 +194,18 @@ def test_pause_snapshot_rollback_and_fork(hutch: Hutch) -> None:
     hutch("kill", box, *forks)
 
 
+def test_a_paused_sandbox_outlives_down_and_up(own: Hutch) -> None:
+    own("up", "-d")
+    box = own.sandbox()
+    own("exec", "-c", box, "echo kept > a")
+    own("pause", box)
+    own("down")
+    own("up", "-d")
+    assert [each["state"] for each in own.json("ps")] == ["paused"]
+    assert own("exec", box, "cat", "a") == b"kept\n"
+    own("kill", box)
+
+
 def test_exec_passes_standard_input_through(hutch: Hutch, box: str) -> None:
     data = os.urandom(3_000_000)
     assert hutch("exec", box, "cat", input=data) == data

@@ -9,10 +9,10 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from tests.integration.control_host import assert_whole, controlled, run_task
+from tests.integration.control_host import assert_whole, controlled, finished, run_task, until
 from tests.node_host import NodeHost
 
-from hutch.model import TaskState
+from hutch.model import CreateSandbox, ExecRequest, Fork, TaskState
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
 
@@ -88,6 +88,32 @@ async def test_usage_is_counted_outside(llm_node: NodeHost) -> None:
     totals = [event.data["input_tokens"] for event in events if event.type == "usage"]
     assert totals == sorted(totals)
     assert totals[-1] == 120
+
+
+async def test_a_resumed_task_may_call_its_model_and_a_fork_of_it_may_not(llm_node: NodeHost) -> None:
+    command = "while [ ! -e go ]; do sleep 0.2; done\n" + calls(2)
+    wish = {"agent": "command", "task": command, "llm_key": GOOD}
+    async with controlled(llm_node) as control:
+        made = await control.create(CreateSandbox.model_validate(wish))
+        assert made.task is not None
+        task_id = made.task.id
+
+        async def agent_runs() -> bool:
+            return (await control.task(task_id)).started_at is not None
+
+        await until(agent_runs)
+        await control.pause(made.id)
+        (fork,) = await control.fork(made.id, Fork())
+        environment = (
+            'export $(tr "\\0" "\\n" < /proc/$(pgrep -f "while . ! -e go" | head -1)/environ | grep ^ANTHROPIC_)\n'
+        )
+        refused = await control.execs.run(fork.id, ExecRequest(command=environment + calls(1), timeout=60))
+        assert refused.exit_code == 9 and refused.stdout.strip() in ("401", "403"), refused
+        await control.execs.run(made.id, ExecRequest(command="touch go"))
+        task, events = await finished(control, task_id)
+        await control.delete(fork.id)
+    assert_whole(events)
+    assert task.state is TaskState.SUCCEEDED and task.usage.llm.requests == 2
 
 
 async def test_a_budget_of_tokens_warns_and_stops_in_mid_run(llm_node: NodeHost) -> None:

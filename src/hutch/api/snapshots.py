@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from hutch.api.deps import ControlDep, KeyIdDep, OrgDep, SandboxId, SnapshotId
+from hutch.api.deps import ControlDep, IdempotencyDep, KeyIdDep, OrgDep, SandboxId, SnapshotId
+from hutch.api.idempotency import KEY_HEADER
 from hutch.api.problems import documented
 from hutch.api.schemas import SnapshotList, Timeline
-from hutch.errors import Conflict, DiskFull, FreezeFailed, SandboxNotFound, SandboxNotRunning, SnapshotNotFound
+from hutch.errors import (
+    Conflict,
+    DiskFull,
+    FreezeFailed,
+    IdempotencyConflict,
+    SandboxNotFound,
+    SandboxNotRunning,
+    SnapshotNotFound,
+)
 from hutch.model import CreateSnapshot, Snapshot, TimelineEntry
 
 router = APIRouter(prefix="/v1", tags=["snapshots"])
@@ -16,14 +25,20 @@ router = APIRouter(prefix="/v1", tags=["snapshots"])
 @router.post(
     "/sandboxes/{sandbox_id}/snapshots",
     status_code=201,
-    responses=documented(SandboxNotFound, SandboxNotRunning, FreezeFailed, DiskFull),
+    responses=documented(SandboxNotFound, SandboxNotRunning, FreezeFailed, DiskFull, IdempotencyConflict),
+    openapi_extra={"parameters": [KEY_HEADER]},
 )
 async def take_snapshot(
-    sandbox_id: SandboxId, body: CreateSnapshot, control: ControlDep, org: OrgDep, key: KeyIdDep
+    sandbox_id: SandboxId,
+    body: CreateSnapshot,
+    control: ControlDep,
+    org: OrgDep,
+    key: KeyIdDep,
+    idempotency: IdempotencyDep,
 ) -> Snapshot:
     """A snapshot of memory, processes and files. A sandbox that runs goes on after `stopped_ms`; its connections to
     the outside are cut."""
-    return await control.take_snapshot(sandbox_id, body, by=key, org=org)
+    return await control.take_snapshot(sandbox_id, body, by=key, org=org, idempotency=idempotency)
 
 
 @router.get("/sandboxes/{sandbox_id}/snapshots", responses=documented(SandboxNotFound))

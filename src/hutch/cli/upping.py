@@ -65,7 +65,7 @@ def down(
     yes: Annotated[bool, typer.Option("--yes", "-y", hidden=True)] = False,
     json: Json = False,
 ) -> None:
-    """Stop Hutch on this machine, and destroy its sandboxes unless --keep."""
+    """Stop Hutch on this machine, and destroy its sandboxes unless --keep. Paused ones wait for the next `hutch up`."""
     need_root("hutch down")
     settings = get_settings()
     state = StateFile(settings)

@@ -117,6 +117,9 @@ async def _frames(frames: AsyncIterator[Frame], first: ExecFrame | None) -> Asyn
                 yield made
     except HutchError as error:
         yield ExecFrame(type="error", offset=reader.offset, error=error.to_problem())
+    finally:
+        if isinstance(frames, AsyncGenerator):
+            await frames.aclose()  # what it holds is let go of now, not when it is collected
 
 
 def _spec(request: ExecRequest) -> ProcessSpec:

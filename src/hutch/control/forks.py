@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 
 from hutch.control.context import Context
 from hutch.control.create import Creator
-from hutch.control.found import find_snapshot
 from hutch.control.guests import Guests
 from hutch.control.lifecycle import Lifecycle
 from hutch.control.snapshots import Snapshots
 from hutch.control.types import Idempotency
-from hutch.errors import SnapshotNotFound
-from hutch.model import CreateSandbox, Fork, Sandbox, SnapshotReason, new_id
+from hutch.model import CreateSandbox, Fork, Sandbox, SnapshotReason
 from hutch.store.sandboxes import SandboxRow
 
 _AT_ONCE = 8
@@ -59,12 +56,8 @@ class Forks:
         """The snapshot to thaw: the one that is named, or one of now. For the same key it is the same one."""
         if wish.from_snapshot is not None:
             return (await self._snapshots.check_of(row, wish.from_snapshot)).id
-        id = _derived_id(idempotency) if idempotency is not None else new_id("snp")
-        try:
-            return (await find_snapshot(self._context, id, row.org)).id
-        except SnapshotNotFound:
-            taken = await self._snapshots.take(row.id, row.org, by=by, reason=SnapshotReason.FORK, snapshot_id=id)
-            return taken.id
+        taken = await self._snapshots.take(row.id, row.org, by=by, reason=SnapshotReason.FORK, idempotency=idempotency)
+        return taken.id
 
     async def _undo(self, made: Sandbox, key: Idempotency | None) -> None:
         """The others could not be made. The key may be used again."""
@@ -91,8 +84,3 @@ def _key(idempotency: Idempotency | None, number: int) -> Idempotency | None:
         return None
     digest = hashlib.sha256(b"fork\0" + idempotency.key.encode()).hexdigest()
     return Idempotency(idempotency.owner, f"{digest}/{number}")
-
-
-def _derived_id(idempotency: Idempotency) -> str:
-    digest = hashlib.sha256(f"fork\0{idempotency.owner}\0{idempotency.key}".encode()).digest()
-    return "snp_" + base64.b32encode(digest).decode().lower()[:22]

@@ -18,6 +18,7 @@ from hutch.store.sandboxes import SandboxRow
 log = structlog.get_logger("hutch.control")
 
 _TICK = 1.0
+_PATIENCE = 20.0
 _WRITE = 5.0
 """Seconds by which the row may be behind: what a server that is killed forgets of the use of a sandbox."""
 
@@ -88,4 +89,5 @@ class Idle:
             return self._known.in_use(row.id) or (self._known.last_used(row.id) or 0.0) > last
 
         log.info("paused: nobody uses it", sandbox=row.id, idle_timeout=row.idle_timeout)
-        await self._moves.pause(row.id, unless=used)
+        async with asyncio.timeout(_PATIENCE):  # it goes on without us: the others must not wait for it
+            await self._moves.pause(row.id, unless=used)

@@ -22,6 +22,7 @@ from hutch.store.sandboxes import LIVE, MOVING, SandboxRow
 log = structlog.get_logger("hutch.control")
 
 _EVERY = 15.0
+_PATIENCE = 20.0
 
 
 class Reconciler:
@@ -73,7 +74,8 @@ class Reconciler:
         elif row.state == "starting":
             await self._finish_start(row.id)
         elif row.state in MOVING:
-            await self._moves.settled(row.id)
+            async with asyncio.timeout(_PATIENCE):  # it goes on without us: the others must not wait for it
+                await self._moves.settled(row.id)
         elif found is None or found.state == "dead":
             reason = found.death if found is not None and found.death else "the node does not know it any more"
             log.warning("sandbox lost", sandbox=row.id, reason=reason)

@@ -209,9 +209,10 @@ class Control:
         *,
         by: str | None = None,
         org: str = DEFAULT_ORG,
+        idempotency: Idempotency | None = None,
     ) -> Snapshot:
         """A snapshot of a running sandbox, which goes on, or of a paused one."""
-        return await self._snapshots.take(sandbox_id, org, by=by, name=request.name)
+        return await self._snapshots.take(sandbox_id, org, by=by, name=request.name, idempotency=idempotency)
 
     async def snapshots(self, sandbox_id: str, *, org: str = DEFAULT_ORG) -> Sequence[Snapshot]:
         """Those of one sandbox, oldest first."""

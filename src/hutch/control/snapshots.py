@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+from contextlib import suppress
+
 from hutch.control.context import Context, not_running
 from hutch.control.found import find_snapshot
 from hutch.control.guests import Guests
 from hutch.control.moves import Moves
+from hutch.control.types import Idempotency
 from hutch.control.views import snapshot_view
-from hutch.errors import Conflict
+from hutch.errors import Conflict, IdempotencyConflict, SnapshotNotFound
 from hutch.model import Snapshot, SnapshotReason, SnapshotRecord, SnapshotRequest, new_id
 from hutch.model.lineage import ancestors, walk
 from hutch.store.sandboxes import SandboxRow
@@ -29,16 +34,20 @@ class Snapshots:
         by: str | None = None,
         name: str | None = None,
         reason: SnapshotReason = SnapshotReason.MANUAL,
-        snapshot_id: str | None = None,
+        idempotency: Idempotency | None = None,
     ) -> Snapshot:
-        """A new one; a sandbox that runs goes on. With `snapshot_id` that one, once. Raises `SandboxNotRunning`,
-        `FreezeFailed`, `DiskFull`."""
+        """A new one; a sandbox that runs goes on. For the same key it is the same one, also when the sandbox is gone by
+        then. Raises `SandboxNotRunning`, `FreezeFailed`, `DiskFull`, `IdempotencyConflict`."""
         await self._guests.row(sandbox_id, org)
+        id = _id_of(reason, idempotency) if idempotency is not None else new_id("snp")
+        if idempotency is not None:
+            with suppress(SnapshotNotFound):
+                return _same(await find_snapshot(self._context, id, org), sandbox_id, name)
         row = await self._moves.settled(sandbox_id)
         if row.state not in ("running", "paused"):
             raise not_running(row)
-        wish = SnapshotRequest(snapshot=snapshot_id or new_id("snp"), name=name, created_by=by, reason=reason)
-        return snapshot_view(await self._context.node_of(row).snapshot(row.id, wish))
+        wish = SnapshotRequest(snapshot=id, name=name, created_by=by, reason=reason)
+        return _same(await self._context.node_of(row).snapshot(row.id, wish), sandbox_id, name)
 
     async def get(self, snapshot_id: str, org: str) -> Snapshot:
         """One."""
@@ -61,9 +70,14 @@ class Snapshots:
         return [(depth, snapshot_view(found)) for depth, found in walk(await self._tree(row))]
 
     async def rollback(self, sandbox_id: str, snapshot_id: str, org: str, by: str | None = None) -> None:
-        """Back to one of the sandbox's timeline, under the same id. Raises `Conflict` for another's,
-        `SandboxNotRunning`, and what keeps it from being thawed: then the sandbox is as it was."""
+        """Back to one of the sandbox's timeline, under the same id. Raises `Conflict` for another's, and while a task
+        goes on in it, `SandboxNotRunning`, and what keeps it from being thawed: then the sandbox is as it was."""
         row = await self._guests.row(sandbox_id, org)
+        task = (await self._context.store.tasks.of_sandboxes([row.id])).get(row.id)
+        if task is not None and task.step != "done":  # its events go on from an output that there would not be
+            raise Conflict(
+                f"{task.id} goes on in {row.id}", hint="Cancel the task first, or fork the snapshot into a new sandbox."
+            )
         await self.check_of(row, snapshot_id)
         await self._moves.rollback(row.id, snapshot_id, by)
 
@@ -83,3 +97,15 @@ class Snapshots:
             own[row.snapshot] = everything[row.snapshot]
         above = {found.id: found for id in own for found in ancestors(everything, id)}
         return list((own | above).values())
+
+
+def _id_of(reason: SnapshotReason, idempotency: Idempotency) -> str:
+    """The id of what is taken with this key."""
+    digest = hashlib.sha256(f"{reason}\0{idempotency.owner}\0{idempotency.key}".encode()).digest()
+    return "snp_" + base64.b32encode(digest).decode().lower()[:22]
+
+
+def _same(found: SnapshotRecord, sandbox_id: str, name: str | None) -> Snapshot:
+    if (found.sandbox_id, found.name) != (sandbox_id, name):
+        raise IdempotencyConflict("this Idempotency-Key was used for another request")
+    return snapshot_view(found)

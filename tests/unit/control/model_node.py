@@ -50,7 +50,8 @@ class ModelGuest:
 
 
 class ModelNode(Node):
-    """Counts its calls. `doors`: a call of this name waits until its door is open; `refusals`: it raises this."""
+    """Counts its calls. `doors`: a call of this name waits until its door is open, one whose name and " answer" have
+    a door waits with its answer; `refusals`: it raises this."""
 
     name = "local"
 
@@ -76,6 +77,11 @@ class ModelNode(Node):
             self._alive()
         if name in self.refusals:
             raise self.refusals[name]
+
+    async def _leave(self, name: str, answer: NodeSandbox) -> NodeSandbox:
+        if (door := self.doors.get(f"{name} answer")) is not None:
+            await door.wait()
+        return answer
 
     def _alive(self) -> None:
         if self.down:
@@ -160,7 +166,8 @@ class ModelNode(Node):
             if box.state == "paused":
                 return box
             self._record(request.snapshot, box, SnapshotReason.PAUSE, None, request.created_by)
-            return self._set(box.id, state="paused", snapshot=request.snapshot, guest_token="", address="")
+            paused = self._set(box.id, state="paused", snapshot=request.snapshot, guest_token="", address="")
+        return await self._leave("pause", paused)
 
     async def resume(self, sandbox_id: str) -> NodeSandbox:
         async with self._locks.setdefault(sandbox_id, asyncio.Lock()):
@@ -168,7 +175,8 @@ class ModelNode(Node):
             box = self._box(sandbox_id)
             if box.state == "running":
                 return box
-            return self._set(box.id, state="running", snapshot=None, guest_token=self._token())
+            running = self._set(box.id, state="running", snapshot=None, guest_token=self._token())
+        return await self._leave("resume", running)
 
     async def snapshot(self, sandbox_id: str, request: SnapshotRequest) -> SnapshotRecord:
         await self._enter("snapshot")

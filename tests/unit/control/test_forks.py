@@ -121,6 +121,20 @@ async def test_a_rollback_and_a_fork_at_once(control: Control, node: ModelNode) 
     assert node.boxes[box.id].state == (await control.get(box.id)).state
 
 
+async def test_the_same_key_takes_one_snapshot(control: Control, node: ModelNode) -> None:
+    box, other = await make(control), await make(control)
+    key, wish = Idempotency("key_1", "k"), CreateSnapshot(name="n")
+    first = await control.take_snapshot(box.id, wish, idempotency=key)
+    await control.take_snapshot(box.id, wish, idempotency=Idempotency("key_2", "k"))
+    assert len(node.records) == 2
+    await control.delete(box.id)
+    assert await control.take_snapshot(box.id, wish, idempotency=key) == first
+    for call in (control.take_snapshot(other.id, wish, idempotency=key),
+                 control.take_snapshot(box.id, CreateSnapshot(), idempotency=key)):  # fmt: skip
+        with pytest.raises(IdempotencyConflict):
+            await call
+
+
 async def test_snapshots_belong_to_their_org(control: Control) -> None:
     box = await make(control)
     taken = await control.take_snapshot(box.id, CreateSnapshot(name="n"), by="key_1")

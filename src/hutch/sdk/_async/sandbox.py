@@ -178,11 +178,18 @@ class AsyncSandbox:
         """Bring it back, if it is paused."""
         return await self._change("resume", repeat=True)
 
-    async def snapshot(self, name: str | None = None) -> Snapshot:
+    async def snapshot(self, name: str | None = None, *, idempotency_key: str | None = None) -> Snapshot:
         """A point to come back to, of memory, processes and files. It goes on; its connections to the outside are cut.
-        A snapshot with a name is kept until it is deleted."""
+        A snapshot with a name is kept until it is deleted. However often the call is repeated, there is one of it."""
         body = {} if name is None else {"name": name}
-        answer = await self._transport.json("POST", f"{self._base}/snapshots", body=body, timeout=self._patience)
+        answer = await self._transport.json(
+            "POST",
+            f"{self._base}/snapshots",
+            body=body,
+            headers={"Idempotency-Key": idempotency_key or str(uuid.uuid4())},
+            repeat=True,
+            timeout=self._patience,
+        )
         return parse(Snapshot, answer)
 
     async def snapshots(self) -> builtins.list[Snapshot]:

@@ -179,11 +179,18 @@ class Sandbox:
         """Bring it back, if it is paused."""
         return self._change("resume", repeat=True)
 
-    def snapshot(self, name: str | None = None) -> Snapshot:
+    def snapshot(self, name: str | None = None, *, idempotency_key: str | None = None) -> Snapshot:
         """A point to come back to, of memory, processes and files. It goes on; its connections to the outside are cut.
-        A snapshot with a name is kept until it is deleted."""
+        A snapshot with a name is kept until it is deleted. However often the call is repeated, there is one of it."""
         body = {} if name is None else {"name": name}
-        answer = self._transport.json("POST", f"{self._base}/snapshots", body=body, timeout=self._patience)
+        answer = self._transport.json(
+            "POST",
+            f"{self._base}/snapshots",
+            body=body,
+            headers={"Idempotency-Key": idempotency_key or str(uuid.uuid4())},
+            repeat=True,
+            timeout=self._patience,
+        )
         return parse(Snapshot, answer)
 
     def snapshots(self) -> builtins.list[Snapshot]:
