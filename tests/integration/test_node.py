@@ -326,7 +326,7 @@ def test_a_killed_daemon_s_sandboxes_go_on_and_are_adopted(node: NodeHost) -> No
     kept = ("guest_token", "address", "deadline", "started_at", "boot_ms", "breaches", "user", "workdir")
     assert {key: after[key] for key in kept} == {key: before[key] for key in kept}
     assert after["cpu_seconds"] >= before["cpu_seconds"] > 0
-    assert after["memory_peak_bytes"] >= before["memory_peak_bytes"]
+    assert after["memory_peak_bytes"] >= 384 << 20  # written down with the breach; what rose after it may be forgotten
     assert node.follow(after, process).stdout.split() == [str(n) for n in range(1, 101)]
     assert node.wait_dead(doomed["id"])["death"] == "its lifetime is over"
     # Limits are watched again, and it can be deleted.
