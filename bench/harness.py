@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,6 +60,17 @@ def spread(values: list[float]) -> dict[str, float]:
     return {name: round(value, 2) for name, value in figures.items()}
 
 
+def noise() -> float:
+    """How much slower than at its best this machine usually computes, just now: 1.0 when it has its cores to itself.
+    The median over the minimum of a loop of a few milliseconds."""
+    times = []
+    for _ in range(100):
+        begin = time.perf_counter()
+        sum(range(200_000))
+        times.append(time.perf_counter() - begin)
+    return round(percentile(times, 50) / min(times), 2)
+
+
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -68,6 +80,7 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(memory / 2**30, 1),
         "kernel": platform.release(),
         "python": platform.python_version(),
+        "cpu_noise": noise(),
         "runsc": runsc.removeprefix("runsc version "),
     }
 

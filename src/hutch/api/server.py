@@ -27,6 +27,11 @@ GRACE_SECONDS = 15
 _log = structlog.get_logger(__name__)
 
 
+KEEP_ALIVE_SECONDS = 75
+"""How long a connection may be idle. Longer than clients keep one (ours 15 s, many 60): a request that is sent just as
+its connection is closed is lost, and a POST cannot be sent again."""
+
+
 class Server(uvicorn.Server):
     """uvicorn, with our two announcements: where it listens, and that it is about to stop."""
 
@@ -41,6 +46,7 @@ class Server(uvicorn.Server):
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
         )
         super().__init__(config)
         self._app = app

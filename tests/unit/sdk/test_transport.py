@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from pathlib import Path
 
 import pytest
 from aiohttp import web
+from fastapi import FastAPI
 
 from hutch import AsyncHutch, AsyncSandbox, Hutch
+from hutch.api.server import Server as ApiServer
 from hutch.errors import (
     BootFailed,
     IdempotencyConflict,
@@ -19,6 +22,7 @@ from hutch.errors import (
     ServerUnavailable,
     Unauthorized,
 )
+from hutch.sdk._async.transport import KEEPALIVE_EXPIRY
 from tests.unit.sdk.server import KEY, SANDBOX_ID, Server, cut, problem, sandbox, state
 
 
@@ -299,3 +303,9 @@ async def test_large_input_reaches_the_command_while_its_output_is_read(server: 
     box = await client.sandboxes.get(SANDBOX_ID)
     result = await box.run("wc -c", stdin=(b"x" * 100_000 for _ in range(50)))
     assert result.stdout == "5000000" and result.exit_code == 0
+
+
+def test_the_sdk_gives_up_an_idle_connection_long_before_the_server() -> None:
+    """Else a request is now and then sent on a connection that is just being closed; a POST cannot be sent again."""
+    server = ApiServer(FastAPI(), Path("unused"), "http://unused")
+    assert server.config.timeout_keep_alive >= 4 * KEEPALIVE_EXPIRY

@@ -24,6 +24,9 @@ PATIENCE = 15.0
 """How long a server that once answered may be away (it restarts in a second or two) until the call fails."""
 FIRST_PATIENCE = 1.0
 """The same for a server that has never answered: most likely none is running."""
+KEEPALIVE_EXPIRY = 15.0
+"""An idle connection is used again for so long. Much shorter than the server keeps it: else a request would now and
+then be sent on a connection that is just being closed, and only those that may be repeated survive that."""
 LOST = (httpx.TransportError, httpx.StreamError)
 
 Params = Mapping[str, str | int | float | bool | None]
@@ -40,7 +43,7 @@ class Transport:
             base_url=server.url,
             headers={"Authorization": f"Bearer {server.api_key}"},
             timeout=self._timeouts(request_timeout),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=KEEPALIVE_EXPIRY),
             trust_env=not _is_local(server.url),
         )
 
