@@ -7,6 +7,9 @@ PYTEST := $(PYTHON) -m pytest
 # Files side by side, as most tests wait rather than compute; in the order of `testpaths`, so that the long ones do not
 # come last. `make test PARALLEL=` runs one after the other.
 PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
+RUN = $(PYTEST) $(PARALLEL)
+AGAIN = || { echo 'Once more, what failed: a shared machine may have been slow. What passes only now wants mending.'; \
+	$(PYTEST) --last-failed --last-failed-no-failures none; }
 
 help:            ## show this
 	@sed -n 's/^\([a-z-]*\): *.*## /    make \1|/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -18,12 +21,11 @@ demo: setup      ## run an agent in a fresh sandbox and show everything (root)
 	@.venv/bin/hutch demo
 
 test: setup lint ## lint, then all tests, with real sandboxes; what CI runs (root)
-	$(PYTEST) $(PARALLEL) || { echo 'Once more, what failed: a shared machine may have been slow. What passes only now wants mending.'; \
-		$(PYTEST) --last-failed --last-failed-no-failures none; }
+	$(RUN) $(AGAIN)
 
 test-fast:       ## unit tests
 	@scripts/setup.sh python
-	$(PYTEST) tests/unit
+	$(RUN) tests/unit $(AGAIN)
 
 lint:            ## ruff, mypy, the import rule
 	@scripts/setup.sh python

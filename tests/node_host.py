@@ -259,15 +259,15 @@ class NodeHost:
         limits, state = [], {}
         with closing(self.guest(sandbox, timeout)) as connection:
             connection.request("GET", path, headers=headers)
-            response = connection.getresponse()
-            assert response.status == 200, response.read()
-            for kind, payload in _frames(response):
-                if kind in streams:
-                    streams[kind] += payload
-                elif kind == 5:
-                    limits.append(json.loads(payload))
-                elif kind == 6:
-                    state = json.loads(payload)
+            with connection.getresponse() as response:  # else a stream that is cut leaves its socket open
+                assert response.status == 200, response.read()
+                for kind, payload in _frames(response):
+                    if kind in streams:
+                        streams[kind] += payload
+                    elif kind == 5:
+                        limits.append(json.loads(payload))
+                    elif kind == 6:
+                        state = json.loads(payload)
         return Ran(streams[1].decode(errors="replace"), streams[2].decode(errors="replace"), state, limits)
 
     def exec(self, sandbox: dict[str, Any], shell: str, timeout: float = 60, **options: Any) -> Ran:
