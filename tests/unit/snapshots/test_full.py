@@ -68,8 +68,8 @@ async def test_a_full_disk_in_the_middle_of_storing(store: SnapshotStore, disk: 
         await store.collect()
         assert len([name for name in tree(root) if name.startswith("packs/")]) == 1
     await store.verify(before)
+    disk.room = 10  # before the snapshot is there: the background begins with it at once
     last = await admit(store, frozen(1))
-    disk.room = 10
     with pytest.raises(DiskFull):
         await store.wait_stored(last)
     disk.room = 10**9
