@@ -113,9 +113,8 @@ class Background:
             if job in self.queue:  # it may have been deleted meanwhile
                 async with self._trying([job]):
                     await self._do("store", partial(self._ingest, job.id))
-                    if job in self.queue:
+                    if self.queue.done(job.id):
                         self.stored.add(job.id)
-                        self.queue.done(job)
                 await self._evict()
         if self._garbage and time.monotonic() - self._collected_at >= COLLECT_SECONDS:
             async with self._trying([]):

@@ -73,10 +73,13 @@ class Queue:
         now = time.monotonic()
         return [job for job in self._jobs.values() if job.not_before <= now]
 
-    def done(self, job: Job) -> None:
-        """It is stored."""
-        self._jobs.pop(job.id, None)
-        job.end()
+    def done(self, id: str) -> bool:
+        """It is stored, also where its other half has failed meanwhile and waits to be tried again. False when it was
+        deleted."""
+        job = self._jobs.pop(id, None)
+        if job is not None:
+            job.end()
+        return job is not None
 
     def drop(self, id: str, error: Exception) -> None:
         """It is no more."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,6 +77,38 @@ async def test_a_full_disk_in_the_middle_of_storing(store: SnapshotStore, disk: 
     disk.room = 10**9
     await settle(store)  # it is tried again by itself
     await store.verify(last)
+
+
+async def test_one_that_is_stored_while_its_sync_fails_is_done(
+    store: SnapshotStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The two halves go side by side: the failure of one must not have the other done again, or never ended."""
+    work, fails = store._background, asyncio.Event()
+    ingest, loop = work._ingest, asyncio.get_running_loop()
+
+    def sync(ids: list[str]) -> None:
+        raise DiskFull("full")
+
+    def ingest_after_the_failure(id: str) -> None:
+        asyncio.run_coroutine_threadsafe(fails.wait(), loop).result()
+        ingest(id)
+
+    failed = work.queue.failed
+
+    def told(*arguments: Any) -> None:
+        failed(*arguments)
+        fails.set()
+
+    monkeypatch.setattr(work, "_sync", sync)
+    monkeypatch.setattr(work, "_ingest", ingest_after_the_failure)
+    monkeypatch.setattr(work.queue, "failed", told)
+    id = await admit(store, frozen(1))
+    async with asyncio.timeout(10):
+        await fails.wait()
+        await store.wait_stored(id)
+        while store.is_hot(id):  # known to be stored, and so free to go
+            await asyncio.sleep(0.01)
+    await store.verify(id)
 
 
 async def test_a_full_disk_while_files_are_put_together(store: SnapshotStore, disk: FullDisk, root: Path) -> None:
