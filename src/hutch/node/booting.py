@@ -99,10 +99,11 @@ class Booter:
 
     async def _start(self, entry: Entry, image: BuiltImage, slot: Slot) -> Handle:
         check_doomed(entry)
-        directory = self._parts.records.runtime_directory(entry.id)
+        runtime_id = entry.record.runtime_id
+        directory = self._parts.records.runtime_directory(runtime_id)
         await asyncio.to_thread(directory.mkdir, mode=0o700, exist_ok=True)
         spec = SandboxSpec(
-            id=entry.id,
+            id=runtime_id,
             image=await self._parts.pins.pin(image.path, image.hash),
             # A boot costs half a second of CPU, and nothing of the guest's own runs in it: its limit comes after.
             resources=entry.record.resources.model_copy(update={"cpus": float(os.cpu_count() or 1)}),

@@ -51,8 +51,12 @@ class Ender:
         final = await parts.gateway.revoke(id)
         if final.requests > entry.record.llm.requests:
             entry.record = entry.record.but(llm=final)
-        await parts.runtime.kill(id, parts.records.runtime_directory(id))
+        runtime_id = entry.record.runtime_id
+        await parts.runtime.kill(runtime_id, parts.records.runtime_directory(runtime_id))
         entry.handle = None
+        if entry.record.member is not None:
+            await parts.records.remove(entry.record.member)
+            entry.record = entry.record.but(member=None)
         if entry.record.slot is not None:
             slot = parts.slots.slot(entry.record.slot)
             # Forgotten first: a released slot is lent again, and must never be released twice in our name. Should we

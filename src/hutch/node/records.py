@@ -57,6 +57,8 @@ class SandboxRecord(Model):
     image: str = ""
     """Hash of its root file system's image."""
     org: str | None = None
+    member: str | None = None
+    """The member of the warm pool that it has taken over: nothing on the host is renamed then."""
     boot_id: str = ""
     slot: int | None = None
     address: str = ""
@@ -87,6 +89,11 @@ class SandboxRecord(Model):
         return self.model_copy(update=changes)
 
     @property
+    def runtime_id(self) -> str:
+        """Under which the runtime, its control group and its directory know it."""
+        return self.member or self.id
+
+    @property
     def stands_on(self) -> tuple[str, ...]:
         """Snapshots without which it would be lost."""
         if self.step not in ("pausing", "paused", "resuming"):
@@ -112,9 +119,9 @@ class RecordStore:
         """All that the host keeps of this sandbox."""
         return self._sandboxes / id
 
-    def runtime_directory(self, id: str) -> Path:
+    def runtime_directory(self, runtime_id: str) -> Path:
         """The runtime's part of it."""
-        return self._sandboxes / id / "runtime"
+        return self._sandboxes / runtime_id / "runtime"
 
     def frozen_directory(self, id: str, snapshot: str) -> Path:
         """Where the runtime makes a snapshot of it, until the store takes it over."""
@@ -186,13 +193,16 @@ class RecordStore:
     def _load(self) -> tuple[list[SandboxRecord], list[str]]:
         records, torn = [], []
         for directory in sorted(self._sandboxes.iterdir()):
+            if not is_id(directory.name, "sbx"):  # such as what a sandbox has taken over from the warm pool
+                torn.append(directory.name)
+                continue
             try:
                 record = SandboxRecord.model_validate_json((directory / "record.json").read_bytes())
             except (OSError, ValidationError) as error:
                 log.warning("record unreadable", directory=directory.name, error=str(error)[:300])
                 torn.append(directory.name)
                 continue
-            if record.id == directory.name and is_id(record.id, "sbx"):
+            if record.id == directory.name:
                 records.append(record)
             else:
                 torn.append(directory.name)

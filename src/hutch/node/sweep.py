@@ -34,13 +34,14 @@ class Takeover:
         self._rescue = Rescue(parts, sandboxes.states, sandboxes.watch)
 
     async def run(self) -> None:
-        """Afterwards every sandbox that the node knows is running, paused or dead, and nothing else of it exists."""
+        """Afterwards every sandbox that the node knows is running, paused or dead, and nothing else of it exists; of
+        the warm pool only what was claimed."""
         entries, torn = await self._load()
         await self._restore_usage()
         found = await asyncio.gather(*(self._look(entry) for entry in entries))
         adopted = [(entry, handle) for entry, handle in zip(entries, found, strict=True) if handle is not None]
         # Kernels go before their slots: the pool's start removes every namespace that nobody claims.
-        await self._sweep_runtime({entry.id for entry, _ in adopted})
+        await self._sweep_runtime({handle.id for _, handle in adopted})
         # The pool's start leads model calls to our gateway, which by then has to know whose they are: an agent that is
         # told "you may not" gives up, one that meets a closed port tries again.
         await asyncio.gather(*(self._grant(entry) for entry, _ in adopted))
@@ -80,8 +81,9 @@ class Takeover:
         if entry.record.step == "pausing" and await self._rescue.is_frozen(entry):
             return None
         async with self._gate:
-            directory = self._parts.records.runtime_directory(entry.id)
-            return await self._parts.runtime.adopt(entry.id, directory)
+            runtime_id = entry.record.runtime_id
+            directory = self._parts.records.runtime_directory(runtime_id)
+            return await self._parts.runtime.adopt(runtime_id, directory)
 
     async def _sweep_runtime(self, adopted: set[str]) -> None:
         async def kill(id: str) -> None:
@@ -141,9 +143,10 @@ class Takeover:
                 log.exception("finishing failed; will be tried again", sandbox=entry.id)
 
     async def _sweep_files(self, torn: list[str]) -> None:
-        for name in torn:
-            await self._parts.records.remove(name)
         known = {entry.id for entry in self._parts.registry}
+        claimed = {entry.record.member for entry in self._parts.registry}
+        for name in set(torn) - claimed:
+            await self._parts.records.remove(name)
         for id in await self._parts.records.grant_ids():
             if id not in known:
                 await self._parts.records.save_grant(id, None)

@@ -120,10 +120,11 @@ class Thawer:
         return slot
 
     async def _spec(self, entry: Entry, slot: Slot) -> SandboxSpec:
-        directory = self._parts.records.runtime_directory(entry.id)
+        runtime_id = entry.record.runtime_id
+        directory = self._parts.records.runtime_directory(runtime_id)
         await asyncio.to_thread(directory.mkdir, mode=0o700, exist_ok=True)
         return SandboxSpec(
-            id=entry.id,
+            id=runtime_id,
             image=await self._image(entry.record.image),
             resources=_unhurried(entry.record.resources),
             slot=slot,

@@ -47,6 +47,17 @@ async def test_a_record_comes_back_whole(store: RecordStore) -> None:
     assert await store.load() == ([record], [])
 
 
+async def test_the_runtime_knows_a_sandbox_by_its_own_id_or_by_that_of_the_pool_member_it_has_taken_over(
+    store: RecordStore,
+) -> None:
+    own, claimed = make_record(), make_record().but(member=new_id("wrm"))
+    assert own.runtime_id == own.id
+    assert claimed.runtime_id == claimed.member != claimed.id
+    store.runtime_directory(claimed.runtime_id).mkdir(parents=True)
+    await store.save(claimed)
+    assert await store.load() == ([claimed], [claimed.member])
+
+
 async def test_a_torn_record_and_a_stray_directory_are_named_not_trusted(store: RecordStore) -> None:
     torn, other = new_id("sbx"), make_record()
     await store.save(make_record(torn))
