@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from _operator import _compare_digest  # `hmac`'s own, without importing OpenSSL
+from collections.abc import Sequence
 
 from hutch_guest.errors import Unauthorized
 from hutch_guest.http.messages import Request
@@ -14,30 +15,30 @@ def same_text(left: str, right: str) -> bool:
     return bool(_compare_digest(left.encode("utf-8", "surrogateescape"), right.encode("utf-8", "surrogateescape")))
 
 
-def check_token(request: Request, token: str | None) -> None:
-    """Refuse a request without the access token (a guest without one is open)."""
-    if token is None:
+def check_token(request: Request, tokens: Sequence[str]) -> None:
+    """Refuse a request without one of the access tokens (a guest without any is open)."""
+    if not tokens:
         return
     given = request.headers.get("x-access-token")
     if given is None:
         raise Unauthorized("missing X-Access-Token header")
-    if not same_text(given, token):
+    if not any([same_text(given, token) for token in tokens]):
         raise Unauthorized("invalid access token")
 
 
-def check_file_access(request: Request, token: str | None, operation: str) -> None:
-    """For `/files`: the token, or a signature made with it over path, operation, user and expiration."""
-    if token is None:
+def check_file_access(request: Request, tokens: Sequence[str], operation: str) -> None:
+    """For `/files`: a token, or a signature made with it over path, operation, user and expiration."""
+    if not tokens:
         return
     if "x-access-token" in request.headers:
-        check_token(request, token)
+        check_token(request, tokens)
         return
     signature = request.query.get("signature")
     if not signature:
         raise Unauthorized("missing signature query parameter")
     expiration = request.query.get("signature_expiration")
-    wanted = sign(request.query.get("path", ""), operation, request.query.get("username", ""), token, expiration)
-    if not same_text(signature, wanted):
+    path, user = request.query.get("path", ""), request.query.get("username", "")
+    if not any([same_text(signature, sign(path, operation, user, token, expiration)) for token in tokens]):
         raise Unauthorized("invalid signature")
     if expiration is not None and not (expiration.isdigit() and int(expiration[:18]) >= time.time()):
         raise Unauthorized("signature is already expired")

@@ -52,6 +52,9 @@ class Guest:
         self.boot_id = ""
         """Of this machine's memory: the same after a pause, another in a fork."""
         self.access_token: str | None = None
+        self.former_token: str | None = None
+        """Still good until `former_until` (monotonic)."""
+        self.former_until = 0.0
         self.env: dict[str, str] = {}
         self.limits: dict[str, int] = {}
         self.default_user = template.user
@@ -61,6 +64,14 @@ class Guest:
         self.manager.on_disk_full = self.monitor.check_disk
         self.cpu = CpuMeter()
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self.manager.reap)
+
+    def tokens(self) -> list[str]:
+        """Any of them opens; without one the guest is open."""
+        if self.access_token is None:
+            return []
+        if self.former_token is None or time.monotonic() >= self.former_until:
+            return [self.access_token]
+        return [self.access_token, self.former_token]
 
     @cached_property
     def watchers(self) -> Watchers:

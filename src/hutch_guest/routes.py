@@ -17,6 +17,7 @@ _STATIC = {
     ("GET", "/hutch/ready"): "api.system:ready",
     ("POST", "/hutch/prepare"): "api.system:prepare",
     ("POST", "/hutch/thaw"): "api.thaw:thaw",
+    ("POST", "/hutch/token"): "api.token:renew",
     ("GET", "/hutch/stats"): "api.system:stats",
     ("POST", "/hutch/limit"): "api.limit:limit",
     ("GET", "/hutch/processes"): "api.processes:list_all",
@@ -110,7 +111,7 @@ class Router:
             if request.path not in _OPEN:
                 if not self._guest.prepared:
                     raise Unauthorized("not prepared yet")
-                check_token(request, self._guest.access_token)
+                check_token(request, self._guest.tokens())
             return await _load(name)(self._guest, request)
         except GuestError as error:
             return error_response(request, error)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -100,6 +101,17 @@ class Moves:
         if not self.under_way(row.id):
             self._known.forget(row.id)
             await self._arrivals.write(row, facts)
+
+    async def learn_token(self, sandbox_id: str) -> None:
+        """Its guest has another token since a snapshot of it was taken; the old one is good for some seconds more. What
+        is not learnt here (the node does not answer), the reconciler finds."""
+        with suppress(NodeUnavailable):
+            while (row := await self._get(sandbox_id)).state == "running":
+                facts = await self._context.node_of(row).sandbox(row.id)
+                if facts is None or facts.state != "running" or facts.guest_token == row.guest_token:
+                    return
+                if await self._rows.change(row.id, row.version, guest_token=facts.guest_token):
+                    return self._known.forget(row.id)
 
     async def close(self) -> None:
         """Leave the moves that go on: the next process finishes them."""

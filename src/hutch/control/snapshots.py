@@ -47,7 +47,9 @@ class Snapshots:
         if row.state not in ("running", "paused"):
             raise not_running(row)
         wish = SnapshotRequest(snapshot=id, name=name, created_by=by, reason=reason)
-        return _same(await self._context.node_of(row).snapshot(row.id, wish), sandbox_id, name)
+        taken = await self._context.node_of(row).snapshot(row.id, wish)
+        await self._moves.learn_token(row.id)
+        return _same(taken, sandbox_id, name)
 
     async def get(self, snapshot_id: str, org: str) -> Snapshot:
         """One."""

@@ -20,6 +20,7 @@ _TEXT_LIMIT = 300
 _FIRST_RETRY = 0.005
 _ENTROPY = 64
 _SLOWEST_RETRY = 0.05
+_RENEW_SECONDS = 3.0
 
 
 class GuestClient:
@@ -64,7 +65,7 @@ class GuestClient:
         self,
         address: str,
         sandbox: str,
-        frozen_token: str,
+        frozen_tokens: list[str],
         token: str,
         boot_id: str,
         env: dict[str, str] | None,
@@ -76,7 +77,13 @@ class GuestClient:
         entropy = base64.b64encode(secrets.token_bytes(_ENTROPY)).decode()
         body = _identity(sandbox, token, boot_id, resources) | {"env": env, "entropy": entropy}
         # The new token too: an attempt whose answer was lost has already put it into force.
-        await self._introduce(address, "/hutch/thaw", [frozen_token, token], body, within)
+        await self._introduce(address, "/hutch/thaw", [*frozen_tokens, token], body, within)
+
+    async def renew_token(self, address: str, known: list[str], token: str, former_seconds: float) -> None:
+        """Have it ask for `token` instead of the one that it asks for, one of `known`; that one stays good for some
+        seconds. Raises `GuestUnavailable`."""
+        body = {"access_token": token, "former_seconds": former_seconds}
+        await self._introduce(address, "/hutch/token", [*known, token], body, _RENEW_SECONDS)
 
     async def _introduce(self, address: str, path: str, tokens: list[str], body: dict[str, Any], within: float) -> None:
         """Try until the guest answers."""

@@ -17,6 +17,8 @@ class ThawNote(Model):
 
     guest_token: str
     """What the frozen guest will ask for; replaced as soon as it has been thawed."""
+    next_token: str = ""
+    """What it may ask for instead: it was being told at the freeze."""
     boot_id: str
     user: str
     workdir: str

@@ -18,6 +18,7 @@ from hutch.node.booting import Stopwatch
 from hutch.node.ending import Ender
 from hutch.node.entry import Entry
 from hutch.node.parts import Parts
+from hutch.node.tokens import renew_token
 from hutch.runtime.base import Frozen, Handle
 
 log = structlog.get_logger("hutch.node")
@@ -130,9 +131,11 @@ class Pauser:
             await self._limit(entry, handle)
             self._watch(entry)
         try:
-            return await self._parts.snapshots.admit(entry.record, frozen.path, request, frozen.stopped_ms)
+            taken = await self._parts.snapshots.admit(entry.record, frozen.path, request, frozen.stopped_ms)
         finally:
             await self._parts.records.sweep_frozen(entry.id)  # nothing, unless that has failed
+        await renew_token(self._parts, entry)
+        return taken
 
     def _let_alone(self, entry: Entry) -> Handle:
         """Watch it no more: a sandbox that stands still looks like one that is in need."""

@@ -52,6 +52,8 @@ class SandboxRecord(Model):
     deadline: float
     guest_token: str
     started_at: datetime
+    next_token: str = ""
+    """Running: what the guest is just being told instead of `guest_token`."""
     machine_boot: str
     """The host kernel's boot id: a sandbox of another boot cannot run any more."""
     image: str = ""

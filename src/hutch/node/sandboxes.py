@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import secrets
 import time
 import uuid
 from collections.abc import Coroutine
@@ -23,6 +22,7 @@ from hutch.node.parts import Parts
 from hutch.node.process import boot_id
 from hutch.node.records import SandboxRecord
 from hutch.node.state import States
+from hutch.node.tokens import new_token, renew_token
 from hutch.runtime.base import Handle
 from hutch.snapshots import Retention
 
@@ -169,7 +169,7 @@ class Sandboxes:
                 resources=request.resources,
                 network=request.network,
                 deadline=request.deadline,
-                guest_token=secrets.token_urlsafe(24),
+                guest_token=new_token(),
                 started_at=datetime.now(UTC),
                 machine_boot=self._machine_boot,
                 org=request.org,
@@ -241,6 +241,8 @@ class Sandboxes:
                 await self._end(entry, record.death or "", None)
             elif record.step in ("pausing", "resuming") and not entry.lock.locked():
                 await self._finish(entry)
+            elif record.step == "running" and record.next_token and not entry.lock.locked():
+                await self._renew_token(entry)
             elif record.step == "running":
                 await self._parts.records.save(record)  # the figures: of all else it is up to date
             elif record.step == "dead" and (record.ended_at or 0.0) < time.time() - TOMBSTONE_SECONDS:
@@ -248,6 +250,11 @@ class Sandboxes:
         await self._parts.journal.trim()
         await self._parts.snapshots.tidy(Retention())
         await self._parts.pins.keep_only(self._images)
+
+    async def _renew_token(self, entry: Entry) -> None:
+        async with entry.lock:
+            if entry.running:
+                await renew_token(self._parts, entry)
 
     async def _images(self) -> set[str]:
         """Hashes of the images that are needed. Sandboxes are asked last: one that ends leaves its snapshots."""

@@ -89,6 +89,7 @@ class Snapshots:
         """Take a frozen directory of the sandbox in. Raises `AlreadyExists`, `DiskFull`: then it is where it was."""
         note = ThawNote(
             guest_token=sandbox.guest_token,
+            next_token=sandbox.next_token,
             boot_id=sandbox.boot_id,
             user=sandbox.user,
             workdir=sandbox.workdir,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 from pathlib import Path
 
 import structlog
@@ -18,6 +17,7 @@ from hutch.node.guest import hostname
 from hutch.node.notes import ThawNote
 from hutch.node.parts import Parts
 from hutch.node.process import boot_id
+from hutch.node.tokens import new_token
 from hutch.node.waiting import check_doomed, unless_doomed
 from hutch.runtime.base import Handle, SandboxSpec
 
@@ -144,12 +144,12 @@ class Thawer:
         self, entry: Entry, handle: Handle, note: ThawNote, env: dict[str, str] | None, boot: str
     ) -> None:
         """Tell the guest who it is, and give it a token that nobody has who knows the snapshot."""
-        token = secrets.token_urlsafe(24)
+        token = new_token()
         record = entry.record
         telling = self._parts.guests.thaw(
             record.address,
             entry.id,
-            frozen_token=note.guest_token,
+            frozen_tokens=[token for token in (note.guest_token, note.next_token) if token],
             token=token,
             boot_id=boot,
             env=env,
@@ -162,7 +162,7 @@ class Thawer:
             if error.extra.get("status") == 400 and env:
                 raise InvalidRequest(f"the guest refuses the environment: {error.detail}", field="env") from error
             raise ThawFailed(f"{entry.id} was thawed but its guest does not answer: {error.detail}") from error
-        entry.record = record.but(guest_token=token)
+        entry.record = record.but(guest_token=token, next_token="")
 
 
 def _unhurried(resources: Resources) -> Resources:

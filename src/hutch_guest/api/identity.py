@@ -13,6 +13,7 @@ from hutch_guest.guest import Guest
 from hutch_guest.processes import environment
 
 BOOT_ID = "/run/hutch/boot_id"
+GENERATION = "/run/hutch/generation"
 _CLOCK_TOLERANCE = 2.0
 
 
@@ -68,7 +69,7 @@ def take(guest: Guest, given: Identity) -> None:
         if guest.system:
             _tell_boot_id(given.boot_id)
     if given.token is not None:
-        guest.access_token = given.token
+        guest.access_token, guest.former_token = given.token, None
 
 
 def _text(raw: dict[str, Any], name: str) -> str | None:
@@ -101,6 +102,16 @@ def _tell_boot_id(boot_id: str) -> None:
     with contextlib.suppress(OSError):
         os.makedirs(os.path.dirname(BOOT_ID), exist_ok=True)
     _write(BOOT_ID, boot_id + "\n")
+
+
+def new_generation() -> None:
+    """Another number, for programs that must notice that they were thawed: what they hold may be held twice by now.
+    Renamed into place, so that it is never read half, and who watches the directory is told."""
+    with contextlib.suppress(OSError):
+        os.makedirs(os.path.dirname(GENERATION), exist_ok=True)
+        with open(GENERATION + ".new", "w", encoding="ascii") as file:
+            file.write(os.urandom(16).hex() + "\n")
+        os.replace(GENERATION + ".new", GENERATION)
 
 
 def _write(path: str, text: str) -> None:

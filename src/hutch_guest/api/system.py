@@ -30,6 +30,8 @@ async def prepare(guest: Guest, request: Request) -> Response:
     given.hostname = given.hostname or ""
     given.sandbox_id = given.sandbox_id or ""
     identity.take(guest, given)
+    if guest.system:
+        identity.new_generation()
     guest.prepared = True
     await guest.monitor.start()
     return empty_response()

@@ -26,6 +26,8 @@ async def thaw(guest: Guest, request: Request) -> Response:
     if "random" in sys.modules:
         sys.modules["random"].seed()  # from the kernel's pool
     identity.take(guest, given)
+    if guest.system:
+        identity.new_generation()
     await guest.monitor.start()
     return json_response({"boot_id": guest.boot_id, "entropy": mixed})
 

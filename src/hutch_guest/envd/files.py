@@ -41,7 +41,7 @@ async def download(guest: Guest, request: Request) -> Response:
     import mimetypes
     from urllib.parse import quote
 
-    check_file_access(request, guest.access_token, "read")
+    check_file_access(request, guest.tokens(), "read")
     path = resolve(request.query.get("path", ""), _account(guest, request))
     response = await respond(path, request)
     name = os.fsencode(os.path.basename(path))
@@ -54,7 +54,7 @@ async def download(guest: Guest, request: Request) -> Response:
 
 async def upload(guest: Guest, request: Request) -> Response:
     """Write one file (raw body), or several (multipart)."""
-    check_file_access(request, guest.access_token, "write")
+    check_file_access(request, guest.tokens(), "write")
     account = _account(guest, request)
     metadata = _metadata(request)
     path = request.query.get("path", "")

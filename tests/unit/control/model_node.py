@@ -180,7 +180,10 @@ class ModelNode(Node):
 
     async def snapshot(self, sandbox_id: str, request: SnapshotRequest) -> SnapshotRecord:
         await self._enter("snapshot")
-        self._record(request.snapshot, self._box(sandbox_id), request.reason, request.name, request.created_by)
+        box = self._box(sandbox_id)
+        self._record(request.snapshot, box, request.reason, request.name, request.created_by)
+        if box.state == "running":
+            self._set(box.id, guest_token=self._token())
         return self.records[request.snapshot]
 
     async def rollback(self, sandbox_id: str, request: RollbackRequest) -> NodeSandbox:

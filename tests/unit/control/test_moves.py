@@ -109,6 +109,30 @@ async def test_looking_and_listing_wake_nobody(control: Control, node: ModelNode
     assert node.boxes[box.id].state == "paused" and node.calls["resume"] == 0
 
 
+async def test_the_token_that_a_snapshot_brings_is_learnt(control: Control, node: ModelNode) -> None:
+    box = await make(control)
+    before = (await row(control, box.id)).guest_token
+    await asyncio.gather(*(control.take_snapshot(box.id, CreateSnapshot()) for _ in range(4)))
+    assert (await row(control, box.id)).guest_token == node.boxes[box.id].guest_token != before
+    await use(control, box.id)
+    await control.pause(box.id)
+    await control.take_snapshot(box.id, CreateSnapshot())
+    assert (await row(control, box.id)).guest_token is None
+
+
+async def test_a_token_that_was_not_learnt_is_found_by_the_next_server(settings: Settings, node: ModelNode) -> None:
+    async with controlling(settings, node) as first:
+        box = await make(first)
+        node.boxes[box.id] = node.boxes[box.id].model_copy(update={"guest_token": "another"})
+    async with controlling(settings, node) as second:
+
+        async def learnt() -> bool:
+            return (await row(second, box.id)).guest_token == "another"
+
+        await until(learnt, 10)
+        await use(second, box.id)
+
+
 async def test_two_pauses_at_once_are_one(control: Control, node: ModelNode) -> None:
     box = await make(control)
     answers = await asyncio.gather(*(control.pause(box.id) for _ in range(5)))

@@ -6,10 +6,13 @@ import json
 import os
 import socket
 import time
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote_plus
 
 import pytest
 
+from hutch_guest.access import sign
 from tests.unit.guest.client import TOKEN, Guest, eventually
 
 AUTH = f"X-Access-Token: {TOKEN}\r\n".encode()
@@ -166,6 +169,37 @@ def test_figures(guest: Guest) -> None:
     metrics = guest.call("GET", "/metrics").json
     assert metrics["cpu_count"] >= 1
     assert 0 <= metrics["cpu_used_pct"] <= 100
+
+
+def test_a_token_is_renewed_and_the_old_one_is_good_for_a_moment(tmp_path: Path) -> None:
+    guest = Guest(tmp_path)
+    try:
+        shown = {name: {"X-Access-Token": name} for name in (TOKEN, "second", "third", "wrong")}
+
+        def renew(to: str, by: str, seconds: float) -> int:
+            return guest.call("POST", "/hutch/token", {"access_token": to, "former_seconds": seconds}, shown[by]).status
+
+        def opens(token: str) -> bool:
+            statuses = {guest.call("GET", "/hutch/processes", None, shown[token]).status}
+            url = f"/files?path=/etc/hostname&signature={quote_plus(sign('/etc/hostname', 'read', '', token))}"
+            with closing(guest.connect()) as connection:
+                connection.request("GET", url)
+                statuses.add(connection.getresponse().status)
+            assert statuses in ({200}, {401})
+            return statuses == {200}
+
+        assert renew("second", "wrong", 60) == 401
+        assert renew("second", TOKEN, -1) == renew("second", TOKEN, 61) == 400
+        for _ in range(2):
+            assert renew("second", TOKEN, 60) == 204
+            assert opens(TOKEN) and opens("second") and not opens("wrong")
+        assert renew("third", "second", 0) == 204
+        assert [opens(name) for name in (TOKEN, "second", "third")] == [False, False, True]
+        assert renew("second", "third", 60) == 204
+        assert guest.call("POST", "/hutch/thaw", {"access_token": TOKEN}, shown["third"]).status == 200
+        assert [opens(name) for name in (TOKEN, "second", "third")] == [True, False, False]
+    finally:
+        assert guest.close() == ""
 
 
 def test_a_thaw_is_the_token_holder_s_and_changes_what_it_says(tmp_path: Path) -> None:

@@ -212,12 +212,19 @@ class PaperGuests:
         self._host.step("prepare")
         self._host.kernels[sandbox].token = token
 
-    async def thaw(self, address: str, sandbox: str, *, frozen_token: str, token: str, **more: Any) -> None:
+    async def thaw(self, address: str, sandbox: str, *, frozen_tokens: list[str], token: str, **more: Any) -> None:
         self._host.step("introduce")
         kernel = self._host.kernels[sandbox]
-        if kernel.token != frozen_token:
+        if kernel.token not in frozen_tokens:
             raise GuestUnavailable("wrong token", status=401)
         assert kernel.address == address
+        kernel.token = token
+
+    async def renew_token(self, address: str, known: list[str], token: str, former_seconds: float) -> None:
+        self._host.step("renew")
+        (kernel,) = (each for each in self._host.kernels.values() if each.address == address)
+        if kernel.token not in (*known, token):
+            raise GuestUnavailable("wrong token", status=401)
         kernel.token = token
 
 

@@ -100,6 +100,10 @@ async def assert_whole(node: Daemon, memories: set[int | None]) -> None:
         left = {path.name for path in node.parts.records.directory(entry.id).iterdir()}
         assert left == ({"record.json", "runtime"} if entry.running else {"record.json"})
         if entry.running:
+            assert host.kernels[entry.id].token in (entry.record.guest_token, entry.record.next_token)
+    await node.sandboxes._tidy()
+    for entry in registry:
+        if entry.running:
             assert host.kernels[entry.id].token == entry.record.guest_token
     records = await node.parts.snapshots.records()
     assert {path.name for path in node.parts.home.snapshots.joinpath("hot").iterdir()} == {r.id for r in records}
@@ -212,7 +216,7 @@ async def test_an_operation_in_which_anything_goes_wrong_loses_nothing(
     memory: Path, before: Operation, operation: Operation, memories: set[int | None]
 ) -> None:
     for wrong in (OSError(28, "No space left on device"), HutchError("wrong")):
-        for name in ("record", "freeze", "seal", "kill", "admit", "acquire", "thaw", "introduce", "limit"):
+        for name in ("record", "freeze", "seal", "kill", "admit", "acquire", "thaw", "introduce", "renew", "limit"):
             host = Host(memory / f"{name}-{type(wrong).__name__}")
             async with daemon(host) as node:
                 await before(node)
