@@ -7,13 +7,12 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
-import tests.inside.scan
+from tests.inside import program
 from tests.machine import Machine
 
 pytestmark = [pytest.mark.root, pytest.mark.asyncio(loop_scope="module")]
@@ -66,8 +65,7 @@ def placeholder_of(machine: Machine, task: str) -> str:
 
 async def scan(client: httpx.AsyncClient, box: str, texts: list[str]) -> dict[str, list[str]]:
     """Places of each text that was found inside."""
-    program = Path(tests.inside.scan.__file__).read_bytes()
-    answer = await client.put(f"/v1/sandboxes/{box}/files", params={"path": "/tmp/scan.py"}, content=program)
+    answer = await client.put(f"/v1/sandboxes/{box}/files", params={"path": "/tmp/scan.py"}, content=program("scan"))
     assert answer.status_code < 300, answer.text
     argv = ["python3", "/tmp/scan.py", *(text[::-1] for text in texts)]
     ran = await execute(client, box, argv, user="root", timeout=60)
