@@ -1,5 +1,5 @@
 """Run inside a sandbox: holds generators of random numbers over a freeze, then prints, in JSON, what each of them
-draws; then does what docs/freeze.md tells programs to do, and draws again. Inotify tells it when the generation changes.
+draws; then does what docs/freeze.md tells programs to do, and draws again. Inotify says when the generation changes.
 """
 
 from __future__ import annotations
