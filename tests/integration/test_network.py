@@ -21,6 +21,7 @@ from hutch.errors import LimitReached
 from hutch.model import AllowAll, DenyAll
 from hutch.network import subnets
 from hutch.network.base import LLM_ADDRESS, Slot
+from hutch.network.connections import connections_of
 from hutch.network.slots import LinuxSlotPool
 
 pytestmark = pytest.mark.root
@@ -286,6 +287,23 @@ else: print("still open", flush=True)
     assert said in ("ConnectionResetError\n", "BrokenPipeError\n")
     assert await connect(slot.namespace, PUBLIC, world.port) == "refused"
     assert await connect(slot.namespace, LLM_ADDRESS, 80) == f"said {slot.guest_address}"
+
+
+async def test_the_next_guest_of_an_address_has_none_of_the_connections_of_the_last(node: Node, world: World) -> None:
+    slot = await node.pool.acquire("sbx_a", AllowAll())
+    talk = """
+import socket, sys
+connection = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
+connection.recv(9); print("open", flush=True); sys.stdin.read()
+"""
+    command = inside(slot.namespace, talk, PUBLIC, str(world.port))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert await asyncio.to_thread(process.stdout.readline) == "open\n"
+        assert any(each.open(slot.guest_address) for each in connections_of(slot.guest_address))
+        await node.pool.release(slot)  # with the link goes every way to say goodbye
+        assert connections_of(slot.guest_address) == []
+        process.kill()
 
 
 async def test_release_destroys_and_a_second_one_does_nothing(node: Node) -> None:

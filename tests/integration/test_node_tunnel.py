@@ -169,8 +169,16 @@ async def test_a_closed_port_says_so(connect) -> None:  # type: ignore[no-untype
 
 
 async def test_connections_of_a_dead_sandbox_are_aborted_and_forgotten(connect, tunnel: Running) -> None:  # type: ignore[no-untyped-def]
+    """The sandbox's end is reset: one that is closed in peace the host's kernel remembers for minutes."""
+    ends: asyncio.Queue[BaseException | None] = asyncio.Queue()
+
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
+        try:
+            await reader.read()
+        except ConnectionResetError as error:
+            ends.put_nowait(error)
+        else:
+            ends.put_nowait(None)
         writer.close()
 
     async with server(silent) as port:
@@ -180,6 +188,7 @@ async def test_connections_of_a_dead_sandbox_are_aborted_and_forgotten(connect, 
         tunnel.call(lambda: tunnel.tunnel.drop(SANDBOX))
         assert await asyncio.wait_for(reader.read(), 2) == b""
         await tunnel.wait_for_none()
+        assert isinstance(await asyncio.wait_for(ends.get(), 2), ConnectionResetError)
         writer.close()
 
 

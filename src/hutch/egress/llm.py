@@ -54,6 +54,7 @@ class LlmGateway:
         self._host, self._port = host, port
         self._accounts: dict[str, Account] = {}
         self._by_address: dict[str, Account] = {}
+        self._server: Server | None = None
         self._runner: web.ServerRunner | None = None
         self._session: aiohttp.ClientSession | None = None
         self._writer: asyncio.Task[None] | None = None
@@ -65,8 +66,8 @@ class LlmGateway:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=_PROVIDER_SILENCE),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
-        server = Server(self._handle, handler_cancellation=True, access_log=None, auto_decompress=False)
-        self._runner = web.ServerRunner(server, shutdown_timeout=1.0)
+        self._server = Server(self._handle, handler_cancellation=True, access_log=None, auto_decompress=False)
+        self._runner = web.ServerRunner(self._server, shutdown_timeout=1.0)
         await self._runner.setup()
         await web.TCPSite(self._runner, self._host, self._port, backlog=1024).start()
         self._writer = asyncio.create_task(self._write_all())
@@ -97,6 +98,11 @@ class LlmGateway:
         if grant is None:
             for call in account.calls:
                 call.cancel()
+
+    def drop(self, source_ip: str) -> None:
+        """Ends all connections of a sandbox that is about to be frozen; what it asks next is answered as before."""
+        if self._server is not None:
+            self._server.drop(source_ip)
 
     async def revoke(self, sandbox_id: str) -> LlmUsage:
         """Forgets a sandbox: ends its calls and answers its final, journaled count."""

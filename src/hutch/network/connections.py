@@ -16,12 +16,16 @@ from dataclasses import dataclass
 
 _NETLINK_NETFILTER = 12
 _GET_CONNECTIONS = (1 << 8) | 1
-_REQUEST_DUMP = 0x301
+_FORGET_CONNECTION = (1 << 8) | 2
+_REQUEST_DUMP, _ACKNOWLEDGED = 0x301, 0x5
+_NESTED = 0x8000
 _ERROR, _DONE = 2, 3
 _TUPLE, _PROTOCOL, _ID = 1, 4, 12
+_STATE, _FLAGS = 1, (4, 5)
+_CLOSES_FIRST = 4
 _HANDSHAKE = {1, 2, 9}
 """SYN sent, SYN received, SYN sent by both."""
-_CLOSED = 8
+_TIME_WAIT, _CLOSED = 7, 8
 _PORT_UNREACHABLE = (3, 3)
 
 
@@ -34,11 +38,13 @@ class Connection:
     source: tuple[str, int]
     """Who has opened it."""
     target: tuple[str, int]
+    first: str | None = None
+    """The address that has said goodbye first."""
 
-    @property
-    def open(self) -> bool:
-        """Whether either end may still have a socket of it that is not in error: also when both have said goodbye."""
-        return self.state != _CLOSED
+    def open(self, address: str) -> bool:
+        """Whether the end at this address may still have a socket of it that is not in error: also when both have said
+        goodbye, if it was the first to do so."""
+        return self.state != _CLOSED and not (self.state == _TIME_WAIT and self.first not in (None, address))
 
     @property
     def handshake(self) -> bool:
@@ -62,6 +68,23 @@ def end_handshakes(address: str, connections: Iterable[Connection]) -> None:
                 raw.sendto(_unreachable(each.source, each.target), (address, 0))
 
 
+def forget_connections(address: str) -> None:
+    """Have the kernel forget all from and to an address whose guest is no more: those that were open would stay for
+    days, and be taken for connections of the next guest that has it. Raises `OSError` where it cannot list them."""
+    wanted = socket.inet_aton(address)
+    messages = [message for message in _dump() if wanted in message]
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as netlink:
+        netlink.bind((0, 0))
+        for message in messages:
+            ends = _attributes(message[20:])[_TUPLE]
+            body = struct.pack("=HH", len(ends) + 4, _TUPLE | _NESTED) + ends
+            head = struct.pack(
+                "=IHHIIBBH", 20 + len(body), _FORGET_CONNECTION, _ACKNOWLEDGED, 1, 0, socket.AF_INET, 0, 0
+            )
+            netlink.send(head + body)
+            netlink.recv(1 << 16)  # gone, or gone before
+
+
 def _dump() -> Iterator[bytes]:
     """The kernel's messages, one a connection."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as netlink:
@@ -83,13 +106,17 @@ def _dump() -> Iterator[bytes]:
 def _parse(message: bytes) -> Connection | None:
     """None for what is not TCP."""
     attributes = _attributes(message[20:])
-    state = _attributes(_attributes(attributes.get(_PROTOCOL, b"")).get(1, b"")).get(1)
-    if state is None:
+    protocol = _attributes(_attributes(attributes.get(_PROTOCOL, b"")).get(1, b""))
+    if _STATE not in protocol:
         return None
     ends = _attributes(attributes[_TUPLE])
     addresses, ports = _attributes(ends[1]), _attributes(ends[2])
     source, target = ((socket.inet_ntoa(addresses[n]), int.from_bytes(ports[n + 1], "big")) for n in (1, 2))
-    return Connection(int.from_bytes(attributes.get(_ID, b""), "big"), state[0], source, target)
+    first = None
+    for end, flags in zip((source, target), _FLAGS, strict=True):
+        if protocol.get(flags, b"\0")[0] & _CLOSES_FIRST:
+            first = end[0]
+    return Connection(int.from_bytes(attributes.get(_ID, b""), "big"), protocol[_STATE][0], source, target, first)
 
 
 def _attributes(data: bytes) -> dict[int, bytes]:

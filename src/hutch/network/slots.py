@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from ipaddress import IPv4Network
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from hutch.errors import InternalError, LimitReached
 from hutch.model import AllowAll, NetworkPolicy
 from hutch.network import namespaces, subnets
 from hutch.network.base import Slot, SlotPool
+from hutch.network.connections import forget_connections
 from hutch.network.firewall import Firewall, table_exists
 from hutch.network.nft import NftError
 
@@ -43,6 +45,8 @@ class LinuxSlotPool(SlotPool):
         self._lent: set[int] = set()
         self._busy: set[int] = set()
         """Indexes that exist in the kernel, or soon will, or still do: free, lent, being made or removed."""
+        self._went_out: set[int] = set()
+        """Indexes of slots that could reach the outside: nobody else ends the connections that they leave."""
         self._next = 0
         self._wanted = asyncio.Event()
         self._maker: asyncio.Task[None] | None = None
@@ -58,6 +62,7 @@ class LinuxSlotPool(SlotPool):
     async def start(self, in_use: dict[str, int]) -> None:
         self._lent = set(in_use.values())
         self._busy = set(self._lent)
+        self._went_out = set(self._lent)  # for all we know
         try:
             await self._call(self._set_up)
         except (NftError, OSError) as error:
@@ -84,6 +89,7 @@ class LinuxSlotPool(SlotPool):
     async def set_policy(self, slot: Slot, policy: NetworkPolicy) -> None:
         def change() -> None:
             if isinstance(policy, AllowAll):
+                self._went_out.add(slot.index)
                 namespaces.enable_forwarding()
             self._rules.set_policy(slot, policy)
 
@@ -166,6 +172,10 @@ class LinuxSlotPool(SlotPool):
         def destroy() -> None:
             self._rules.forget(slot)
             namespaces.remove(slot.namespace, slot.link)
+            if slot.index in self._went_out:
+                self._went_out.discard(slot.index)
+                with suppress(OSError):  # a kernel that cannot list them
+                    forget_connections(slot.guest_address)
 
         try:
             await self._call(destroy)

@@ -48,6 +48,7 @@ class Ender:
         """Remove all that runs: connections, model calls, kernel, slot."""
         parts, id = self._parts, entry.id
         parts.tunnel.drop(id)
+        parts.gateway.drop(entry.record.address)
         final = await parts.gateway.revoke(id)
         if final.requests > entry.record.llm.requests:
             entry.record = entry.record.but(llm=final)

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from hutch.errors import GuestUnavailable
 from hutch.model import LimitBreach, Resources
 from hutch.network.base import GUEST_PORT, LLM_ADDRESS
+from hutch.network.resetting import resetting_socket
 
 _ANSWER_LIMIT = 64 * 1024
 _TEXT_LIMIT = 300
@@ -33,7 +34,7 @@ class GuestClient:
         """Open the connection pool."""
         self._session = aiohttp.ClientSession(
             # A connection that is kept open would only have to be cut when the sandbox is frozen.
-            connector=aiohttp.TCPConnector(limit=0, force_close=True),
+            connector=aiohttp.TCPConnector(limit=0, force_close=True, socket_factory=resetting_socket),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,

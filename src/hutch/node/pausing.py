@@ -150,6 +150,7 @@ class Pauser:
             entry.saw(await parts.runtime.stats(handle))
         # The freeze cuts them in any case; without them it has less to do, and whoever is at their end knows at once.
         parts.tunnel.drop(entry.id)
+        parts.gateway.drop(entry.record.address)
         # The sandbox's own kernel does the saving.
         await parts.runtime.limit_cpus(handle, float(os.cpu_count() or 1))
         into = parts.records.frozen_directory(entry.id, request.snapshot)

@@ -181,17 +181,20 @@ class Sandboxes:
 
     async def _boot(self, entry: Entry, request: BootRequest, watch: Stopwatch) -> None:
         try:
-            if request.from_snapshot is not None:
-                handle = await self.states.thawer.fork(entry, request, watch)
-            else:
-                image = await asyncio.to_thread(self._parts.images.resolve, request.template)
-                entry.record = entry.record.but(user=image.recipe.user, workdir=image.recipe.workdir, image=image.hash)
-                handle = await self._booter.boot(entry, image, request, watch)
+            with self._parts.snapshots.urgent():
+                handle = await self._start(entry, request, watch)
         except Exception as error:
             if not entry.doomed.is_set():  # else the deletion that waits for us cleans up
                 await self._undo(entry)
             raise _typed(error) from error
         self.take(entry, handle)
+
+    async def _start(self, entry: Entry, request: BootRequest, watch: Stopwatch) -> Handle:
+        if request.from_snapshot is not None:
+            return await self.states.thawer.fork(entry, request, watch)
+        image = await asyncio.to_thread(self._parts.images.resolve, request.template)
+        entry.record = entry.record.but(user=image.recipe.user, workdir=image.recipe.workdir, image=image.hash)
+        return await self._booter.boot(entry, image, request, watch)
 
     async def _undo(self, entry: Entry) -> None:
         """After a boot that failed: nothing is left, the same id may be tried again."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 import platform
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -177,6 +177,10 @@ class Snapshots:
     def in_use(self) -> frozenset[str]:
         """What paused sandboxes, and those that are just being brought back, stand on."""
         return frozenset(id for entry in self._registry for id in entry.record.stands_on)
+
+    def urgent(self) -> AbstractContextManager[None]:
+        """While this lasts the store's background work stands back."""
+        return self._store.urgent()
 
     async def close(self) -> None:
         """Let the store go."""

@@ -98,7 +98,8 @@ class States:
                 await self.finish(entry)
                 if entry.doomed.is_set() or not (entry.running or entry.paused):
                     raise SandboxNotRunning(f"{entry.id} is {entry.view().state}")
-                result = await work(entry)
+                with self._parts.snapshots.urgent():
+                    result = await work(entry)
         except Exception as error:
             done.set_exception(error)
             done.exception()  # whoever asked may be gone

@@ -15,6 +15,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import cast
 
+from hutch.network.resetting import reset
+
 _GREETING_LIMIT = 128
 _EARLY_LIMIT = 1 << 20
 """Bytes a client may send before the sandbox's port answers."""
@@ -40,8 +42,10 @@ class Tunnel:
         self._server = await asyncio.get_running_loop().create_unix_server(lambda: _Client(self), sock=listener)
 
     def drop(self, sandbox: str) -> None:
-        """Abort all connections of a sandbox that is dead."""
+        """End all connections of a sandbox that is dead, or about to be frozen, at once."""
         for client in list(self._open.pop(sandbox, ())):
+            if client.peer is not None and client.peer.transport is not None:
+                reset(client.peer.transport)
             client.abort()
 
     def connections(self, sandbox: str) -> int:

@@ -55,8 +55,9 @@ class Freezer:
         """Raises `OSError`, `ValueError`."""
         origin = Origin.model_validate_json(await asyncio.to_thread((handle.directory / ORIGIN).read_bytes))
         address = origin.addresses[-1]
-        start = time.monotonic()
-        if not (keep_running and await self._save_running(handle.id, freezing, address)):
+        before = await _connections(address) if keep_running else []
+        begun = time.monotonic()
+        if not (keep_running and await self._save_running(handle.id, freezing, address, before)):
             await self._save_paused(handle.id, freezing, address)
             if keep_running:
                 await self._runsc.resume(handle.id, hold=freezing.lock)
@@ -64,27 +65,32 @@ class Freezer:
         files = await asyncio.to_thread(freezing.files)
         manifest = Manifest(origin=origin, cpu=host_cpu(), files=files, created_at=datetime.now(UTC))
         await asyncio.to_thread(freezing.seal, manifest)
-        stopped = (saved if keep_running else time.monotonic()) - start
+        stopped = (saved if keep_running else time.monotonic()) - begun
         return Frozen(freezing.into, manifest.bytes, round(stopped * 1000, 1))
 
-    async def _save_running(self, id: str, freezing: Freezing, address: str) -> bool:
+    async def _save_running(self, id: str, freezing: Freezing, address: str, before: list[Connection] | None) -> bool:
         """The short way, for a sandbox without connections: whether it had none until it was saved."""
-        before = await _connections(address)
-        if before is None or any(each.open for each in before):
+        if _may_be_open(before, address):
             return False
+        known = {each.id for each in before or ()}
         with contextlib.suppress(ConnectionInTheWay):
             await self._checkpoint(id, freezing)
             after = await _connections(address)
-            if after is not None and {each.id for each in after} <= {each.id for each in before}:
+            if after is not None and {each.id for each in after} <= known:
                 return True
         await asyncio.to_thread(freezing.clear)
         return False
 
     async def _save_paused(self, id: str, freezing: Freezing, address: str) -> None:
         """The sandbox is left paused: nothing runs that could open a connection, or do what nobody remembers."""
-        await self._runsc.pause(id, hold=freezing.lock)
+        # The kernel takes its time for the list, so it is asked meanwhile; that there are none has to be asked after.
+        found, _ = await asyncio.gather(_connections(address), self._runsc.pause(id, hold=freezing.lock))
         for last in (False, False, False, True):
-            await self._cut(id, address)
+            if not _may_be_open(found, address):
+                found = await _connections(address)
+            if _may_be_open(found, address):
+                await asyncio.to_thread(end_handshakes, address, found or [])
+                await cut_connections(self._runsc.control(id))
             try:
                 return await self._checkpoint(id, freezing)
             except ConnectionInTheWay:
@@ -92,13 +98,7 @@ class Freezer:
                     raise
             await asyncio.to_thread(freezing.clear)
             await asyncio.sleep(_RETRY_PAUSE)
-
-    async def _cut(self, id: str, address: str) -> None:
-        """Close all connections to the outside, if there are any or nobody can tell. Raises `OSError`."""
-        found = await _connections(address)
-        if found is None or any(each.open for each in found):
-            await asyncio.to_thread(end_handshakes, address, found or [])
-            await cut_connections(self._runsc.control(id))
+            found = await _connections(address)
 
     async def _checkpoint(self, id: str, freezing: Freezing) -> None:
         """Raises `OSError`."""
@@ -119,6 +119,11 @@ async def _connections(address: str) -> list[Connection] | None:
         return await asyncio.to_thread(connections_of, address)
     except OSError:
         return None
+
+
+def _may_be_open(found: list[Connection] | None, address: str) -> bool:
+    """Also when nobody can tell."""
+    return found is None or any(each.open(address) for each in found)
 
 
 def _failure(id: str, error: Exception) -> DiskFull | FreezeFailed:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Container
+from contextlib import suppress
 from pathlib import Path
+
+_READ_AHEAD = 128 << 10
+"""Bytes that every kernel reads at one word; of more it leaves out the rest."""
 
 
 class HotCache:
@@ -62,6 +66,20 @@ class HotCache:
                 going.append(id)
                 over -= size
         return going
+
+
+def read_ahead(directory: Path) -> None:
+    """Have the kernel read the files into memory that it has to spare: a freeze writes past its page cache, and a thaw
+    reads one page after the other. Blocks for some microseconds a page."""
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            with suppress(OSError):
+                descriptor = os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                try:
+                    for offset in range(0, entry.stat(follow_symlinks=False).st_size, _READ_AHEAD):
+                        os.posix_fadvise(descriptor, offset, _READ_AHEAD, os.POSIX_FADV_WILLNEED)
+                finally:
+                    os.close(descriptor)
 
 
 def allocated(directory: Path) -> int:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from hutch.errors import NodeUnavailable
 
 BURST = 0.02
 """Seconds of CPU after which a nap is due."""
+LONGEST_NAP = 1.0
+"""Seconds that a nap lasts at most while something urgent is done: the background must come to its end as well."""
 
 
 class Stopped(NodeUnavailable):
@@ -30,10 +33,27 @@ class Pace:
         self._share = share
         self._clock = clock
         self._stop = threading.Event()
+        self._urgent = 0
+        self._calm = threading.Event()
+        self._calm.set()
+
+    @contextmanager
+    def urgent(self) -> Iterator[None]:
+        """While this lasts the background all but stands still: a sandbox is being frozen or thawed, for which somebody
+        waits, and both would want the same cores and disk. To be called in the event loop's thread."""
+        self._urgent += 1
+        self._calm.clear()
+        try:
+            yield
+        finally:
+            self._urgent -= 1
+            if self._urgent == 0:
+                self._calm.set()
 
     def stop(self) -> None:
         """Let all work end at its next step."""
         self._stop.set()
+        self._calm.set()
 
     def meter(self) -> Callable[[], None]:
         """A function for one thread to call between steps. Raises `Stopped`."""
@@ -44,6 +64,8 @@ class Pace:
             if self._stop.is_set():
                 raise Stopped
             used = self._clock() - since
+            if not self._calm.is_set():
+                self._calm.wait(LONGEST_NAP)
             if used >= BURST:
                 self._stop.wait(used * (1 / self._share - 1))
                 since = self._clock()

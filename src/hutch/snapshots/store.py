@@ -6,7 +6,7 @@ import fcntl
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +19,7 @@ from hutch.snapshots.catalog import Catalog
 from hutch.snapshots.collect import Collected
 from hutch.snapshots.disk import Disk, telling_full
 from hutch.snapshots.exporting import export
-from hutch.snapshots.hot import HotCache
+from hutch.snapshots.hot import HotCache, read_ahead
 from hutch.snapshots.importing import Origin, unpack
 from hutch.snapshots.index import Index
 from hutch.snapshots.layout import Layout
@@ -109,6 +109,7 @@ class SnapshotStore:
             admitted, size = await self._run(lambda: admit(self._parts, directory, record))
             self._parts.hot.add(record.id, size)
             self._background.enqueue(record.id)
+            self._read_ahead(record.id)
         return admitted
 
     async def wait_durable(self, id: str) -> None:
@@ -134,6 +135,7 @@ class SnapshotStore:
                 self._parts.hot.add(id, size)
             self._parts.hot.lease(id)
         try:
+            self._read_ahead(id)
             yield self._layout.hot_copy(id)
         finally:
             await self._background.release(id)
@@ -203,6 +205,10 @@ class SnapshotStore:
         """Whether `materialise` would be quick."""
         return id in self._parts.hot
 
+    def urgent(self) -> AbstractContextManager[None]:
+        """While this lasts the background stands back: see `Pace.urgent`."""
+        return self._parts.pace.urgent()
+
     # --- keeping house -----------------------------------------------------------------------------------------------
 
     async def collect(self) -> Collected:
@@ -239,6 +245,16 @@ class SnapshotStore:
 
         self._parts, self._background, pending = await self._run(work)
         self._background.start(pending)
+
+    def _read_ahead(self, id: str) -> None:
+        """Not waited for."""
+        directory = self._layout.hot_copy(id)
+
+        def work() -> None:
+            with suppress(FileNotFoundError):  # deleted meanwhile
+                read_ahead(directory)
+
+        self._slow_threads.submit(work)
 
     def _let_go(self) -> None:
         if self._lock_file >= 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from hutch.snapshots import chunks
 from hutch.snapshots.hot import HotCache
-from hutch.snapshots.pace import BURST, Pace, Stopped
+from hutch.snapshots.pace import BURST, LONGEST_NAP, Pace, Stopped
 from hutch.snapshots.parts import in_thread
 from hutch.snapshots.recipe import HOLE, MOST_LENGTH, Extent, FileRecipe, Recipe, decode
 from hutch.snapshots.zstd import Damaged, decompress
@@ -38,6 +39,25 @@ def test_work_ends_at_its_next_step_when_the_store_closes() -> None:
     pace.stop()
     with pytest.raises(Stopped):
         step()
+
+
+def test_the_background_stands_back_while_something_urgent_is_done() -> None:
+    pace, steps = Pace(1.0), 0
+    step = pace.meter()
+
+    def work() -> None:
+        nonlocal steps
+        for _ in range(1000):
+            step()
+            steps += 1
+
+    with pace.urgent():
+        thread = threading.Thread(target=work)
+        thread.start()
+        time.sleep(0.1)
+        assert steps == 0
+    thread.join(LONGEST_NAP)
+    assert steps == 1000
 
 
 @pytest.mark.parametrize("share", [0, -1, 1.1])
