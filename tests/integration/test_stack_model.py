@@ -1,8 +1,8 @@
 """Sandboxes through the whole of Hutch against a model of them: random steps, and after them each sandbox has to hold
 what the model holds.
 
-`HUTCH_TEST_SEED` repeats a run (it is printed); `HUTCH_TEST_EXAMPLES` (the first two are trivial) and `HUTCH_TEST_STEPS`
-of each make it longer; `HUTCH_TEST_KILLS=1` adds `kill -9` of the daemons between the steps.
+`HUTCH_TEST_SEED` repeats a run (it is printed); `HUTCH_TEST_EXAMPLES` (the first two are trivial) and
+`HUTCH_TEST_STEPS` of each make it longer; `HUTCH_TEST_KILLS=1` adds `kill -9` of the daemons between the steps.
 """
 
 from __future__ import annotations
