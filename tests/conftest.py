@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
+
+# Sandboxes are booted, always in the same way, but where a test wants it otherwise.
+os.environ.setdefault("HUTCH_TEMPLATE_SNAPSHOTS", "false")
+os.environ.setdefault("HUTCH_WARM_POOL_MIB", "0")
 
 _RANDOM = re.compile(r"\b([a-z]{3})_[a-z2-7]{22}\b")
 

@@ -65,6 +65,15 @@ class Settings(BaseSettings):
     snapshot_cpu_share: float = Field(
         0.5, gt=0, le=1, description="Part of one CPU core that storing and compressing snapshots may take."
     )
+    template_snapshots: bool = Field(
+        True, description="Thaw sandboxes from a snapshot of their template, which is made when it is missing."
+    )
+    warm_pool_mib: int | None = Field(
+        None,
+        ge=0,
+        description="Memory for sandboxes that are thawed ahead of demand, in MiB; 0 turns this off. Default: 5 % of "
+        "the machine's, at most 1024.",
+    )
     log_level: str = Field("info", description="debug, info, warning or error.")
     log_json: bool = Field(False, description="Write logs as JSON lines.")
 

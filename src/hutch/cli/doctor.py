@@ -14,6 +14,7 @@ from hutch.cli.checks import Check
 from hutch.cli.common import Connection, Json, connection, leave
 from hutch.cli.console import clean, err, note, out, print_json
 from hutch.cli.host import NodeSocket, StateFile, server_url
+from hutch.cli.units import human_bytes
 from hutch.errors import HutchError, Unauthorized
 from hutch.settings import Settings, get_settings
 
@@ -70,7 +71,10 @@ def _node(settings: Settings) -> Check:
     finally:
         node.close()
     if info:
-        return Check("node", "ok", f"{info.runtime}, {info.sandboxes} sandboxes, {info.slots_free} slots ready")
+        ready, memory = (sum(getattr(each, name) for each in info.warm) for name in ("ready", "memory_bytes"))
+        warm = f"{ready} warm ({human_bytes(memory)})" if info.warm_memory_limit else "no warm pool"
+        text = f"{info.runtime}, {info.sandboxes} sandboxes, {warm}, {info.slots_free} slots ready"
+        return Check("node", "ok", text)
     if StateFile(settings).held:
         return Check("node", "fail", "does not answer although hutch is up", f"See {settings.data_dir}/logs/node.log.")
     return Check("node", "warn", "not running", "`hutch up` starts it.")

@@ -25,13 +25,29 @@ def list_templates(ctx: typer.Context, json: Json = False) -> None:
         found = client.templates.list()
     if json:
         return print_json(found)
-    rows = table("TEMPLATE", "IMAGE", "CPUS", "MEMORY", "DISK", "AGENTS", "DESCRIPTION")
+    rows = table("TEMPLATE", "IMAGE", "START", "CPUS", "MEMORY", "DISK", "AGENTS", "DESCRIPTION")
     for each in found:
         image = human_bytes(each.image_bytes or 0) if each.image else Text("not built", style="yellow")
         memory, disk = (human_bytes(mib << 20) for mib in (each.resources.memory_mib, each.resources.disk_mib))
         agents = ", ".join(each.agents)
-        rows.add_row(each.name, image, f"{each.resources.cpus:g}", memory, disk, agents, one_line(each.description, 60))
+        rows.add_row(
+            each.name,
+            image,
+            _start(each),
+            f"{each.resources.cpus:g}",
+            memory,
+            disk,
+            agents,
+            one_line(each.description, 60),
+        )
     out.print(rows)
+
+
+def _start(template: TemplateInfo) -> str:
+    """How the next sandbox of it will come to run."""
+    if template.warm:
+        return f"{template.warm} warm"
+    return "thaw" if template.snapshot else "boot" if template.image else ""
 
 
 @app.command("show")
@@ -49,6 +65,7 @@ def show(ctx: typer.Context, name: str, json: Json = False) -> None:
         "about": found.description,
         "agents": ", ".join(found.agents),
         "image": built,
+        "start": _start(found),
         "limits": f"{found.resources.cpus:g} CPUs, {found.resources.memory_mib} MiB memory, "
         f"{found.resources.disk_mib} MiB disk, {found.resources.pids} processes",
     }
@@ -107,7 +124,7 @@ class _Bar:
             case "log" if self._verbose:
                 err.print(Text(f"  {clean(message.get('line', ''))}", style="dim"))
             case "done":
-                self._done(TemplateInfo.model_validate(message["template"], extra="ignore"))
+                self._done(TemplateInfo.model_validate(message["template"], extra="ignore"), message.get("note"))
 
     def _step(self, message: dict[str, Any]) -> None:
         text = f"building {self._name}: {one_line(message.get('text', ''), 60)}"
@@ -115,6 +132,8 @@ class _Bar:
         if not err.is_terminal:
             err.print(Text(f"[{message.get('step')}/{message.get('of')}] {text}"))
 
-    def _done(self, template: TemplateInfo) -> None:
+    def _done(self, template: TemplateInfo, note: str | None) -> None:
         self._bar.stop()
+        if note:
+            err.print(Text(clean(note), style="yellow"))
         out.print(Text.assemble(("✓ ", "green"), f"{template.name}  {human_bytes(template.image_bytes or 0)}"))

@@ -178,6 +178,8 @@ class Lifecycle:
             row.version,
             state="running",
             started_at=facts.started_at.timestamp(),
+            start=facts.start,
+            start_reason=facts.start_reason,
             guest_token=facts.guest_token,
             guest_user=facts.user,
             workdir=facts.workdir,

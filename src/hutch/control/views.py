@@ -52,6 +52,8 @@ def sandbox_view(row: SandboxRow, task: TaskRow | None, facts: NodeSandbox | Non
             "idle_timeout": row.idle_timeout,
             "paused_at": moment(row.paused_at) if row.ended_at is None else None,
             "snapshot": row.snapshot if row.state in ("paused", "resuming") else None,
+            "start": row.start,
+            "start_reason": row.start_reason,
             "reason": row.reason,
             "breaches": [LimitBreach.model_validate(breach) for breach in row.breaches],
             "usage": sandbox_usage(row, facts),

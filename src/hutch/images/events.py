@@ -34,6 +34,7 @@ class Done(Model):
 
     type: Literal["done"] = "done"
     template: TemplateInfo
+    note: str | None = Field(None, description="What to know of it though it succeeded.")
 
 
 BuildEvent = Annotated[Log | Progress | Done, Field(discriminator="type")]

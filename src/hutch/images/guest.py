@@ -108,8 +108,10 @@ async def build_app(layer: Path, python: Path, recipe: Recipe, log: LineSink) ->
 
 
 def defaults(recipe: Recipe) -> dict[str, object]:
-    """What `/.hutch/template.json` says: the defaults of everything that runs in the sandbox."""
-    return {"name": recipe.name, "user": recipe.user, "workdir": recipe.workdir, "env": recipe.env}
+    """What `/.hutch/template.json` says: the defaults of everything that runs in the sandbox, and what does from the
+    beginning. (Who starts that is the node. Here it makes another image of it, and so another snapshot.)"""
+    known: dict[str, object] = {"name": recipe.name, "user": recipe.user, "workdir": recipe.workdir, "env": recipe.env}
+    return known | ({"start": recipe.start, "ready": recipe.ready} if recipe.start or recipe.ready else {})
 
 
 def source() -> Path:

@@ -19,7 +19,8 @@ FORMAT = 3
 """Raise it when the same recipe must be built anew because the builder has changed."""
 
 _MAX_BYTES = 1 << 20
-_NOT_BUILT_IN = {"description", "resources", "agents", "name"}
+_RESIDENT = {"start", "ready", "ready_timeout"}
+_NOT_BUILT_IN = {"description", "resources", "agents", "name"} | _RESIDENT
 
 
 class Recipes:
@@ -63,7 +64,8 @@ class Recipes:
 def _inherit(base: Recipe, own: Recipe) -> Recipe:
     """The defaults for what runs in the sandbox come from the base, unless the recipe has its own."""
     update: dict[str, object] = {"env": base.env | own.env}
-    update |= {field: getattr(base, field) for field in ("user", "workdir") if field not in own.model_fields_set}
+    inherited = {"user", "workdir"} | (set() if own.model_fields_set & _RESIDENT else _RESIDENT)
+    update |= {field: getattr(base, field) for field in inherited - own.model_fields_set}
     return own.model_copy(update=update)
 
 

@@ -9,6 +9,7 @@ from hutch.model.common import (
     NetworkPolicy,
     Resources,
     ResourcesOverride,
+    Start,
 )
 from hutch.model.event import Event, EventType
 from hutch.model.execution import ExecFrame, ExecRequest, ExecResult, ExecState, FileInfo, PtySize
@@ -24,6 +25,7 @@ from hutch.model.node import (
     PauseRequest,
     RollbackRequest,
     SnapshotRequest,
+    WarmTemplate,
 )
 from hutch.model.sandbox import Sandbox, SandboxState
 from hutch.model.snapshot import (
@@ -97,6 +99,7 @@ __all__ = [
     "SnapshotRecord",
     "SnapshotRequest",
     "SnapshotUsage",
+    "Start",
     "Task",
     "TaskResult",
     "TaskState",
@@ -105,6 +108,7 @@ __all__ = [
     "UploadInput",
     "UrlInput",
     "Usage",
+    "WarmTemplate",
     "is_id",
     "new_id",
 ]

@@ -55,6 +55,10 @@ NetworkPolicy = Annotated[DenyAll | AllowAll, Field(discriminator="mode")]
 """What a sandbox may reach. The seam for finer policies: add a model with its own `mode`."""
 
 
+Start = Literal["warm", "thaw", "boot"]
+"""How a sandbox came to run: claimed from the warm pool, thawed from a snapshot, or booted."""
+
+
 class LimitBreach(Model):
     """A limit that was hit, told so that a person understands it."""
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, field_serializer
 
 from hutch.model.budget import LlmUsage
-from hutch.model.common import LimitBreach, Model, NetworkPolicy, Resources
+from hutch.model.common import LimitBreach, Model, NetworkPolicy, Resources, Start
 from hutch.model.snapshot import SnapshotReason
 
 SNAPSHOT_ID = r"^snp_[a-z2-7]{22}$"
@@ -95,6 +95,8 @@ class NodeSandbox(Model):
     started_at: datetime
     deadline: float
     boot_ms: float = 0.0
+    start: Start | None = Field(None, description="How it came to run.")
+    start_reason: str | None = Field(None, description="Why it was booted and not thawed.")
     resumed_ms: float = Field(0.0, description="How long the last resume or rollback took, in milliseconds.")
     snapshot: str | None = Field(None, description="What a paused one stands on.")
     boot_id: str = Field("", description="Kept while its memory lives on, also over pauses; a fork has a new one.")
@@ -124,6 +126,15 @@ class JournalEntry(Model):
     data: dict[str, Any]
 
 
+class WarmTemplate(Model):
+    """What the warm pool holds of one template."""
+
+    template: str
+    ready: int = Field(description="Sandboxes that wait to be claimed.")
+    target: int = Field(description="How many there should be, by recent demand and what memory allows.")
+    memory_bytes: int = Field(description="Memory of those that wait.")
+
+
 class NodeInfo(Model):
     """The node's health and size."""
 
@@ -134,6 +145,8 @@ class NodeInfo(Model):
     sandboxes: int
     paused: int = Field(0, description="Paused sandboxes; not among `sandboxes`.")
     slots_free: int
+    warm: list[WarmTemplate] = Field([], description="The warm pool; not among `sandboxes`.")
+    warm_memory_limit: int = Field(0, description="Bytes that the warm pool may take; 0: it is off.")
     cpus: int
     memory_bytes: int
     disk_free_bytes: int

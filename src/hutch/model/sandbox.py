@@ -8,7 +8,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from hutch.model.budget import Usage
-from hutch.model.common import LimitBreach, Model, NetworkPolicy, Resources
+from hutch.model.common import LimitBreach, Model, NetworkPolicy, Resources, Start
 from hutch.model.task import Task
 
 
@@ -39,6 +39,12 @@ class Sandbox(Model):
     created_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    start: Start | None = Field(
+        None,
+        description="How it came to run: claimed from the warm pool (`warm`), thawed from a snapshot (`thaw`), or "
+        "booted (`boot`).",
+    )
+    start_reason: str | None = Field(None, description="Why it was booted and not thawed.")
     deadline: datetime = Field(description="When it is destroyed at the latest: the end of its `lifetime`.")
     idle_timeout: float | None = Field(None, description="Seconds without activity after which it is paused.")
     paused_at: datetime | None = Field(None, description="Since when it is paused.")

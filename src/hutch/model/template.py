@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from hutch.model.common import Model, Resources
@@ -21,6 +23,16 @@ class Recipe(Model):
     env: dict[str, str] = {}
     user: str = "user"
     workdir: str = "/home/user"
+    start: list[Annotated[str, Field(min_length=1)]] = Field(
+        [],
+        max_length=16,
+        description="Resident processes: shell commands that are started with the machine, as the template's user, and "
+        "live in every sandbox of the template. One that has exited with 0 has done its work.",
+    )
+    ready: str | None = Field(
+        None, min_length=1, description="Shell command that exits with 0 when the resident processes are ready."
+    )
+    ready_timeout: float = Field(60, gt=0, le=90, description="Seconds within which `ready` must have succeeded.")
     agents: list[str] = Field([], description="Agents whose CLI it carries.")
     resources: Resources
 
@@ -34,3 +46,5 @@ class TemplateInfo(Model):
     agents: list[str] = Field([], description="Agents whose CLI it carries.")
     image: str | None = Field(None, description="Content hash of the built image; unset when it is not built.")
     image_bytes: int | None = None
+    snapshot: bool = Field(False, description="Whether a sandbox of it is thawed from a snapshot rather than booted.")
+    warm: int = Field(0, description="Sandboxes of it that are thawed already and wait to be claimed.")

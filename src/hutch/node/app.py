@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from hutch.errors import DiskFull, HutchError, InternalError, InvalidRequest, NotFound
 from hutch.model import BootRequest, LlmGrant, Model, NetworkPolicy, NodeInfo
-from hutch.node.builds import stream_build
+from hutch.node.builds import Builds
 from hutch.node.parts import Parts
 from hutch.node.sandboxes import Sandboxes
 from hutch.node.state_api import StateApi
@@ -50,6 +50,8 @@ class NodeApi:
         self._parts = parts
         self._sandboxes = sandboxes
         self._info = info
+        snapshots = parts.settings.template_snapshots
+        self._builds = Builds(parts.images, sandboxes.templates, sandboxes.pool, snapshots)
 
     def application(self) -> web.Application:
         """The aiohttp application."""
@@ -109,11 +111,12 @@ class NodeApi:
 
     async def templates(self, request: web.Request) -> web.Response:
         templates = await asyncio.to_thread(self._parts.images.templates)
-        return web.json_response({"templates": [template.model_dump(mode="json") for template in templates]})
+        known = [self._builds.describe(template).model_dump(mode="json") for template in templates]
+        return web.json_response({"templates": known})
 
     async def build(self, request: web.Request) -> web.StreamResponse:
         options = BuildOptions.model_validate_json(await request.read() or b"{}")
-        return await stream_build(self._parts.images, request, request.match_info["name"], options.force)
+        return await self._builds.stream(request, request.match_info["name"], options.force)
 
 
 @web.middleware

@@ -8,23 +8,20 @@ import time
 
 import structlog
 
-from hutch.errors import BootFailed, DiskFull, GuestUnavailable, InvalidRequest, LimitReached
+from hutch.errors import BootFailed, GuestUnavailable, InvalidRequest
 from hutch.images.lookup import BuiltImage
-from hutch.model import BootRequest
+from hutch.model import BootRequest, Recipe
 from hutch.network.base import Slot
 from hutch.node.entry import Entry
 from hutch.node.guest import hostname
-from hutch.node.home import disk_free
 from hutch.node.parts import Parts
-from hutch.node.process import memory_available
+from hutch.node.residents import Residents
 from hutch.node.waiting import check_doomed, unless_doomed
 from hutch.runtime.base import Handle, SandboxSpec
 
 log = structlog.get_logger("hutch.node")
 
 _READY_SECONDS = 30.0
-_SPARE_MEMORY = 256 << 20
-_SPARE_DISK = 512 << 20
 
 
 class Stopwatch:
@@ -52,23 +49,12 @@ class Booter:
         self._parts = parts
         # A boot or thaw is nearly all CPU: more of them at once than cores only makes each one late.
         self.cpu = asyncio.Semaphore(at_once)
+        self._residents = Residents(parts.guests)
 
-    def check_room(self) -> None:
-        """Raise `LimitReached` or `DiskFull` when the node cannot take one more."""
-        settings = self._parts.settings
-        if self._parts.registry.alive() >= settings.max_sandboxes:
-            raise LimitReached(
-                f"this node has {settings.max_sandboxes} sandboxes, its limit",
-                hint="Delete some, or raise HUTCH_MAX_SANDBOXES.",
-                limit="max_sandboxes",
-            )
-        if memory_available() < _SPARE_MEMORY:
-            raise LimitReached("this node is out of memory", hint="Delete some sandboxes.", limit="node_memory")
-        if disk_free(self._parts.home.directory) < _SPARE_DISK:
-            raise DiskFull("this node's disk is full", hint=f"Free some space below {settings.data_dir}.")
-
-    async def boot(self, entry: Entry, image: BuiltImage, request: BootRequest, watch: Stopwatch) -> Handle:
-        """Boot it; the record says `running` when this returns."""
+    async def boot(
+        self, entry: Entry, image: BuiltImage, request: BootRequest, watch: Stopwatch, cpus: float | None = None
+    ) -> Handle:
+        """Boot it; the record says `running` when this returns. `cpus`: most cores that the boot may take."""
         parts = self._parts
         await parts.records.save(entry.record)
         await unless_doomed(entry, self.cpu.acquire())
@@ -76,11 +62,14 @@ class Booter:
             watch.lap("queue")
             slot = await self._slot(entry, request)
             watch.lap("slot")
-            handle = await self._start(entry, image, slot)
+            handle = await self._start(entry, image, slot, cpus or float(os.cpu_count() or 1))
             watch.lap("boot")
-            await self._greet(entry, handle, request, watch)
+            await self._greet(entry, image.recipe, handle, request, watch)
         finally:
             self.cpu.release()
+        if _has_residents(image.recipe):
+            await self._start_residents(entry, image.recipe, handle, request)
+            watch.lap("residents")
         record = entry.record.but(step="running", boot_ms=watch.total)
         await parts.records.save(record)
         watch.lap("record")
@@ -97,7 +86,7 @@ class Booter:
         self._parts.gateway.grant(entry.id, slot.guest_address, request.llm)
         return slot
 
-    async def _start(self, entry: Entry, image: BuiltImage, slot: Slot) -> Handle:
+    async def _start(self, entry: Entry, image: BuiltImage, slot: Slot, cpus: float) -> Handle:
         check_doomed(entry)
         runtime_id = entry.record.runtime_id
         directory = self._parts.records.runtime_directory(runtime_id)
@@ -106,22 +95,54 @@ class Booter:
             id=runtime_id,
             image=await self._parts.pins.pin(image.path, image.hash),
             # A boot costs half a second of CPU, and nothing of the guest's own runs in it: its limit comes after.
-            resources=entry.record.resources.model_copy(update={"cpus": float(os.cpu_count() or 1)}),
+            resources=entry.record.resources.model_copy(update={"cpus": cpus}),
             slot=slot,
             hostname=hostname(entry.id),
             directory=directory,
         )
         return await self._parts.runtime.boot(spec)  # never cancelled in its middle: kill() comes after it
 
-    async def _greet(self, entry: Entry, handle: Handle, request: BootRequest, watch: Stopwatch) -> None:
+    async def _greet(
+        self, entry: Entry, recipe: Recipe, handle: Handle, request: BootRequest, watch: Stopwatch
+    ) -> None:
+        """Resident processes are older than the sandbox: it is somebody's when they are ready."""
         guests, record = self._parts.guests, entry.record
+        early = record.hidden or _has_residents(recipe)
         try:
-            who = (record.address, entry.id, record.guest_token, record.boot_id)
-            prepare = guests.prepare(*who, request.env, record.resources, within=_READY_SECONDS)
+            who = (record.address, None if early else entry.id, record.guest_token, record.boot_id)
+            prepare = guests.prepare(*who, {} if early else request.env, record.resources, within=_READY_SECONDS)
             await unless_doomed(entry, prepare, handle)
             watch.lap("prepare")
             await self._parts.runtime.limit_cpus(handle, record.resources.cpus)
         except GuestUnavailable as error:
-            if error.extra.get("status") == 400:
-                raise InvalidRequest(f"the guest refuses the environment: {error.detail}", field="env") from error
-            raise BootFailed(f"the sandbox booted but its guest does not take over: {error.detail}") from error
+            raise _refused(error) from error
+
+    async def _start_residents(self, entry: Entry, recipe: Recipe, handle: Handle, request: BootRequest) -> None:
+        record = entry.record
+        await unless_doomed(entry, self._residents.start(recipe, record.address, record.guest_token), handle)
+        if record.hidden:
+            return
+        telling = self._parts.guests.thaw(
+            record.address,
+            entry.id,
+            frozen_tokens=[record.guest_token],
+            token=record.guest_token,
+            boot_id=record.boot_id,
+            env=request.env,
+            resources=record.resources,
+            within=_READY_SECONDS,
+        )
+        try:
+            await unless_doomed(entry, telling, handle)
+        except GuestUnavailable as error:
+            raise _refused(error) from error
+
+
+def _has_residents(recipe: Recipe) -> bool:
+    return bool(recipe.start) or recipe.ready is not None
+
+
+def _refused(error: GuestUnavailable) -> BootFailed | InvalidRequest:
+    if error.extra.get("status") == 400:
+        return InvalidRequest(f"the guest refuses the environment: {error.detail}", field="env")
+    return BootFailed(f"the sandbox booted but its guest does not take over: {error.detail}")

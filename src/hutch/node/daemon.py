@@ -90,6 +90,7 @@ class Daemon:
         self._parts = await self._assemble(runtime, journal)
         self._sandboxes = Sandboxes(self._parts, boots_at_once=(os.cpu_count() or 1) + 1)
         await Takeover(self._parts, self._sandboxes).run()
+        await self._sandboxes.start()
 
     def _runtime(self) -> Runtime:
         state = self._home.directory / "runsc"
@@ -172,6 +173,8 @@ class Daemon:
             sandboxes=self._parts.registry.alive(),
             paused=self._parts.registry.paused(),
             slots_free=self._parts.slots.free,
+            warm=self._sandboxes.pool.view(),
+            warm_memory_limit=self._sandboxes.pool.limit,
             cpus=os.cpu_count() or 1,
             memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             disk_free_bytes=disk_free(self._home.directory),

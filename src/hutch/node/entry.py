@@ -77,6 +77,8 @@ class Entry:
             started_at=record.started_at,
             deadline=record.deadline,
             boot_ms=record.boot_ms,
+            start=record.start,
+            start_reason=record.start_reason,
             resumed_ms=record.resumed_ms,
             snapshot=record.snapshot if record.step == "paused" else None,
             boot_id=record.boot_id,

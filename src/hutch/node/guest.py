@@ -18,6 +18,7 @@ from hutch.network.resetting import resetting_socket
 
 _ANSWER_LIMIT = 64 * 1024
 _TEXT_LIMIT = 300
+_PATIENCE = 5.0
 _FIRST_RETRY = 0.005
 _ENTROPY = 64
 _SLOWEST_RETRY = 0.05
@@ -48,14 +49,15 @@ class GuestClient:
     async def prepare(
         self,
         address: str,
-        sandbox: str,
+        sandbox: str | None,
         token: str,
         boot_id: str,
         env: dict[str, str],
         resources: Resources,
         within: float,
     ) -> None:
-        """Tell the guest who it is, as soon as it answers. Raises `GuestUnavailable` after `within` seconds.
+        """Tell the guest who it is (`sandbox` None: nobody yet), as soon as it answers. Raises `GuestUnavailable` after
+        `within` seconds.
 
         There is no asking whether it is ready first: that would be one more round trip in every boot.
         """
@@ -65,7 +67,7 @@ class GuestClient:
     async def thaw(
         self,
         address: str,
-        sandbox: str,
+        sandbox: str | None,
         frozen_tokens: list[str],
         token: str,
         boot_id: str,
@@ -73,8 +75,8 @@ class GuestClient:
         resources: Resources,
         within: float,
     ) -> None:
-        """Tell a guest that was thawed who it is now (`env` None: its environment stays), and give it entropy. Raises
-        `GuestUnavailable` after `within` seconds, or when the guest refuses."""
+        """Tell a guest that was thawed who it is now (`env` None: its environment stays; `sandbox` None: nobody yet),
+        and give it entropy. Raises `GuestUnavailable` after `within` seconds, or when the guest refuses."""
         entropy = base64.b64encode(secrets.token_bytes(_ENTROPY)).decode()
         body = _identity(sandbox, token, boot_id, resources) | {"env": env, "entropy": entropy}
         # The new token too: an attempt whose answer was lost has already put it into force.
@@ -94,7 +96,7 @@ class GuestClient:
         while True:
             try:
                 now = {"time": time.time()}
-                await self._call("POST", address, path, timeout=5.0, token=known[0], body=body | now)
+                await self.call("POST", address, path, token=known[0], body=body | now)
                 return
             except GuestUnavailable as error:
                 if error.extra.get("status") == 401 and len(known) > 1:
@@ -104,22 +106,38 @@ class GuestClient:
             await asyncio.sleep(pause)
             pause = min(pause * 1.15, _SLOWEST_RETRY)
 
+    async def ready(self, address: str, within: float) -> None:
+        """As soon as the guest answers. Raises `GuestUnavailable` after `within` seconds."""
+        end = time.monotonic() + within
+        pause = _FIRST_RETRY
+        while True:
+            try:
+                await self.call("GET", address, "/hutch/ready")
+                return
+            except GuestUnavailable as error:
+                if "status" in error.extra or time.monotonic() + pause > end:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.15, _SLOWEST_RETRY)
+
     async def relieve(self, address: str, token: str, limit: int, used: int) -> LimitBreach:
         """Have the guest kill its largest process; what it did. Raises `GuestUnavailable`."""
         body = {"limit": "memory", "amount": limit, "used": used}
-        answer = await self._call("POST", address, "/hutch/limit", timeout=1.5, token=token, body=body)
+        answer = await self.call("POST", address, "/hutch/limit", timeout=1.5, token=token, body=body)
         return _memory_breach(answer, limit, used)
 
-    async def _call(
+    async def call(
         self,
         method: str,
         address: str,
         path: str,
         *,
-        timeout: float,
-        token: str,
-        body: dict[str, Any],
+        token: str = "",
+        body: dict[str, Any] | None = None,
+        timeout: float = _PATIENCE,
+        limit: int = _ANSWER_LIMIT,
     ) -> bytes:
+        """One call; at most `limit` bytes of its answer. Raises `GuestUnavailable`, with its `status` if it answers."""
         assert self._session is not None
         url = f"http://{address}:{GUEST_PORT}{path}"
         headers = {"X-Access-Token": token}
@@ -128,8 +146,8 @@ class GuestClient:
                 asyncio.timeout(timeout),
                 self._session.request(method, url, json=body, headers=headers, allow_redirects=False) as response,
             ):
-                answer = await _read(response)
-                if response.status not in (200, 204):
+                answer = await _read(response, limit)
+                if response.status not in (200, 201, 204):
                     text = answer[:_TEXT_LIMIT].decode("utf-8", "replace")
                     said = f"the guest answered {response.status} to {path}: {text}"
                     raise GuestUnavailable(said, status=response.status)
@@ -138,10 +156,9 @@ class GuestClient:
             raise GuestUnavailable(f"{path}: {str(error)[:_TEXT_LIMIT] or type(error).__name__}") from error
 
 
-def _identity(sandbox: str, token: str, boot_id: str, resources: Resources) -> dict[str, Any]:
-    return {
-        "sandbox_id": sandbox,
-        "hostname": hostname(sandbox),
+def _identity(sandbox: str | None, token: str, boot_id: str, resources: Resources) -> dict[str, Any]:
+    names = {"sandbox_id": sandbox, "hostname": hostname(sandbox)} if sandbox is not None else {}
+    return names | {
         "access_token": token,
         "boot_id": boot_id,
         "hosts": {"llm.hutch": LLM_ADDRESS},
@@ -158,10 +175,10 @@ def hostname(sandbox: str) -> str:
     return sandbox.replace("_", "-")
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    answer = await response.content.read(_ANSWER_LIMIT)
-    while answer and not response.content.at_eof() and len(answer) < _ANSWER_LIMIT:
-        more = await response.content.read(_ANSWER_LIMIT - len(answer))
+async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    answer = await response.content.read(limit)
+    while answer and not response.content.at_eof() and len(answer) < limit:
+        more = await response.content.read(limit - len(answer))
         if not more:
             break
         answer += more

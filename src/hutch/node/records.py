@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 import structlog
 from pydantic import ValidationError
 
-from hutch.model import LimitBreach, LlmGrant, LlmUsage, Model, NetworkPolicy, Resources, SnapshotRequest, is_id
+from hutch.model import LimitBreach, LlmGrant, LlmUsage, Model, NetworkPolicy, Resources, SnapshotRequest, Start, is_id
 from hutch.node.home import write_atomic
 
 log = structlog.get_logger("hutch.node")
@@ -67,6 +67,9 @@ class SandboxRecord(Model):
     user: str = ""
     workdir: str = ""
     boot_ms: float = 0.0
+    start: Start | None = None
+    start_reason: str | None = None
+    """Why it was booted and not thawed."""
     resumed_ms: float = 0.0
     taking: SnapshotRequest | None = None
     """Pausing: the snapshot that is being made."""
@@ -89,6 +92,12 @@ class SandboxRecord(Model):
     def but(self, **changes: object) -> SandboxRecord:
         """The record with these changes."""
         return self.model_copy(update=changes)
+
+    @property
+    def hidden(self) -> bool:
+        """Nobody's: it waits in the warm pool, or is a template that is being frozen. A record of one is not taken
+        over by the next daemon, and so all of it is removed."""
+        return is_id(self.id, "wrm")
 
     @property
     def runtime_id(self) -> str:

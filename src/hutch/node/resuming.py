@@ -13,11 +13,11 @@ import structlog
 
 from hutch.errors import DiskFull, HutchError, SandboxNotRunning, SnapshotIncompatible, ThawFailed
 from hutch.model import RollbackRequest, SnapshotReason, SnapshotRequest
-from hutch.node.booting import Booter
 from hutch.node.ending import Ender
 from hutch.node.entry import Entry
 from hutch.node.parts import Parts
 from hutch.node.pausing import Pauser
+from hutch.node.room import Room
 from hutch.node.thawing import Thawer
 
 log = structlog.get_logger("hutch.node")
@@ -30,14 +30,14 @@ class Resumer:
         self,
         parts: Parts,
         ender: Ender,
-        booter: Booter,
+        room: Room,
         pauser: Pauser,
         thawer: Thawer,
         watch: Callable[[Entry], None],
     ) -> None:
         self._parts = parts
         self._ender = ender
-        self._booter = booter
+        self._room = room
         self._pauser = pauser
         self._thawer = thawer
         self._watch = watch
@@ -46,7 +46,7 @@ class Resumer:
         """From paused to running. Raises what `Node.resume` of `hutch.fleet` says; then it is paused as before."""
         snapshot = entry.record.snapshot
         assert entry.paused and snapshot is not None
-        self._booter.check_room()
+        self._room.check()
         await self._wake(entry, snapshot, fallback=snapshot)
         data = {"snapshot": snapshot, "ms": entry.record.resumed_ms}
         await self._parts.journal.insist(entry.id, "sandbox_resumed", data)
@@ -59,7 +59,7 @@ class Resumer:
         await self._check_target(entry, request.snapshot)
         ran = entry.running
         if not ran:
-            self._booter.check_room()
+            self._room.check()
         stands_on = await self._keep(entry, request)
         try:
             await self._wake(entry, request.snapshot, fallback=stands_on, rolled_back=request.safety)

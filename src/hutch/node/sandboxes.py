@@ -15,14 +15,21 @@ import structlog
 from hutch.errors import BootFailed, DiskFull, HutchError, InvalidRequest, SandboxNotRunning
 from hutch.model import BootRequest, LimitBreach, LlmGrant, NetworkPolicy, NodeSandbox, is_id
 from hutch.node.booting import Booter, Stopwatch
+from hutch.node.claiming import Claimer
 from hutch.node.ending import TOMBSTONE_SECONDS, Ender
 from hutch.node.entry import Entry
+from hutch.node.keeping import Keeper
 from hutch.node.limits import Watcher
 from hutch.node.parts import Parts
 from hutch.node.process import boot_id
 from hutch.node.records import SandboxRecord
+from hutch.node.room import Room
+from hutch.node.starting import Starter
 from hutch.node.state import States
+from hutch.node.templates import Templates
+from hutch.node.thawing import Thawer
 from hutch.node.tokens import new_token, renew_token
+from hutch.node.warm import WarmPool
 from hutch.runtime.base import Handle
 from hutch.snapshots import Retention
 
@@ -38,8 +45,15 @@ class Sandboxes:
         self._parts = parts
         self._registry = parts.registry
         self.ender = Ender(parts)
-        self._booter = Booter(parts, boots_at_once)
-        self.states = States(parts, self.ender, self._booter, self.watch)
+        self._room = Room(parts)
+        booter = Booter(parts, boots_at_once)
+        thawer = Thawer(parts, booter.cpu)
+        self.templates = Templates(parts, booter, self.ender, self._room)
+        self.pool = WarmPool(parts, self.ender, self._room)
+        self._keeper = Keeper(parts, self.pool, thawer, self.templates, self._busy)
+        claimer = Claimer(parts, self.pool, thawer, self.ender)
+        self._starter = Starter(parts, booter, thawer, self.ender, self.templates, claimer)
+        self.states = States(parts, self.ender, self._room, thawer, self.watch)
         self._watcher = Watcher(parts.runtime, parts.guests, self.ender.breached, self._ended)
         self._machine_boot = boot_id()
         self._background: set[asyncio.Task[None]] = set()
@@ -114,6 +128,11 @@ class Sandboxes:
                 self._parts.gateway.grant(id, entry.record.address, grant)
         return self.view(entry)
 
+    async def start(self) -> None:
+        """After the take-over: begin to keep the warm pool."""
+        await self.templates.load()
+        self._keeper.start()
+
     def take(self, entry: Entry, handle: Handle) -> None:
         """Watch a sandbox that runs: one just booted, or one adopted.
 
@@ -147,10 +166,12 @@ class Sandboxes:
             await asyncio.sleep(_JANITOR_SECONDS)
 
     async def stop(self) -> None:
-        """Let boots and ends under way finish, stop watching. The sandboxes go on."""
+        """Let boots and ends under way finish, stop watching. The sandboxes go on; those that are nobody's go."""
         boots = [entry.boot for entry in self._registry if entry.boot is not None and not entry.boot.done()]
         if waiting := {*boots, *self._background, *self.states.working}:
             await asyncio.wait(waiting, timeout=10)
+        await self.templates.stop()
+        await self._keeper.stop()
         for entry in self._registry:
             if entry.watch is not None:
                 entry.watch.cancel()
@@ -160,7 +181,7 @@ class Sandboxes:
             raise SandboxNotRunning(f"{id} was deleted")
         if request.deadline <= time.time():
             raise InvalidRequest("the deadline has passed", field="deadline", value=request.deadline)
-        self._booter.check_room()
+        self._room.check()
         entry = Entry(
             SandboxRecord(
                 id=id,
@@ -182,19 +203,12 @@ class Sandboxes:
     async def _boot(self, entry: Entry, request: BootRequest, watch: Stopwatch) -> None:
         try:
             with self._parts.snapshots.urgent():
-                handle = await self._start(entry, request, watch)
+                handle = await self._starter.start(entry, request, watch)
         except Exception as error:
             if not entry.doomed.is_set():  # else the deletion that waits for us cleans up
                 await self._undo(entry)
             raise _typed(error) from error
         self.take(entry, handle)
-
-    async def _start(self, entry: Entry, request: BootRequest, watch: Stopwatch) -> Handle:
-        if request.from_snapshot is not None:
-            return await self.states.thawer.fork(entry, request, watch)
-        image = await asyncio.to_thread(self._parts.images.resolve, request.template)
-        entry.record = entry.record.but(user=image.recipe.user, workdir=image.recipe.workdir, image=image.hash)
-        return await self._booter.boot(entry, image, request, watch)
 
     async def _undo(self, entry: Entry) -> None:
         """After a boot that failed: nothing is left, the same id may be tried again."""
@@ -252,6 +266,7 @@ class Sandboxes:
                 await self.ender.forget(entry)
         await self._parts.journal.trim()
         await self._parts.snapshots.tidy(Retention())
+        await self.templates.tidy()
         await self._parts.pins.keep_only(self._images)
 
     async def _renew_token(self, entry: Entry) -> None:
@@ -261,7 +276,11 @@ class Sandboxes:
 
     async def _images(self) -> set[str]:
         """Hashes of the images that are needed. Sandboxes are asked last: one that ends leaves its snapshots."""
-        return await self._parts.snapshots.images() | {entry.record.image for entry in self._registry}
+        nobodys = self.templates.images | self.pool.images
+        return await self._parts.snapshots.images() | {entry.record.image for entry in self._registry} | nobodys
+
+    def _busy(self) -> bool:
+        return any(entry.record.step in ("booting", "resuming") for entry in self._registry)
 
     async def _finish(self, entry: Entry) -> None:
         async with entry.lock:

@@ -14,12 +14,12 @@ from hutch.model import (
     SnapshotRecord,
     SnapshotRequest,
 )
-from hutch.node.booting import Booter
 from hutch.node.ending import Ender
 from hutch.node.entry import Entry
 from hutch.node.parts import Parts
 from hutch.node.pausing import Pauser
 from hutch.node.resuming import Resumer
+from hutch.node.room import Room
 from hutch.node.thawing import Thawer
 
 T = TypeVar("T")
@@ -28,11 +28,10 @@ T = TypeVar("T")
 class States:
     """Every call may be repeated."""
 
-    def __init__(self, parts: Parts, ender: Ender, booter: Booter, watch: Callable[[Entry], None]) -> None:
+    def __init__(self, parts: Parts, ender: Ender, room: Room, thawer: Thawer, watch: Callable[[Entry], None]) -> None:
         self._parts = parts
-        self.thawer = Thawer(parts, booter.cpu)
         self.pauser = Pauser(parts, ender, watch)
-        self.resumer = Resumer(parts, ender, booter, self.pauser, self.thawer, watch)
+        self.resumer = Resumer(parts, ender, room, self.pauser, thawer, watch)
         self._working: set[asyncio.Task[None]] = set()
 
     @property

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from pathlib import Path
 
 import structlog
 
 from hutch.errors import GuestUnavailable, InvalidRequest, ThawFailed
-from hutch.model import BootRequest, LlmGrant, Resources
+from hutch.model import BootRequest, LlmGrant
 from hutch.network.base import Slot
 from hutch.node.booting import Stopwatch
 from hutch.node.entry import Entry
 from hutch.node.guest import hostname
+from hutch.node.guest_processes import GuestProcesses
 from hutch.node.notes import ThawNote
 from hutch.node.parts import Parts
 from hutch.node.process import boot_id
@@ -24,6 +26,7 @@ from hutch.runtime.base import Handle, SandboxSpec
 log = structlog.get_logger("hutch.node")
 
 _READY_SECONDS = 30.0
+_NOTHING = ["/bin/true"]
 
 
 class Thawer:
@@ -62,8 +65,7 @@ class Thawer:
         """A new sandbox that goes on from another's snapshot. The record says `running` when this returns. Raises
         `SnapshotNotFound`, and as `Runtime.thaw`."""
         assert request.from_snapshot is not None
-        parts = self._parts
-        source = await parts.snapshots.get(request.from_snapshot)
+        source = await self._parts.snapshots.get(request.from_snapshot)
         own = source.resources or request.resources
         entry.record = entry.record.but(
             template=source.template or request.template,
@@ -71,16 +73,83 @@ class Thawer:
             image=source.runtime.image or "",
             parent=source.id,
         )
+        return await self.begin(entry, source.id, request, watch)
+
+    async def begin(self, entry: Entry, snapshot: str, request: BootRequest, watch: Stopwatch) -> Handle:
+        """A new sandbox whose record says already what it is made of. As `fork`."""
+        parts = self._parts
+        entry.record = entry.record.but(start="thaw")
         await parts.records.save(entry.record)
         if request.llm is not None:
             await parts.records.save_grant(entry.id, request.llm)
         fresh = entry.record.boot_id
-        handle, note = await self._thaw(entry, source.id, request.llm, request.env, fresh, watch)
+        handle, note = await self._thaw(entry, snapshot, request.llm, request.env, fresh, watch)
         running = entry.record.but(step="running", user=note.user, workdir=note.workdir, boot_ms=watch.total)
         await parts.records.save(running)
         entry.record = running
-        log.info("sandbox forked", sandbox=entry.id, snapshot=source.id, ms=watch.total, **watch.steps)
+        log.info("sandbox thawed", sandbox=entry.id, snapshot=snapshot, ms=watch.total, **watch.steps)
         return handle
+
+    async def ahead(self, entry: Entry, snapshot: str, cpus: float) -> tuple[Handle, str]:
+        """A sandbox that is nobody's yet, thawed with so many cores at most; and the token for its introduction. It
+        keeps nobody waiting who needs one now."""
+        parts = self._parts
+        async with parts.snapshots.opened(snapshot) as (directory, note):
+            handle = await self._load(entry, directory, None, Stopwatch(), cpus)
+            await unless_doomed(entry, self._rehearse(entry, note.guest_token), handle, ThawFailed)
+        return handle, note.guest_token
+
+    async def _rehearse(self, entry: Entry, token: str) -> None:
+        """Wait until it answers, and have it do once what comes first when it is claimed. A kernel that has just been
+        thawed maps each page when it is touched: whoever touches it first waits."""
+        guests, record = self._parts.guests, entry.record
+        try:
+            await guests.ready(record.address, _READY_SECONDS)
+            await guests.thaw(
+                record.address,
+                None,
+                frozen_tokens=[token],
+                token=token,
+                boot_id=record.boot_id,
+                env={},
+                resources=record.resources,
+                within=_READY_SECONDS,
+            )
+            with contextlib.suppress(GuestUnavailable):  # there may be no such program in the image
+                await GuestProcesses(guests, record.address, token).run(_NOTHING)
+        except GuestUnavailable as error:
+            raise ThawFailed(f"{entry.id} was thawed but its guest does not answer: {error.detail}") from error
+
+    async def introduce(
+        self,
+        entry: Entry,
+        handle: Handle,
+        frozen_tokens: list[str],
+        env: dict[str, str] | None,
+        boot: str,
+        within: float = _READY_SECONDS,
+    ) -> None:
+        """Tell the guest who it is, and give it a token that nobody has who knows the snapshot. Raises `ThawFailed`,
+        also when it does not answer within so many seconds; `InvalidRequest`, `SandboxNotRunning`."""
+        token = new_token()
+        record = entry.record
+        telling = self._parts.guests.thaw(
+            record.address,
+            entry.id,
+            frozen_tokens=frozen_tokens,
+            token=token,
+            boot_id=boot,
+            env=env,
+            resources=record.resources,
+            within=within,
+        )
+        try:
+            await unless_doomed(entry, telling, handle, ThawFailed)
+        except GuestUnavailable as error:
+            if error.extra.get("status") == 400 and env:
+                raise InvalidRequest(f"the guest refuses the environment: {error.detail}", field="env") from error
+            raise ThawFailed(f"{entry.id} was thawed but its guest does not answer: {error.detail}") from error
+        entry.record = record.but(guest_token=token, next_token="")
 
     async def _thaw(
         self,
@@ -98,18 +167,24 @@ class Thawer:
             await unless_doomed(entry, self._cpu.acquire())
             try:
                 watch.lap("queue")
-                slot = await self._slot(entry, grant)
-                watch.lap("slot")
-                check_doomed(entry)
-                handle = await parts.runtime.thaw(await self._spec(entry, slot), directory)
-                entry.handle = handle
+                handle = await self._load(entry, directory, grant, watch, float(os.cpu_count() or 1))
                 watch.lap("thaw")
             finally:
                 self._cpu.release()  # a guest that has been thawed may be hostile: it must not keep others waiting
-            await self._introduce(entry, handle, note, env, fresh or note.boot_id)
+            frozen = [token for token in (note.guest_token, note.next_token) if token]
+            await self.introduce(entry, handle, frozen, env, fresh or note.boot_id)
             await parts.runtime.limit_cpus(handle, entry.record.resources.cpus)
             watch.lap("guest")
         return handle, note
+
+    async def _load(
+        self, entry: Entry, directory: Path, grant: LlmGrant | None, watch: Stopwatch, cpus: float
+    ) -> Handle:
+        slot = await self._slot(entry, grant)
+        watch.lap("slot")
+        check_doomed(entry)
+        entry.handle = await self._parts.runtime.thaw(await self._spec(entry, slot, cpus), directory)
+        return entry.handle
 
     async def _slot(self, entry: Entry, grant: LlmGrant | None) -> Slot:
         parts = self._parts
@@ -119,14 +194,15 @@ class Thawer:
         parts.gateway.grant(entry.id, slot.guest_address, grant)
         return slot
 
-    async def _spec(self, entry: Entry, slot: Slot) -> SandboxSpec:
+    async def _spec(self, entry: Entry, slot: Slot, cpus: float) -> SandboxSpec:
+        """`cpus`: for the loading; its own limit is put into force when that is done."""
         runtime_id = entry.record.runtime_id
         directory = self._parts.records.runtime_directory(runtime_id)
         await asyncio.to_thread(directory.mkdir, mode=0o700, exist_ok=True)
         return SandboxSpec(
             id=runtime_id,
             image=await self._image(entry.record.image),
-            resources=_unhurried(entry.record.resources),
+            resources=entry.record.resources.model_copy(update={"cpus": cpus}),
             slot=slot,
             hostname=hostname(entry.id),
             directory=directory,
@@ -139,32 +215,3 @@ class Thawer:
             return await parts.pins.pin(parts.images.path(hash), hash)
         except FileNotFoundError as error:
             raise ThawFailed(f"the image {hash} that the snapshot stands on is gone") from error
-
-    async def _introduce(
-        self, entry: Entry, handle: Handle, note: ThawNote, env: dict[str, str] | None, boot: str
-    ) -> None:
-        """Tell the guest who it is, and give it a token that nobody has who knows the snapshot."""
-        token = new_token()
-        record = entry.record
-        telling = self._parts.guests.thaw(
-            record.address,
-            entry.id,
-            frozen_tokens=[token for token in (note.guest_token, note.next_token) if token],
-            token=token,
-            boot_id=boot,
-            env=env,
-            resources=record.resources,
-            within=_READY_SECONDS,
-        )
-        try:
-            await unless_doomed(entry, telling, handle, ThawFailed)
-        except GuestUnavailable as error:
-            if error.extra.get("status") == 400 and env:
-                raise InvalidRequest(f"the guest refuses the environment: {error.detail}", field="env") from error
-            raise ThawFailed(f"{entry.id} was thawed but its guest does not answer: {error.detail}") from error
-        entry.record = record.but(guest_token=token, next_token="")
-
-
-def _unhurried(resources: Resources) -> Resources:
-    """With all CPUs: loading costs its time once, and its own limit is put into force when it is done."""
-    return resources.model_copy(update={"cpus": float(os.cpu_count() or 1)})

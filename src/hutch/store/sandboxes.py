@@ -40,6 +40,8 @@ class SandboxRow:
     paused_at: float | None = None
     idle_timeout: float | None = None
     last_active: float | None = None
+    start: str | None = None
+    start_reason: str | None = None
     reason: str | None = None
     problem: dict[str, Any] | None = None
     breaches: list[dict[str, Any]] = field(default_factory=list)

@@ -75,6 +75,8 @@ sandboxes = Table(
     Column("paused_at", Float, comment="since when it is paused"),
     Column("idle_timeout", Float, comment="seconds without activity after which it is paused; never when unset"),
     Column("last_active", Float, comment="written now and then, not at every call"),
+    Column("start", String(16), comment="how it came to run: warm, thaw or boot"),
+    Column("start_reason", Text, comment="why it was booted and not thawed"),
     Column("reason", Text),
     Column("problem", JSON(none_as_null=True), comment="the error that the creating call got"),
     Column("breaches", JSON, nullable=False),

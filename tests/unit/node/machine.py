@@ -20,7 +20,8 @@ from typing import Any, TypeVar, cast
 
 from hutch.egress.llm import LlmGateway
 from hutch.errors import GuestUnavailable
-from hutch.model import NetworkPolicy, Resources, SnapshotRecord
+from hutch.images.lookup import BuiltImage
+from hutch.model import NetworkPolicy, Recipe, Resources, SnapshotRecord, TemplateInfo
 from hutch.network.base import Slot, SlotPool
 from hutch.node.entry import Registry
 from hutch.node.guest import GuestClient
@@ -41,6 +42,8 @@ from hutch.snapshots import SnapshotStore
 
 T = TypeVar("T")
 
+RESOURCES = Resources(cpus=1, memory_mib=64, disk_mib=64, pids=16)
+
 
 class Killed(BaseException):
     """kill -9."""
@@ -54,6 +57,8 @@ class Kernel:
     token: str
     address: str
     cpus: float
+    owner: str | None = None
+    """The sandbox that it was last told to be."""
 
 
 @dataclass
@@ -110,7 +115,7 @@ class PaperRuntime(Runtime):
             runtime=self.name,
             version="1",
             image=ImageIdentity(path="image", bytes=1, superblock="s"),
-            resources=Resources(cpus=1, memory_mib=64, disk_mib=64, pids=16),
+            resources=RESOURCES,
             addresses=(kernel.address,),
         )
         manifest = Manifest(origin=origin, cpu=host_cpu(), files={"pages.img": len(data)}, created_at=datetime.now(UTC))
@@ -208,24 +213,40 @@ class PaperGuests:
     def __init__(self, host: Host) -> None:
         self._host = host
 
-    async def prepare(self, address: str, sandbox: str, token: str, *rest: Any, **more: Any) -> None:
+    async def prepare(self, address: str, sandbox: str | None, token: str, *rest: Any, **more: Any) -> None:
         self._host.step("prepare")
-        self._host.kernels[sandbox].token = token
+        kernel = self._at(address)
+        kernel.token, kernel.owner = token, sandbox
 
-    async def thaw(self, address: str, sandbox: str, *, frozen_tokens: list[str], token: str, **more: Any) -> None:
+    async def ready(self, address: str, within: float) -> None:
+        self._host.step("ready")
+
+    async def call(self, *request: Any, **more: Any) -> bytes:
+        self._host.step("call")
+        return b""
+
+    async def thaw(
+        self, address: str, sandbox: str | None, *, frozen_tokens: list[str], token: str, **more: Any
+    ) -> None:
         self._host.step("introduce")
-        kernel = self._host.kernels[sandbox]
+        kernel = self._at(address)
         if kernel.token not in frozen_tokens:
             raise GuestUnavailable("wrong token", status=401)
-        assert kernel.address == address
-        kernel.token = token
+        kernel.token, kernel.owner = token, sandbox
 
     async def renew_token(self, address: str, known: list[str], token: str, former_seconds: float) -> None:
         self._host.step("renew")
-        (kernel,) = (each for each in self._host.kernels.values() if each.address == address)
+        kernel = self._at(address)
         if kernel.token not in (*known, token):
             raise GuestUnavailable("wrong token", status=401)
         kernel.token = token
+
+    def _at(self, address: str) -> Kernel:
+        found = [kernel for kernel in self._host.kernels.values() if kernel.address == address]
+        if not found:
+            raise GuestUnavailable("nobody is there")
+        (kernel,) = found
+        return kernel
 
 
 class SteppingRecords(RecordStore):
@@ -278,9 +299,11 @@ class Daemon:
 
 
 @asynccontextmanager
-async def daemon(host: Host, *, kill_at: int = -1, kill_takeover_at: int = -1) -> AsyncIterator[Daemon]:
+async def daemon(
+    host: Host, *, kill_at: int = -1, kill_takeover_at: int = -1, warm: bool = False
+) -> AsyncIterator[Daemon]:
     """Start one, which takes over what the last one left; it is killed before it takes step number `kill_takeover_at`
-    in that, or step number `kill_at` after it."""
+    in that, or step number `kill_at` after it. `warm`: with template snapshots, and a pool that the test fills."""
     host.killed, host.kill_at, host.steps = asyncio.Event(), kill_takeover_at, []
     home = NodeHome(Settings(data_dir=host.root / "d", run_dir=host.root / "r", cache_dir=host.root / "c"))
     for directory in (home.sandboxes, home.images, home.grants):
@@ -293,16 +316,20 @@ async def daemon(host: Host, *, kill_at: int = -1, kill_takeover_at: int = -1) -
     store = cast(SteppingStore, await SteppingStore.open(home.snapshots))
     records.host = store.host = host
     registry = Registry()
-    built = SimpleNamespace(path=image, hash="hash", recipe=SimpleNamespace(user="user", workdir="/"))
+    recipe = Recipe(name="t", user="user", workdir="/", resources=RESOURCES)
+    built = BuiltImage(image, "hash", recipe)
+    info = TemplateInfo(name="t", description="", resources=RESOURCES, image="hash")
     parts = Parts(
-        settings=Settings(data_dir=host.root / "d", run_dir=host.root / "r", max_sandboxes=5),
+        settings=Settings(data_dir=host.root / "d", run_dir=host.root / "r", max_sandboxes=5, template_snapshots=warm),
         home=home,
         registry=registry,
         records=records,
         journal=journal,
         runtime=PaperRuntime(host),
         slots=PaperSlots(host),
-        images=cast(Any, SimpleNamespace(resolve=lambda name: built, path=lambda hash: image)),
+        images=cast(
+            Any, SimpleNamespace(resolve=lambda name: built, path=lambda hash: image, templates=lambda: [info])
+        ),
         gateway=LlmGateway(journal.append),
         guests=cast(GuestClient, PaperGuests(host)),
         tunnel=Tunnel(registry.address),
@@ -313,10 +340,13 @@ async def daemon(host: Host, *, kill_at: int = -1, kill_takeover_at: int = -1) -
     try:
         node = Daemon(host, parts, sandboxes)
         await node.unless_killed(Takeover(parts, sandboxes).run())
+        if not host.killed.is_set():
+            await sandboxes.templates.load()
         host.steps, host.kill_at = [], kill_at
         yield node
     finally:
         left = [*sandboxes.states.working, *(entry.watch for entry in registry if entry.watch is not None)]
+        left += [*sandboxes.templates._making.values(), *sandboxes.pool._deaths.values(), *sandboxes.pool._ends]
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)

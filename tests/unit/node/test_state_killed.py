@@ -10,20 +10,18 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from tests.unit.node.machine import Daemon, Host, SteppingStore, daemon
+from tests.unit.node.machine import RESOURCES, Daemon, Host, SteppingStore, daemon
 
 from hutch.errors import HutchError, LimitReached
 from hutch.model import (
     BootRequest,
     DenyAll,
     PauseRequest,
-    Resources,
     RollbackRequest,
     SnapshotRequest,
     new_id,
 )
 
-RESOURCES = Resources(cpus=1, memory_mib=64, disk_mib=64, pids=16)
 SANDBOX, FORK, TARGET, NEW = new_id("sbx"), new_id("sbx"), new_id("snp"), new_id("snp")
 Operation = Callable[[Daemon], Awaitable[object]]
 

@@ -1,0 +1,65 @@
+"""How a new sandbox comes to run: claimed from the warm pool, else thawed from its template's snapshot, else booted."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from hutch.errors import SnapshotCorrupt, SnapshotIncompatible, SnapshotNotFound, ThawFailed
+from hutch.images.lookup import BuiltImage
+from hutch.model import BootRequest
+from hutch.node.booting import Booter, Stopwatch
+from hutch.node.claiming import Claimer
+from hutch.node.ending import Ender
+from hutch.node.entry import Entry
+from hutch.node.parts import Parts
+from hutch.node.templates import Templates
+from hutch.node.thawing import Thawer
+from hutch.runtime.base import Handle
+
+log = structlog.get_logger("hutch.node")
+
+
+class Starter:
+    """Takes an entry from nothing to `running`. On an error it cleans up nothing: its caller does."""
+
+    def __init__(
+        self, parts: Parts, booter: Booter, thawer: Thawer, ender: Ender, templates: Templates, claimer: Claimer
+    ) -> None:
+        self._parts = parts
+        self._booter = booter
+        self._thawer = thawer
+        self._ender = ender
+        self._templates = templates
+        self._claimer = claimer
+
+    async def start(self, entry: Entry, request: BootRequest, watch: Stopwatch) -> Handle:
+        """The record says `running`, and how it came to that, when this returns."""
+        if request.from_snapshot is not None:
+            return await self._thawer.fork(entry, request, watch)
+        image = await asyncio.to_thread(self._parts.images.resolve, request.template)
+        watch.lap("image")
+        entry.record = entry.record.but(user=image.recipe.user, workdir=image.recipe.workdir, image=image.hash)
+        handle = await self._claimer.claim(entry, image, request, watch)
+        return handle or await self._thaw_or_boot(entry, image, request, watch)
+
+    async def _thaw_or_boot(self, entry: Entry, image: BuiltImage, request: BootRequest, watch: Stopwatch) -> Handle:
+        snapshot, why = self._templates.find(image, request.resources)
+        if snapshot is not None:
+            try:
+                handle = await self._thawer.begin(entry, snapshot.id, request, watch)
+            except (SnapshotIncompatible, SnapshotCorrupt, SnapshotNotFound, ThawFailed) as error:
+                why = f"the snapshot of the template {image.recipe.name} was not thawed: {error.detail}"
+                await self._ender.take_off(entry)
+                # A thaw may also fail because the caller's own limits are too low for it.
+                if not isinstance(error, ThawFailed) or request.resources == image.recipe.resources:
+                    await self._templates.failed(snapshot, error)
+            else:
+                self._templates.worked(snapshot)
+                return handle
+        entry.record = entry.record.but(start="boot", start_reason=why)
+        log.info("sandbox is booted", sandbox=entry.id, reason=why)
+        handle = await self._booter.boot(entry, image, request, watch)
+        self._templates.want(image)
+        return handle
