@@ -56,6 +56,10 @@ class Outcome:
     """The agent's own word that it failed."""
     state: dict[str, Any] = field(default_factory=dict)
     """The adapter's own memory between lines."""
+    turns: int = 0
+    """Answers that the model has completed. An agent that has none to tell of stays at 0."""
+    over: bool = False
+    """The agent has said that it is done."""
 
 
 class Agent(ABC):

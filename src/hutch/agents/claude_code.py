@@ -68,6 +68,8 @@ class ClaudeCode(Agent):
                 return _gather(outcome, stream, lines.text(delta.get(field))) if field else []
             case "content_block_stop":
                 return _flush(outcome)
+            case "message_stop":
+                outcome.turns += 1
         return []
 
     def _assistant(self, record: dict[str, Any], outcome: Outcome) -> list[Parsed]:
@@ -76,6 +78,8 @@ class ClaudeCode(Agent):
         streamed = (
             not helper and bool(message.get("id")) and lines.label(message.get("id")) == outcome.state.get("live")
         )
+        if not helper and not streamed:
+            _count_whole(lines.label(message.get("id")), outcome)
         events: list[Parsed] = []
         for block in lines.items(message.get("content")):
             if block.get("type") in ("tool_use", "server_tool_use"):
@@ -96,6 +100,7 @@ class ClaudeCode(Agent):
         ]
 
     def _result(self, record: dict[str, Any], outcome: Outcome) -> list[Parsed]:
+        outcome.over = True
         text = lines.text(record.get("result"))
         subtype = lines.text(record.get("subtype"))
         if record.get("is_error") is True or subtype.startswith("error"):
@@ -105,6 +110,13 @@ class ClaudeCode(Agent):
         else:
             outcome.text, outcome.error = text or outcome.text, None
         return []
+
+
+def _count_whole(id: str, outcome: Outcome) -> None:
+    """An answer that did not come as a stream is a turn; its blocks may come as several messages of one id."""
+    if id and outcome.state.get("whole") != id:
+        outcome.state["whole"] = id
+        outcome.turns += 1
 
 
 def _said(block: dict[str, Any], helper: bool) -> list[Parsed]:

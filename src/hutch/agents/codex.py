@@ -15,7 +15,10 @@ _MAX_OPEN = 200
 
 class Codex(Agent):
     """Runs `codex exec`, its own sandbox off: ours is around it. A provider of our own makes it speak plain HTTP; with
-    its built-in one it first tries a WebSocket for seconds."""
+    its built-in one it first tries a WebSocket for seconds.
+
+    It does not say where an answer of the model ends: a turn is a round of tool calls, and what it says last. Two
+    calls of one answer that it makes one after the other count as two."""
 
     name: ClassVar[str] = "codex"
     provider: ClassVar[Literal["anthropic", "openai"] | None] = "openai"
@@ -43,11 +46,13 @@ class Codex(Agent):
             case "item.started" | "item.updated" | "item.completed" as kind if record:
                 return self._item(kind.removeprefix("item."), lines.mapping(record.get("item")), outcome)
             case "turn.failed" if record:
+                outcome.over = True
                 error = lines.mapping(record.get("error")).get("message")
                 outcome.error = lines.text(error) or outcome.error or "the agent reported an error"
                 return []
             case "turn.completed":
-                outcome.error = None
+                outcome.over, outcome.error = True, None
+                outcome.turns += outcome.state.pop("said", 0)
                 return []
             case "error" if record:
                 # it may yet succeed when it tries again; `turn.failed` says that it did not
@@ -60,6 +65,7 @@ class Codex(Agent):
         match item.get("type"):
             case "agent_message" if stage == "completed":
                 outcome.text = lines.text(item.get("text")) or outcome.text
+                outcome.state["said"] = 1
                 return _said(EventType.AGENT_MESSAGE_CHUNK, item)
             case "reasoning" if stage == "completed":
                 return _said(EventType.AGENT_THOUGHT_CHUNK, item)
@@ -77,6 +83,9 @@ class Codex(Agent):
         known = outcome.state.setdefault("open", [])
         events: list[Parsed] = []
         if call_id not in known:
+            if not known:  # no other call of the same answer goes on
+                outcome.turns += 1
+                outcome.state.pop("said", None)
             known.append(call_id)
             del known[:-_MAX_OPEN]
             events.append(tools.call(call_id, *_described(item)))

@@ -45,8 +45,8 @@ async def resume_sandbox(request: Request, sandbox_id: SandboxId, control: Contr
 async def rollback_sandbox(
     request: Request, sandbox_id: SandboxId, body: Rollback, control: ControlDep, org: OrgDep, key: KeyIdDep
 ) -> Sandbox:
-    """Back to a snapshot of its timeline, under the same id, after a safety snapshot of what it is now. A rollback
-    that fails leaves it as it was."""
+    """Back to a snapshot of its timeline, or to a turn of its task, under the same id, after a safety snapshot of what
+    it is now. Its task goes on from there. A rollback that fails leaves it as it was."""
     return sandbox_with_urls(request, await control.rollback(sandbox_id, body, by=key, org=org))
 
 

@@ -9,16 +9,27 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from hutch.api.deps import ControlDep, OrgDep, TaskId, check_id
+from hutch.api.deps import ControlDep, KeyIdDep, OrgDep, TaskId, check_id
 from hutch.api.downloads import BINARY, OCTETS, TAR, download
 from hutch.api.encoding import SSE, server_sent
 from hutch.api.problems import documented
 from hutch.api.schemas import EventPage, TaskList
 from hutch.api.streams import while_connected
 from hutch.api.urls import task_with_urls
+from hutch.api.waking import WAKING
 from hutch.control.service import Control
-from hutch.errors import FileMissing, NotFound, SandboxNotFound, TaskNotFound
-from hutch.model import Event, Task, TaskState
+from hutch.errors import (
+    Conflict,
+    DiskFull,
+    FileMissing,
+    FreezeFailed,
+    NotFound,
+    SandboxNotFound,
+    SandboxNotRunning,
+    SnapshotNotFound,
+    TaskNotFound,
+)
+from hutch.model import Event, Rollback, Task, TaskState
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 
@@ -58,6 +69,18 @@ async def get_task(request: Request, task_id: TaskId, control: ControlDep, org: 
 async def cancel_task(request: Request, task_id: TaskId, control: ControlDep, org: OrgDep) -> Task:
     """Ask it to stop; outputs so far are kept. No error when it has ended already."""
     return task_with_urls(request, await control.cancel(task_id, org=org))
+
+
+@router.post(
+    "/{task_id}/rollback",
+    responses=documented(TaskNotFound, SandboxNotRunning, FreezeFailed, DiskFull, SnapshotNotFound, Conflict, *WAKING),
+)
+async def rollback_task(
+    request: Request, task_id: TaskId, body: Rollback, control: ControlDep, org: OrgDep, key: KeyIdDep
+) -> Task:
+    """Back to one of its turns, or to a snapshot of its sandbox's timeline: its agent's process, its files and its
+    events go on from there. Also when it has ended, as long as its sandbox is there. What it has spent stays spent."""
+    return task_with_urls(request, await control.rollback_task(task_id, body, by=key, org=org))
 
 
 @router.get("/{task_id}/events", response_model=EventPage, responses=_ERRORS | _EVENTS)

@@ -63,6 +63,12 @@ class Renderer:
                 self._budget(event.data)
             case EventType.LIMIT:
                 _line(err, "▲ ", one_line(event.data.get("message", "a limit was hit")), "red")
+            case EventType.CHECKPOINT if event.data.get("detail"):
+                text = f"turn {event.data.get('turn')} has no checkpoint: {one_line(event.data['detail'])}"
+                _line(err, "▲ ", text, "yellow")
+            case EventType.ROLLED_BACK:
+                self._tools.clear()
+                _line(err, "↺ ", f"taken back to turn {event.data.get('turn')}", "bold yellow")
             case EventType.STATUS if not self._bare:
                 self._status(event.data)
             case _:

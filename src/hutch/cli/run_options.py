@@ -82,6 +82,15 @@ Tokens = Annotated[
     int | None,
     typer.Option("--budget-tokens", metavar="TOKENS", help="Stop it after this many tokens.", rich_help_panel=_BUDGET),
 ]
+CheckpointsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoints",
+        metavar="turns|off|DURATION",
+        help="When to take snapshots to go back to: at each turn of the agent (default), never, or every 30s.",
+        rich_help_panel=_BOX,
+    ),
+]
 Template = Annotated[
     str | None,
     typer.Option("--template", "-t", help="Default: the agent's own, or standard.", rich_help_panel=_BOX),

@@ -18,8 +18,9 @@ from hutch.cli.common import run as run_async
 from hutch.cli.executing import read_env
 from hutch.cli.sandboxes import labels_of
 from hutch.cli.session import Job, Session
+from hutch.cli.units import parse_duration
 from hutch.errors import InvalidRequest, MissingLlmKey
-from hutch.model import Budget, ResourcesOverride
+from hutch.model import Budget, Checkpoints, ResourcesOverride
 from hutch.sdk.inputs import parse_input
 from hutch.sdk.wire import refuse
 
@@ -61,6 +62,7 @@ def run(
     lifetime: opt.Lifetime = None,
     idle_timeout: opt.IdleTimeout = None,
     keep: opt.Keep = False,
+    checkpoints: opt.CheckpointsOption = None,
     detach: opt.Detach = False,
     json: Json = False,
 ) -> None:
@@ -81,6 +83,7 @@ def run(
         "outputs": output,
         "budget": _checked(Budget, run_time=timeout, llm_usd=budget_usd, llm_tokens=budget_tokens),
         "keep": keep,
+        "checkpoints": _checkpoints(checkpoints),
         "network": network,
         "resources": _checked(ResourcesOverride, cpus=cpus, memory_mib=memory, disk_mib=disk, pids=pids),
         "env": read_env(env),
@@ -124,6 +127,14 @@ def _key(agent: str, named: str | None) -> str | None:
         f"{agent} needs its model provider's key, and {name} is not set",
         hint=f"export {name}=..., or name the variable that has it with --llm-key-env.",
     )
+
+
+def _checkpoints(given: str | None) -> Checkpoints | None:
+    """Seconds, where it is no word."""
+    match given:
+        case None | "turns" | "off":
+            return given
+    return parse_duration(given)
 
 
 def _checked(model: type[Any], **fields: Any) -> Any:

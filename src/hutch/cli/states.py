@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from hutch.cli.common import Json, SandboxArgument, connection, find_sandbox, leave, short
+from hutch.cli.common import Json, SandboxArgument, connection, find_sandbox, find_task, leave, short
 from hutch.cli.console import complain, note, out, print_json
-from hutch.cli.timeline import SnapshotArgument, find_snapshot
+from hutch.cli.timeline import find_snapshot
 from hutch.errors import HutchError
 from hutch.model import Sandbox
 from hutch.sdk import Hutch
@@ -30,16 +30,39 @@ def resume(ctx: typer.Context, sandboxes: Sandboxes, json: Json = False) -> None
     _each(ctx, sandboxes, "resume", json)
 
 
-def rollback(ctx: typer.Context, sandbox: SandboxArgument, snapshot: SnapshotArgument, json: Json = False) -> None:
-    """Take a sandbox back to a snapshot. What it is now is kept as a snapshot first."""
+def rollback(
+    ctx: typer.Context,
+    sandbox: Annotated[str, typer.Argument(metavar="SANDBOX|TASK", help="Its id, or the beginning of it.")],
+    snapshot: Annotated[
+        str | None, typer.Argument(metavar="[SNAPSHOT]", help="Its name, its id, or the beginning of it.")
+    ] = None,
+    turn: Annotated[
+        int | None, typer.Option("--turn", min=0, help="Instead of a snapshot: the turn of its task.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Take a sandbox back to a snapshot, or to a turn of its task, which goes on from there.
+
+    What it is now is kept as a snapshot first: a rollback to that undoes this one.
+    """
+    if (snapshot is None) == (turn is None):
+        raise typer.BadParameter("give a SNAPSHOT, or a turn with --turn")
     with connection(ctx).client() as client:
-        handle = client.sandboxes.get(find_sandbox(client, sandbox))
-        target = find_snapshot(handle.timeline(), snapshot)
-        info = handle.rollback(target)
+        handle = client.sandboxes.get(_sandbox_of(client, sandbox))
+        target = find_snapshot(handle.timeline(), snapshot) if snapshot is not None else None
+        info = handle.rollback(target, turn=turn)
     if json:
         return print_json(info)
     out.print(info.id)
-    note(f"back at {target.name or short(target.id)}; `hutch timeline {short(info.id)}` shows where it was")
+    place = f"turn {turn}" if target is None else target.name or short(target.id)
+    note(f"back at {place}; `hutch timeline {short(info.id)}` shows where it was")
+
+
+def _sandbox_of(client: Hutch, given: str) -> str:
+    """The id of the sandbox that is meant, or whose task is."""
+    if given.startswith("tsk"):
+        return client.tasks.get(find_task(client, given)).sandbox_id
+    return find_sandbox(client, given)
 
 
 def fork(

@@ -14,7 +14,6 @@ from hutch.cli.units import age, human_bytes
 from hutch.errors import InvalidRequest, SnapshotNotFound
 from hutch.model import Sandbox, TimelineEntry
 
-SnapshotArgument = Annotated[str, typer.Argument(metavar="SNAPSHOT", help="Its name, its id, or the beginning of it.")]
 _REASON_STYLES = {"manual": "green", "safety": "yellow", "pause": "blue", "fork": "magenta"}
 
 
@@ -81,6 +80,7 @@ def _line(entry: TimelineEntry, of: Sandbox, full: bool) -> Text:
     parts = [
         Text(entry.id if full else short(entry.id)),
         Text(entry.reason, style=_REASON_STYLES.get(entry.reason, "")),
+        Text(f"turn {entry.turn}" if entry.turn is not None else "", style="cyan"),
         Text(one_line(entry.name or "", 60), style="bold"),
         Text(f"{age(entry.created_at)} ago", style="dim"),
         Text(human_bytes(entry.bytes), style="dim"),

@@ -64,7 +64,7 @@ def _template(name: str, templates: Sequence[TemplateInfo]) -> TemplateInfo:
 
 
 def _plain(request: CreateSandbox) -> None:
-    for field in ("task", "llm_key", "model", "inputs", "outputs"):
+    for field in ("task", "llm_key", "model", "inputs", "outputs", "checkpoints"):
         if getattr(request, field):
             raise InvalidRequest(f"`{field}` goes with an `agent`", field=field, hint="Name the `agent` that runs it.")
 

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from hutch.blobs import FileBlobs
 from hutch.control.notifier import Notifier
+from hutch.control.places import Places
 from hutch.errors import NodeUnavailable, SandboxNotRunning
 from hutch.fleet import Fleet, GuestClient, Node
 from hutch.secrets import Vault
@@ -26,6 +27,7 @@ class Context:
     fleet: Fleet
     vault: Vault
     blobs: FileBlobs
+    places: Places
     notifier: Notifier = field(default_factory=Notifier)
     instance: str = field(default_factory=lambda: uuid4().hex)
     """Owner of this process's leases."""

@@ -11,7 +11,7 @@ from hutch.store.tasks import TaskRow
 
 
 def seal_key(context: Context, task_id: str, key: str) -> bytes:
-    """The key as it is stored until the task ends."""
+    """The key as it is stored until the task has ended and its sandbox is gone."""
     return context.vault.seal(key, f"tasks.llm_key:{task_id}")
 
 
@@ -21,8 +21,9 @@ def new_placeholder() -> str:
 
 
 def llm_grant(context: Context, task: TaskRow) -> LlmGrant | None:
-    """The permission that the task's sandbox has, with the key in the clear: only ever on its way to the node."""
-    if task.sealed_llm_key is None or task.placeholder is None:
+    """The permission that the task's sandbox has, with the key in the clear: only ever on its way to the node. None
+    when the task has ended."""
+    if task.sealed_llm_key is None or task.placeholder is None or task.ended_at is not None:
         return None
     key = context.vault.unseal(task.sealed_llm_key, f"tasks.llm_key:{task.id}")
     limits = Budget.model_validate(task.budget)

@@ -203,6 +203,8 @@ class Lifecycle:
 
     async def _tell_task(self, connection: Transaction, sandbox_id: str, stop: dict[str, Any] | None) -> str | None:
         task = await self._context.store.tasks.of_sandbox(connection, sandbox_id)
+        if task is not None and task.ended_at is not None:
+            await self._context.store.tasks.note(connection, task.id, sealed_llm_key=None)  # it was kept for a rollback
         if task is None or stop is None or task.ended_at is not None:
             return None
         await self._context.store.tasks.ask_to_stop(connection, task.id, stop)

@@ -23,7 +23,15 @@ from hutch.control.context import Context, not_running
 from hutch.control.known import KnownGuests
 from hutch.control.lifecycle import Lifecycle
 from hutch.errors import HutchError, NodeUnavailable, SandboxNotFound
-from hutch.model import NodeSandbox, PauseRequest, RollbackRequest, new_id
+from hutch.model import (
+    NodeSandbox,
+    PauseRequest,
+    RollbackRequest,
+    SnapshotReason,
+    SnapshotRecord,
+    SnapshotRequest,
+    new_id,
+)
 from hutch.store.sandboxes import LIVE, MOVING, SandboxRow
 
 log = structlog.get_logger("hutch.control")
@@ -63,14 +71,26 @@ class Moves:
             await self._run(row.id, "resuming", self._set_out(row, "resuming"))
         return row
 
-    async def rollback(self, sandbox_id: str, snapshot: str, by: str | None = None) -> SandboxRow:
-        """Back to a snapshot, under the same id; it runs then. Raises `SandboxNotRunning`, `NodeUnavailable` (then it
-        is rolled back when the node is back), and what the node says (then it is as it was)."""
-        safety = new_id("snp")
+    async def rollback(
+        self, sandbox_id: str, snapshot: str, by: str | None = None, safety: str | None = None
+    ) -> SandboxRow:
+        """Back to a snapshot, under the same id; it runs then. The same `safety` twice is one rollback. Raises
+        `SandboxNotRunning`, `NodeUnavailable` (then it is rolled back when the node is back), and what the node says
+        (then it is as it was)."""
+        safety = safety or new_id("snp")
         while (row := await self.settled(sandbox_id)).state in ("running", "paused"):
             move = self._set_out(row, "rolling_back", by, snapshot=snapshot, taking=safety)
             if await self._run(row.id, safety, move):
                 return await self._living(row.id)
+        raise not_running(row)
+
+    async def snapshot(self, sandbox_id: str, wish: SnapshotRequest) -> SnapshotRecord:
+        """A snapshot of a running sandbox, which goes on, or of a paused one. Raises `SandboxNotRunning`,
+        `NodeUnavailable`, and what the node says."""
+        taken: list[SnapshotRecord] = []
+        while (row := await self.settled(sandbox_id)).state in ("running", "paused"):
+            if await self._run(row.id, wish.snapshot, self._take(row, wish, taken)) and taken:
+                return taken[0]
         raise not_running(row)
 
     async def settled(self, sandbox_id: str, sharing: str | None = None) -> SandboxRow:
@@ -102,7 +122,7 @@ class Moves:
             self._known.forget(row.id)
             await self._arrivals.write(row, facts)
 
-    async def learn_token(self, sandbox_id: str) -> None:
+    async def _learn_token(self, sandbox_id: str) -> None:
         """Its guest has another token since a snapshot of it was taken; the old one is good for some seconds more. What
         is not learnt here (the node does not answer), the reconciler finds."""
         with suppress(NodeUnavailable):
@@ -177,17 +197,26 @@ class Moves:
             await self._arrivals.write(row, facts)
         return True
 
+    async def _take(self, row: SandboxRow, wish: SnapshotRequest, taken: list[SnapshotRecord]) -> bool:
+        async with self._context.places.kept(row.id, wish.snapshot, wish.reason):
+            found = await self._context.node_of(row).snapshot(row.id, wish)
+        await self._learn_token(row.id)
+        taken.append(found)
+        return True
+
     async def _ask(self, row: SandboxRow, by: str | None) -> NodeSandbox | None:
         """The node, for what the row says. Asking twice is asking once."""
-        node = self._context.node_of(row)
+        node, places, taking = self._context.node_of(row), self._context.places, row.taking or ""
         match row.state:
             case "pausing":
-                return await node.pause(row.id, PauseRequest(snapshot=row.taking or "", created_by=by))
+                async with places.kept(row.id, taking, SnapshotReason.PAUSE):
+                    return await node.pause(row.id, PauseRequest(snapshot=taking, created_by=by))
             case "resuming":
                 return await node.resume(row.id)
             case "rolling_back":
-                wish = RollbackRequest(snapshot=row.snapshot or "", safety=row.taking or "", created_by=by)
-                return await node.rollback(row.id, wish)
+                wish = RollbackRequest(snapshot=row.snapshot or "", safety=taking, created_by=by)
+                async with places.kept(row.id, taking, SnapshotReason.SAFETY):
+                    return await node.rollback(row.id, wish)
             case _:
                 return None
 

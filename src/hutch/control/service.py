@@ -22,7 +22,9 @@ from hutch.control.known import KnownGuests
 from hutch.control.lifecycle import Lifecycle
 from hutch.control.moves import Moves
 from hutch.control.outputs import Outputs
+from hutch.control.places import Places
 from hutch.control.reconcile import Reconciler
+from hutch.control.rewinds import Rewinds
 from hutch.control.snapshots import Snapshots
 from hutch.control.streams import TaskStreams
 from hutch.control.supervisor import Supervisor
@@ -90,7 +92,8 @@ class Control:
             opened.push_async_callback(self.store.close)
             await self._fleet.start()
             opened.push_async_callback(self._fleet.stop)
-            self._assemble(Context(settings, self.store, self._fleet, vault, FileBlobs(settings.server_dir / "blobs")))
+            blobs, places = FileBlobs(settings.server_dir / "blobs"), Places(self.store)
+            self._assemble(Context(settings, self.store, self._fleet, vault, blobs, places))
             if self.store.database.sqlite:
                 await self.store.tasks.break_leases()  # we have the lock: whoever held them is dead
             self._opened = opened.pop_all()
@@ -112,7 +115,8 @@ class Control:
         self._journal = Journal(context, self._lifecycle, node)
         known = KnownGuests()
         self._moves = Moves(context, self._lifecycle, known)
-        self._supervisor = Supervisor(context, self._lifecycle, self._moves, self._journal)
+        rewinds = Rewinds(context, self._moves)
+        self._supervisor = Supervisor(context, self._lifecycle, self._moves, rewinds, self._journal)
         self._templates = Templates(context, self._journal)
         self._creator = Creator(context, self._lifecycle, self._supervisor, self._templates)
         self._reconciler = Reconciler(context, self._lifecycle, self._moves, self._creator, node)
@@ -122,7 +126,7 @@ class Control:
         self._uploader = Uploader(context)
         self._guests = Guests(context, self._moves, known)
         self._idle = Idle(context, self._moves, known)
-        self._snapshots = Snapshots(context, self._guests, self._moves)
+        self._snapshots = Snapshots(context, self._guests, self._moves, rewinds, self._supervisor)
         self._forks = Forks(context, self._guests, self._snapshots, self._creator, self._lifecycle)
         self.execs = Execs(self._guests)
         self.files = Files(self._guests)
@@ -233,8 +237,9 @@ class Control:
     async def rollback(
         self, sandbox_id: str, request: Rollback, *, by: str | None = None, org: str = DEFAULT_ORG
     ) -> Sandbox:
-        """Back to a snapshot under the same id, after one of what it is now. What fails leaves it as it was."""
-        await self._snapshots.rollback(sandbox_id, request.snapshot, org, by)
+        """Back to a snapshot or turn under the same id, after a snapshot of what it is now; its task goes on from
+        there. What fails leaves both as they were."""
+        await self._snapshots.rollback(sandbox_id, request, org, by)
         return await self.get(sandbox_id, org=org)
 
     async def fork(
@@ -277,6 +282,14 @@ class Control:
         """Ask the task to stop (outputs are still collected). No error when it has ended already."""
         row = await self._task(task_id, org)
         await self._streams.ask_to_stop(row.id, _CANCELLED)
+        return await self.task(task_id, org=org)
+
+    async def rollback_task(
+        self, task_id: str, request: Rollback, *, by: str | None = None, org: str = DEFAULT_ORG
+    ) -> Task:
+        """`rollback` of the task's sandbox."""
+        row = await self._task(task_id, org)
+        await self._snapshots.rollback(row.sandbox_id, request, org, by)
         return await self.task(task_id, org=org)
 
     async def events(

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 from contextlib import suppress
 
-from hutch.control.context import Context, not_running
+from hutch.control.context import Context
 from hutch.control.found import find_snapshot
 from hutch.control.guests import Guests
 from hutch.control.moves import Moves
+from hutch.control.rewinds import Rewinds
+from hutch.control.supervisor import Supervisor
+from hutch.control.turns import checkpoint_of
 from hutch.control.types import Idempotency
 from hutch.control.views import snapshot_view
 from hutch.errors import Conflict, IdempotencyConflict, SnapshotNotFound
-from hutch.model import Snapshot, SnapshotReason, SnapshotRecord, SnapshotRequest, new_id
+from hutch.model import Rollback, Snapshot, SnapshotReason, SnapshotRecord, SnapshotRequest, new_id
 from hutch.model.lineage import ancestors, walk
 from hutch.store.sandboxes import SandboxRow
 
@@ -21,10 +25,14 @@ from hutch.store.sandboxes import SandboxRow
 class Snapshots:
     """Raises `SandboxNotFound`, `SnapshotNotFound`, `NodeUnavailable`, beside what stands at the methods."""
 
-    def __init__(self, context: Context, guests: Guests, moves: Moves) -> None:
+    def __init__(
+        self, context: Context, guests: Guests, moves: Moves, rewinds: Rewinds, supervisor: Supervisor
+    ) -> None:
         self._context = context
         self._guests = guests
         self._moves = moves
+        self._rewinds = rewinds
+        self._supervisor = supervisor
 
     async def take(
         self,
@@ -43,13 +51,8 @@ class Snapshots:
         if idempotency is not None:
             with suppress(SnapshotNotFound):
                 return _same(await find_snapshot(self._context, id, org), sandbox_id, name)
-        row = await self._moves.settled(sandbox_id)
-        if row.state not in ("running", "paused"):
-            raise not_running(row)
         wish = SnapshotRequest(snapshot=id, name=name, created_by=by, reason=reason)
-        taken = await self._context.node_of(row).snapshot(row.id, wish)
-        await self._moves.learn_token(row.id)
-        return _same(taken, sandbox_id, name)
+        return _same(await self._moves.snapshot(sandbox_id, wish), sandbox_id, name)
 
     async def get(self, snapshot_id: str, org: str) -> Snapshot:
         """One."""
@@ -71,16 +74,28 @@ class Snapshots:
         row = await self._guests.row(sandbox_id, org)
         return [(depth, snapshot_view(found)) for depth, found in walk(await self._tree(row))]
 
-    async def rollback(self, sandbox_id: str, snapshot_id: str, org: str, by: str | None = None) -> None:
-        """Back to one of the sandbox's timeline, under the same id. Raises `Conflict` for another's, and while a task
-        goes on in it, `SandboxNotRunning`, and what keeps it from being thawed: then the sandbox is as it was."""
+    async def rollback(self, sandbox_id: str, wish: Rollback, org: str, by: str | None = None) -> None:
+        """Back to one of the sandbox's timeline, under the same id, with its task. Raises `Conflict` for another's, and
+        for one at which the task that goes on had not begun, `SandboxNotRunning`, and what keeps it from being thawed:
+        then the sandbox is as it was."""
         row = await self._guests.row(sandbox_id, org)
-        task = (await self._context.store.tasks.of_sandboxes([row.id])).get(row.id)
+        store = self._context.store
+        task = (await store.tasks.of_sandboxes([row.id])).get(row.id)
+        if wish.turn is not None:
+            tree = {found.id: found for found in await self._tree(row)}
+            snapshot_id = await checkpoint_of(self._context, row, task, wish.turn, tree)
+        else:
+            snapshot_id = (await self.check_of(row, wish.snapshot or "")).id
+        place = await store.bookmarks.get(snapshot_id)
+        if task is not None and place is not None and place.task_id == task.id:
+            arrival = await self._rewinds.begin(row, place, by)
+            await self._supervisor.restart(task.id)
+            return await asyncio.shield(arrival)
         if task is not None and task.step != "done":  # its events go on from an output that there would not be
             raise Conflict(
-                f"{task.id} goes on in {row.id}", hint="Cancel the task first, or fork the snapshot into a new sandbox."
+                f"{task.id} goes on in {row.id}, and had not begun at {snapshot_id}",
+                hint="Cancel the task first, or fork the snapshot into a new sandbox.",
             )
-        await self.check_of(row, snapshot_id)
         await self._moves.rollback(row.id, snapshot_id, by)
 
     async def check_of(self, row: SandboxRow, snapshot_id: str) -> SnapshotRecord:

@@ -27,18 +27,16 @@ class TaskStreams:
         return [event_view(row) for row in await self._context.store.events.read(task_id, start, limit)]
 
     async def follow(self, task_id: str, start: int) -> AsyncGenerator[Event, None]:
-        """Events from offset `start` as they come, until the `result`. A `start` beyond the end of a stream that has
-        ended gives nothing."""
+        """Events from offset `start` as they come, until the task has ended: a `result` may have been taken back. A
+        `start` beyond the end of a stream that has ended gives nothing."""
         place = start
         while True:
             bell = self._context.notifier.bell(events_of(task_id))
             found = await self.page(task_id, place, _PAGE)
             for event in found:
                 yield event
-                if event.type is EventType.RESULT:
-                    return
                 place = event.offset + 1
-            if found:
+            if found and found[-1].type is not EventType.RESULT:
                 continue
             task = await self._context.store.tasks.get(task_id)
             if task is None or (task.ended_at is not None and place > task.last_offset):

@@ -12,6 +12,7 @@ from hutch.control.context import Context
 from hutch.control.journal import Journal
 from hutch.control.lifecycle import Lifecycle
 from hutch.control.moves import Moves
+from hutch.control.rewinds import Rewinds
 from hutch.control.worker import LEASE, TaskWorker
 from hutch.store.tasks import LeaseLost
 
@@ -23,10 +24,13 @@ _LOOK = 5.0
 class Supervisor:
     """The workers of this process."""
 
-    def __init__(self, context: Context, lifecycle: Lifecycle, moves: Moves, journal: Journal) -> None:
+    def __init__(
+        self, context: Context, lifecycle: Lifecycle, moves: Moves, rewinds: Rewinds, journal: Journal
+    ) -> None:
         self._context = context
         self._lifecycle = lifecycle
         self._moves = moves
+        self._rewinds = rewinds
         self._journal = journal
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._closed = False
@@ -47,6 +51,13 @@ class Supervisor:
             worker = self._workers[task_id] = asyncio.create_task(self._run(task_id))
             worker.add_done_callback(lambda _: self._workers.pop(task_id, None))
 
+    async def restart(self, task_id: str) -> None:
+        """Have this task, which was taken from its worker, worked on anew."""
+        if (worker := self._workers.get(task_id)) is not None:
+            worker.cancel()
+            await asyncio.gather(worker, return_exceptions=True)
+        self.submit(task_id)
+
     async def close(self) -> None:
         """Stop all workers. Their tasks wait, their agents go on."""
         self._closed = True
@@ -59,7 +70,8 @@ class Supervisor:
         try:
             task = await self._context.store.tasks.claim(task_id, self._context.instance, time.time(), LEASE)
             if task is not None:
-                await TaskWorker(self._context, self._lifecycle, self._moves, self._journal, task).run()
+                parts = (self._context, self._lifecycle, self._moves, self._rewinds, self._journal)
+                await TaskWorker(*parts, task).run()
         except LeaseLost:
             log.warning("another process has the task", task=task_id)
         except Exception:

@@ -97,6 +97,8 @@ def task_view(row: TaskRow, paused_at: float | None = None) -> Task:
             "state": TaskState(row.state),
             "prompt": row.prompt,
             "budget": Budget.model_validate(row.budget),
+            "checkpoints": row.checkpoints,
+            "turn": row.turn,
             "usage": task_usage(row, paused_at),
             "breaches": [LimitBreach.model_validate(breach) for breach in row.breaches],
             "created_at": moment(row.created_at),

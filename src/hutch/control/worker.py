@@ -2,6 +2,8 @@
 
     boot ──► inputs ──► agent ──► collect ──► end ──► release ──► done
 
+    rollback ──► inputs, agent or collect: wherever the task was
+
 The step that comes next stands in the task's row, and every step may be begun again: whoever holds the lease after a
 crash goes on from there. A step that meets a node or guest that does not answer is tried again until it does, or until
 the sandbox's end is known; a task never fails because something restarts.
@@ -29,6 +31,7 @@ from hutch.control.notifier import events_of, stop_of
 from hutch.control.notifier import sandbox as sandbox_topic
 from hutch.control.outputs import Outputs
 from hutch.control.result import conclude
+from hutch.control.rewinds import Rewinds
 from hutch.control.views import sandbox_usage
 from hutch.errors import ExecNotFound, GuestUnavailable, HutchError, InternalError, NodeUnavailable, SandboxNotRunning
 from hutch.fleet import GuestClient, ProcessSpec
@@ -54,7 +57,15 @@ class _Stopped(Exception):
 class TaskWorker:
     """Holds the lease of one task, and works."""
 
-    def __init__(self, context: Context, lifecycle: Lifecycle, moves: Moves, journal: Journal, task: TaskRow) -> None:
+    def __init__(
+        self,
+        context: Context,
+        lifecycle: Lifecycle,
+        moves: Moves,
+        rewinds: Rewinds,
+        journal: Journal,
+        task: TaskRow,
+    ) -> None:
         self._context = context
         self._lifecycle = lifecycle
         self._moves = moves
@@ -69,6 +80,7 @@ class TaskWorker:
             "collect": self._collect,
             "end": self._end,
             "release": self._release,
+            "rollback": rewinds.carry_out,
         }
 
     async def run(self) -> None:
@@ -144,13 +156,13 @@ class TaskWorker:
             async with self._store.database.write() as connection:
                 await self._store.tasks.change(connection, task.id, self._fence, inputs_done=index + 1)
         status = event("status", state="running", step="agent")
-        await self._go(task, "agent", status, exec_id=new_id("exe"), started_at=time.time())
+        await self._go(task, "agent", status, exec_id=new_id("exe"), started_at=task.started_at or time.time())
 
     async def _agent(self, task: TaskRow) -> None:
         if (await self._store.readers.get(task.id)).exit is None:
             sandbox, guest = await self._guest(task)
             if await self._started(task, sandbox, guest):
-                await AgentRun(self._context, task, agents.get(task.agent), guest).follow()
+                await AgentRun(self._context, self._moves, task, agents.get(task.agent)).follow()
         await self._go(task, "collect", event("status", state="running", step="outputs"))
 
     async def _collect(self, task: TaskRow) -> None:
@@ -176,6 +188,8 @@ class TaskWorker:
             current = await self._store.tasks.lock(connection, task.id)
             if current is None:
                 raise LeaseLost(task.id)
+            sandbox = await self._store.sandboxes.lock(connection, task.sandbox_id)
+            kept = sandbox is not None and sandbox.keep and sandbox.state in LIVE  # it may be rolled back and go on
             result = conclude(current, reader)
             last = [
                 event("status", state=result.state),
@@ -190,7 +204,7 @@ class TaskWorker:
                 state=result.state,
                 result=result.model_dump(mode="json"),
                 ended_at=time.time(),
-                sealed_llm_key=None,
+                sealed_llm_key=current.sealed_llm_key if kept else None,
                 usage=current.usage | usage,
             )
         self._context.notifier.notify(events_of(task.id))
@@ -278,10 +292,10 @@ class TaskWorker:
 
     async def _skip(self, task: TaskRow, stop: dict[str, Any]) -> None:
         """Record why it cannot go on, and go to the step that can still be done."""
-        following = {"boot": "end", "inputs": "end", "agent": "collect", "collect": "end"}.get(task.step, task.step)
+        following = {"boot": "end", "inputs": "end", "agent": "collect", "collect": "end", "rollback": "collect"}
         async with self._store.database.write() as connection:
             await self._store.tasks.ask_to_stop(connection, task.id, stop)
-            await self._store.tasks.change(connection, task.id, self._fence, step=following)
+            await self._store.tasks.change(connection, task.id, self._fence, step=following.get(task.step, task.step))
 
     async def _go(self, task: TaskRow, step: str, *events: NewEvent, **values: Any) -> None:
         """To the next step: with its events and columns, in one transaction."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import structlog
 
+from hutch.egress.gate import Gate
 from hutch.egress.prices import PriceTable, Tokens
 from hutch.model import LlmGrant, LlmUsage
 
@@ -35,8 +36,8 @@ class Account:
         self.sandbox = sandbox
         self.grant: LlmGrant | None = None
         self.address: str | None = None
-        self.calls: set[asyncio.Task[Any]] = set()
-        """The calls under way."""
+        self.gate = Gate()
+        """Which knows the calls under way, and can hold the next ones."""
         self._prices = prices
         self._journal = journal
         self._total = LlmUsage()

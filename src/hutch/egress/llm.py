@@ -96,7 +96,7 @@ class LlmGateway:
         account.regrant(grant)
         self._by_address[source_ip] = account
         if grant is None:
-            for call in account.calls:
+            for call in account.gate.under_way:
                 call.cancel()
 
     def drop(self, source_ip: str) -> None:
@@ -112,8 +112,23 @@ class LlmGateway:
         if account.address is not None and self._by_address.get(account.address) is account:
             del self._by_address[account.address]
         account.regrant(None)
+        account.gate.open()
         await _end_calls(account)
         return account.usage
+
+    async def hold(self, sandbox_id: str, within: float, seconds: float) -> bool:
+        """Let no call of a sandbox go to its provider any more, for at most `seconds`, from a moment on at which none
+        is under way; False when there was none `within` so many seconds."""
+        return await self._account(sandbox_id).gate.hold(within, seconds)
+
+    def holding(self, sandbox_id: str) -> bool:
+        """Whether its calls are held now."""
+        return self._account(sandbox_id).gate.shut
+
+    def let_go(self, sandbox_id: str) -> None:
+        """Hold its calls no more."""
+        if sandbox_id in self._accounts:
+            self._accounts[sandbox_id].gate.open()
 
     def usage(self, sandbox_id: str) -> LlmUsage:
         """What a sandbox has used so far."""
@@ -137,6 +152,7 @@ class LlmGateway:
             account = self._by_address.get(request.remote or "")
             if account is None:
                 raise Refused(403, "This address belongs to no sandbox.")
+            await account.gate.passage()
             call = self._admit(request, account, provider if name in PROVIDERS else None, f"/{rest}")
             return await self._run(call, account)
         except Refused as refused:
@@ -161,7 +177,7 @@ class LlmGateway:
             raise Refused(403, f"This sandbox has a key for {grant.provider}, not for {provider.name}.")
         if account.exceeded is not None:
             raise Refused(provider.final_status, exceeded_message(account))
-        if len(account.calls) >= MAX_CALLS:
+        if len(account.gate.under_way) >= MAX_CALLS:
             raise Refused(429, f"At most {MAX_CALLS} model calls of one sandbox at once.")
         return Call(request, account, grant, provider, route, self._bases[provider.name] + path)
 
@@ -169,11 +185,11 @@ class LlmGateway:
         assert self._session is not None
         task = asyncio.current_task()
         assert task is not None
-        account.calls.add(task)
+        account.gate.entered(task)
         try:
             return await call.run(self._session)
         finally:
-            account.calls.discard(task)
+            account.gate.left(task)
             call.settle()
             account.write_soon()
 
@@ -203,7 +219,7 @@ def _refusal(provider: Provider, refused: Refused) -> web.Response:
 
 
 async def _end_calls(account: Account) -> None:
-    calls = list(account.calls)
+    calls = account.gate.under_way
     for call in calls:
         call.cancel()
     if calls:

@@ -104,6 +104,16 @@ class Node(ABC):
         """Give, replace or take back its permission to call a model provider."""
 
     @abstractmethod
+    async def hold_llm(self, sandbox_id: str, within: float, seconds: float) -> bool:
+        """Hold its calls to model providers, for at most `seconds`, from a moment on at which none is under way; False
+        when there was none `within` so many seconds. A snapshot that wants them held lets them go. Raises
+        `SandboxNotRunning`."""
+
+    @abstractmethod
+    async def release_llm(self, sandbox_id: str) -> None:
+        """Hold them no more."""
+
+    @abstractmethod
     async def journal(self, after: int, wait: float) -> list[JournalEntry]:
         """Facts after the one numbered `after`; waits up to `wait` seconds for the first."""
 

@@ -17,6 +17,8 @@ from hutch.fleet.transport import GuestTransport
 from hutch.fleet.tunnel import connect_unix
 from hutch.model import (
     BootRequest,
+    Held,
+    HoldRequest,
     JournalEntry,
     LlmGrant,
     Model,
@@ -107,6 +109,14 @@ class LocalNode(Node):
     async def set_llm(self, sandbox_id: str, grant: LlmGrant | None) -> None:
         body = grant.model_dump_json() if grant is not None else "null"
         await self._call("PUT", f"/sandboxes/{sandbox_id}/llm", body=body)
+
+    async def hold_llm(self, sandbox_id: str, within: float, seconds: float) -> bool:
+        body = HoldRequest(within=within, seconds=seconds).model_dump_json()
+        path, timeout = f"/sandboxes/{sandbox_id}/llm/hold", within + _CALL_TIMEOUT
+        return _parse(Held, await self._call("POST", path, body=body, timeout=timeout)).held
+
+    async def release_llm(self, sandbox_id: str) -> None:
+        await self._call("DELETE", f"/sandboxes/{sandbox_id}/llm/hold", none_for_404=True)
 
     async def journal(self, after: int, wait: float) -> list[JournalEntry]:
         query = {"after": after, "wait": wait}

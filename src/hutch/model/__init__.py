@@ -17,6 +17,8 @@ from hutch.model.ids import is_id, new_id
 from hutch.model.key import ApiKey, CreateKey, NewApiKey
 from hutch.model.node import (
     BootRequest,
+    Held,
+    HoldRequest,
     JournalEntry,
     JournalKind,
     LlmGrant,
@@ -41,6 +43,7 @@ from hutch.model.snapshot import (
     TimelineEntry,
 )
 from hutch.model.task import (
+    Checkpoints,
     CreateSandbox,
     GitInput,
     Input,
@@ -58,6 +61,7 @@ __all__ = [
     "ApiKey",
     "BootRequest",
     "Budget",
+    "Checkpoints",
     "CreateKey",
     "CreateSandbox",
     "CreateSnapshot",
@@ -71,6 +75,8 @@ __all__ = [
     "FileInfo",
     "Fork",
     "GitInput",
+    "Held",
+    "HoldRequest",
     "Input",
     "JournalEntry",
     "JournalKind",

@@ -19,7 +19,9 @@ class EventType(StrEnum):
     usage {LlmUsage fields};
     output {stream: stdout|stderr, text, truncated_bytes?} what an agent printed that is not a known event;
     budget {part: run_time|llm_usd|llm_tokens, level: warning|exceeded, used, limit};
-    limit {LimitBreach fields}; status {state, ...}; result {TaskResult fields}.
+    limit {LimitBreach fields}; status {state, ...}; result {TaskResult fields};
+    checkpoint {turn, snapshot, stopped_ms}, or {turn, error, detail} where none could be taken;
+    rolled_back {turn, snapshot, safety}.
     """
 
     AGENT_MESSAGE_CHUNK = "agent_message_chunk"
@@ -32,6 +34,8 @@ class EventType(StrEnum):
     BUDGET = "budget"
     LIMIT = "limit"
     STATUS = "status"
+    CHECKPOINT = "checkpoint"
+    ROLLED_BACK = "rolled_back"
     RESULT = "result"
 
 

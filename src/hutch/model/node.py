@@ -72,6 +72,21 @@ class SnapshotRequest(Model):
     name: str | None = Field(None, max_length=256, description="The caller's tag.")
     created_by: str | None = Field(None, max_length=256, description="Who asked for it.")
     reason: SnapshotReason = SnapshotReason.MANUAL
+    turn: int | None = Field(None, ge=0, description="The task's turn, for checkpoints.")
+    held: bool = Field(False, description="Only while its calls to model providers are held; they are let go after.")
+
+
+class HoldRequest(Model):
+    """`POST /sandboxes/{id}/llm/hold` of the node."""
+
+    within: float = Field(ge=0, le=300, description="Seconds to wait for a moment without a call under way.")
+    seconds: float = Field(gt=0, le=60, description="How long calls are held at most.")
+
+
+class Held(Model):
+    """Its answer."""
+
+    held: bool = Field(description="Whether such a moment came: from it on no call goes to the provider.")
 
 
 class RollbackRequest(Model):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from hutch.model.common import Model, Resources
 
@@ -103,9 +104,16 @@ class CreateSnapshot(Model):
 
 
 class Rollback(Model):
-    """`POST /v1/sandboxes/{id}/rollback`."""
+    """`POST /v1/sandboxes/{id}/rollback`, `POST /v1/tasks/{id}/rollback`: one of the two."""
 
-    snapshot: str = Field(max_length=64, description="What to go back to: one of the sandbox's timeline.")
+    snapshot: str | None = Field(None, max_length=64, description="What to go back to: one of the sandbox's timeline.")
+    turn: int | None = Field(None, ge=0, description="Instead: the turn of its task whose checkpoint to go back to.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.snapshot is None) == (self.turn is None):
+            raise ValueError("give `snapshot` or `turn`")
+        return self
 
 
 class Fork(Model):

@@ -54,6 +54,9 @@ class GitInput(Model):
     path: str = Field(".", max_length=4096)
 
 
+Checkpoints = Literal["turns", "off"] | Annotated[float, Field(ge=5, le=86400, allow_inf_nan=False)]
+"""When a task takes checkpoints of its sandbox: at each turn of its agent, never, or every so many seconds."""
+
 Input = Annotated[UploadInput | UrlInput | GitInput, Field(discriminator="type")]
 
 
@@ -85,6 +88,8 @@ class Task(Model):
     state: TaskState
     prompt: str = Field(description="The task's text, shortened to 1 KiB.")
     budget: Budget
+    checkpoints: Checkpoints = "off"
+    turn: int = Field(0, description="Answers that the model has completed, on the line that the task is on now.")
     usage: Usage = Usage()
     breaches: list[LimitBreach] = []
     created_at: datetime
@@ -118,6 +123,11 @@ class CreateSandbox(Model):
     inputs: list[Input] = Field([], max_length=64)
     outputs: list[Annotated[str, Field(min_length=1, max_length=1024)]] = Field([], max_length=64, description="Globs.")
     budget: Budget = Budget()
+    checkpoints: Checkpoints | None = Field(
+        None,
+        description="With an `agent`: `turns` (the default) takes a snapshot at each of its turns, to go back to; a "
+        "number, every so many seconds; `off`, none.",
+    )
     keep: bool = Field(False, description="Keep the sandbox when the task ends.")
     lifetime: float | None = Field(None, gt=0, description="Seconds until it is destroyed, whatever happens.")
     idle_timeout: float | None = Field(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import structlog
 
@@ -107,7 +107,7 @@ class Pauser:
         """Of a running sandbox, which goes on, or of a paused one. The same id twice: the same one. Raises
         `AlreadyExists`, `FreezeFailed`, `DiskFull`, and for a paused one `SnapshotCorrupt`."""
         snapshots = self._parts.snapshots
-        with snapshots.claim(request.snapshot):
+        with snapshots.claim(request.snapshot), self._letting_go(entry, request):
             if (known := await snapshots.find(request.snapshot)) is not None:
                 if known.sandbox_id == entry.id:
                     return known
@@ -121,7 +121,18 @@ class Pauser:
             entry.record = record
             return taken
 
+    @contextlib.contextmanager
+    def _letting_go(self, entry: Entry, request: SnapshotRequest) -> Iterator[None]:
+        """Whatever comes of a snapshot for which the sandbox's calls to model providers are held, they go on after."""
+        try:
+            yield
+        finally:
+            if request.held:
+                self._parts.gateway.let_go(entry.id)
+
     async def _take_running(self, entry: Entry, request: SnapshotRequest) -> SnapshotRecord:
+        if request.held and not self._parts.gateway.holding(entry.id):
+            raise FreezeFailed(f"the calls of {entry.id} to its model provider are not held any more")
         handle = self._let_alone(entry)
         try:
             frozen = await self._freeze(entry, handle, request, keep_running=True)

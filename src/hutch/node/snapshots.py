@@ -19,7 +19,7 @@ from hutch.runtime.manifest import Manifest, read_manifest
 from hutch.snapshots import Retention, SnapshotStore
 from hutch.snapshots.retention import expired
 
-_OF_THE_SANDBOX = (SnapshotReason.PAUSE, SnapshotReason.SAFETY)
+_OF_THE_SANDBOX = (SnapshotReason.PAUSE, SnapshotReason.SAFETY, SnapshotReason.CHECKPOINT)
 """Reasons for snapshots that go with the sandbox."""
 
 
@@ -107,6 +107,7 @@ class Snapshots:
             parent=sandbox.parent,
             reason=request.reason,
             name=request.name,
+            turn=request.turn,
             created_at=manifest.created_at,
             created_by=request.created_by,
             runtime=RuntimeManifest(
@@ -134,6 +135,7 @@ class Snapshots:
                 "parent": sandbox.parent,
                 "reason": request.reason,
                 "name": request.name,
+                "turn": request.turn,
                 "created_at": datetime.now(UTC),
                 "created_by": request.created_by,
                 "stopped_ms": 0.0,
@@ -157,7 +159,8 @@ class Snapshots:
         await self._remove(await self.get(id))
 
     async def drop_of(self, sandbox: str) -> None:
-        """Take away what goes with a sandbox that has ended: its pauses and safety copies, if nobody named them."""
+        """Take away what goes with a sandbox that has ended: its pauses, checkpoints and safety copies, if nobody
+        named them."""
         for record in await self._store.records(sandbox, None):
             if _goes_with_sandbox(record):
                 with suppress(SnapshotNotFound):

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from hutch.errors import SandboxNotRunning
 from hutch.model import (
+    HoldRequest,
     PauseRequest,
     RollbackRequest,
     SnapshotReason,
@@ -68,6 +69,17 @@ class States:
             return entry
 
         return await self._change(id, work)
+
+    async def hold(self, id: str, request: HoldRequest) -> bool:
+        """Hold its calls to model providers from a moment without one; whether there was one."""
+        entry = self._parts.registry.get(id)
+        if not entry.running:
+            raise SandboxNotRunning(f"{id} is {entry.view().state}")
+        return await self._parts.gateway.hold(id, request.within, request.seconds)
+
+    def let_go(self, id: str) -> None:
+        """Hold them no more."""
+        self._parts.gateway.let_go(id)
 
     async def snapshot(self, id: str, request: SnapshotRequest) -> SnapshotRecord:
         """A snapshot of it; it stays what it is."""

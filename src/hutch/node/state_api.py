@@ -6,7 +6,7 @@ import json
 
 from aiohttp import web
 
-from hutch.model import Model, PauseRequest, RollbackRequest, SnapshotRequest
+from hutch.model import Held, HoldRequest, Model, PauseRequest, RollbackRequest, SnapshotRequest
 from hutch.node.parts import Parts
 from hutch.node.sandboxes import Sandboxes
 
@@ -26,6 +26,8 @@ class StateApi:
             web.post("/sandboxes/{id}/resume", self.resume),
             web.post("/sandboxes/{id}/rollback", self.rollback),
             web.post("/sandboxes/{id}/snapshots", self.snapshot),
+            web.post("/sandboxes/{id}/llm/hold", self.hold),
+            web.delete("/sandboxes/{id}/llm/hold", self.let_go),
             web.get("/snapshots", self.list),
             web.get("/snapshots/{id}", self.get),
             web.delete("/snapshots/{id}", self.delete),
@@ -48,6 +50,15 @@ class StateApi:
     async def snapshot(self, request: web.Request) -> web.Response:
         body = SnapshotRequest.model_validate_json(await request.read())
         return _json(await self._states.snapshot(request.match_info["id"], body), status=201)
+
+    async def hold(self, request: web.Request) -> web.Response:
+        body = HoldRequest.model_validate_json(await request.read())
+        held = await self._states.hold(request.match_info["id"], body)
+        return _json(Held(held=held))
+
+    async def let_go(self, request: web.Request) -> web.Response:
+        self._states.let_go(request.match_info["id"])
+        return web.Response(status=204)
 
     async def list(self, request: web.Request) -> web.Response:
         records = await self._snapshots.records(request.query.get("sandbox"), request.query.get("org"))

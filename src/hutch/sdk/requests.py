@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hutch.model import AllowAll, CreateSandbox, DenyAll, ExecRequest, Input
+from hutch.model import AllowAll, CreateSandbox, DenyAll, ExecRequest, Input, Rollback, Snapshot
 from hutch.sdk.wire import refuse
 
 AGENT_TEMPLATES = {"claude-code": "claude-code", "codex": "codex"}
@@ -25,6 +25,15 @@ def exec_request(
     """A command; `InvalidRequest` when it cannot be one."""
     try:
         return ExecRequest(command=command, env=dict(env or {}), cwd=cwd, user=user, timeout=timeout, **options)
+    except ValidationError as error:
+        refuse(error)
+
+
+def rollback_body(snapshot: str | Snapshot | None, turn: int | None) -> dict[str, Any]:
+    """The body of a rollback; `InvalidRequest` unless one of the two is given."""
+    id = snapshot.id if isinstance(snapshot, Snapshot) else snapshot
+    try:
+        return Rollback(snapshot=id, turn=turn).model_dump(exclude_none=True)
     except ValidationError as error:
         refuse(error)
 

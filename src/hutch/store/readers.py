@@ -39,6 +39,11 @@ class Readers:
             row = (await connection.execute(select(readers).where(readers.c.task_id == task_id))).mappings().one()
         return ReaderRow(**row)
 
+    async def lock(self, connection: Transaction, task_id: str) -> ReaderRow:
+        """The row, locked until the end of the transaction."""
+        statement = select(readers).where(readers.c.task_id == task_id).with_for_update()
+        return ReaderRow(**(await connection.execute(statement)).mappings().one())
+
     async def put(self, connection: Transaction, row: ReaderRow) -> None:
         """Replace the row."""
         await connection.execute(update(readers).where(readers.c.task_id == row.task_id).values(**asdict(row)))

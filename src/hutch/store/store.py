@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hutch.store.bookmarks import Bookmarks
 from hutch.store.engine import Database
 from hutch.store.events import Events
 from hutch.store.idempotency import IdempotencyKeys
@@ -28,6 +29,7 @@ class Store:
         self.tasks = Tasks(database)
         self.events = Events(database)
         self.readers = Readers(database)
+        self.bookmarks = Bookmarks(database)
         self.uploads = Uploads(database)
         self.idempotency = IdempotencyKeys(database)
         self.cursors = NodeCursors(database)

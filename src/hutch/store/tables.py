@@ -128,6 +128,15 @@ tasks = Table(
     Column("result", JSON(none_as_null=True)),
     Column("last_offset", BigInteger, nullable=False, comment="of its newest event"),
     Column("prompt", Text, nullable=False, comment="shortened"),
+    Column(
+        "checkpoints",
+        JSON,
+        nullable=False,
+        server_default='"off"',
+        comment="when it takes checkpoints: model.Checkpoints",
+    ),
+    Column("turn", Integer, nullable=False, server_default="0", comment="answers that the model has completed"),
+    Column("rewind", JSON(none_as_null=True), comment="a rollback under way: control/rewinds.py"),
     Index("ix_tasks_org_created_at", "org", "created_at"),
     Index("ix_tasks_step_lease_until", "step", "lease_until"),
 )
@@ -150,6 +159,25 @@ readers = Table(
     Column("outcome", JSON, nullable=False, comment="agents.base.Outcome"),
     Column("exit", JSON(none_as_null=True), comment="the final state of the agent's process"),
     Column("event_bytes", BigInteger, nullable=False, comment="how much this task's events take"),
+)
+
+bookmarks = Table(
+    "bookmarks",
+    metadata,
+    Column("snapshot", String(32), primary_key=True),
+    Column("task_id", String(32), ForeignKey("tasks.id", ondelete="CASCADE"), nullable=False),
+    Column("reason", String(16), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("turn", Integer, nullable=False),
+    Column("task", JSON, nullable=False, comment="what the task's row said of its progress"),
+    Column("guest_offset", BigInteger, nullable=False, comment="the rest: as in readers"),
+    Column("lines", JSON, nullable=False),
+    Column("stdout", LargeBinary, nullable=False),
+    Column("stderr", LargeBinary, nullable=False),
+    Column("outcome", JSON, nullable=False),
+    Column("exit", JSON(none_as_null=True)),
+    Column("event_bytes", BigInteger, nullable=False),
+    Index("ix_bookmarks_task_id_created_at", "task_id", "created_at"),
 )
 
 events = Table(

@@ -53,6 +53,9 @@ class TaskRow:
     ended_at: float | None = None
     result: dict[str, Any] | None = None
     last_offset: int = 0
+    checkpoints: Any = "off"
+    turn: int = 0
+    rewind: dict[str, Any] | None = None
 
 
 class Tasks:
@@ -156,6 +159,11 @@ class Tasks:
         statement = update(tasks).where(tasks.c.id == task_id, tasks.c.fence == fence).values(fence=fence)
         if (await connection.execute(statement)).rowcount != 1:
             raise LeaseLost(task_id)
+
+    async def seize(self, connection: Transaction, task_id: str, **values: Any) -> None:
+        """Set columns, and take the task from whoever works on it: its next write is refused."""
+        statement = update(tasks).where(tasks.c.id == task_id)
+        await connection.execute(statement.values(**values, fence=tasks.c.fence + 1, lease_owner=None))
 
     async def note(self, connection: Transaction, task_id: str, **values: Any) -> None:
         """Set columns that are not the worker's (usage, breaches, warned)."""

@@ -151,3 +151,21 @@ def test_prompt_of_five_megabytes_goes_through_a_file() -> None:
         launch = get(name).launch(AgentContext(prompt, None, "/w", "http://llm.hutch", "ph"))
         assert launch.files == {".hutch-task.md": prompt.encode()}
         assert launch.stdin is not None and b"~/.hutch-task.md" in launch.stdin and len(launch.stdin) < 1000
+
+
+def test_a_turn_is_an_answer_of_the_model() -> None:
+    _, outcome = captured("claude-code-story.jsonl")
+    assert (outcome.turns, outcome.over) == (5, True)
+
+
+def test_an_answer_that_comes_whole_is_one_turn_however_many_messages_it_makes() -> None:
+    def said(id: str, **fields: Any) -> bytes:
+        return line({"type": "assistant", "message": {"id": id, "content": [{"type": "text", "text": "t"}]}, **fields})
+
+    lines = [said("msg_1"), said("msg_1"), said("msg_2"), said("msg_3", parent_tool_use_id="toolu_1")]
+    assert parsed(lines)[1].turns == 2, "a helper's answers are no turns"
+
+
+def test_a_helpers_stream_is_no_turn() -> None:
+    stop = {"type": "stream_event", "event": {"type": "message_stop"}}
+    assert parsed([line(stop), line(stop | {"parent_tool_use_id": "toolu_1"})])[1].turns == 1

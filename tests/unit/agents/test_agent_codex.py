@@ -97,3 +97,18 @@ def test_launch_leads_to_the_gateway_and_reads_the_prompt_from_stdin() -> None:
     assert launch.env == {"OPENAI_API_KEY": "ph"}
     assert launch.argv[-3:] == ["--model", "gpt-x", "-"]
     assert launch.stdin == b"do it"
+
+
+def test_a_turn_is_a_round_of_tools_and_the_last_message() -> None:
+    _, outcome = captured("codex-story.jsonl")
+    assert (outcome.turns, outcome.over) == (5, True)
+
+
+def test_calls_at_the_same_time_are_one_turn() -> None:
+    def call(stage: str, id: str) -> bytes:
+        return item(stage, id=id, type="command_execution", command="true", status="completed")
+
+    at_once = [call("started", "1"), call("started", "2"), call("completed", "1"), call("completed", "2")]
+    assert parsed(at_once)[1].turns == 1
+    one_by_one = [call("started", "1"), call("completed", "1"), call("started", "2"), call("completed", "2")]
+    assert parsed(one_by_one)[1].turns == 2

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from tests.unit.control.model_agent import ModelAgent, ModelOutput
+
 from hutch.errors import Conflict, HutchError, NodeUnavailable, SandboxNotRunning, SnapshotNotFound
 from hutch.fleet import Fleet, GuestClient, Node
 from hutch.model import (
@@ -43,7 +45,19 @@ class ModelGuest:
         box = self._node.boxes.get(self._id)
         if box is None or box.state != "running" or box.guest_token != self._token:
             raise SandboxNotRunning(f"{self._id} does not run")
-        return ExecState(id=exec_id, running=True)
+        return ExecState(id=exec_id, running=True, output_end=self._node.agent.end)
+
+    async def output(self, exec_id: str, start: int = 0, follow: bool = True) -> ModelOutput:
+        await self.process(exec_id)
+        return self._node.agent.output(start)
+
+    async def ack(self, exec_id: str, offset: int) -> None:
+        await self.process(exec_id)
+        self._node.agent.acked = offset
+
+    async def signal(self, exec_id: str, signal: str | int, tree: bool = True) -> None:
+        await self.process(exec_id)
+        self._node.agent.exit(-9)
 
     async def processes(self) -> list[ExecState]:
         return self._node.processes
@@ -61,6 +75,8 @@ class ModelNode(Node):
         self.grants: dict[str, LlmGrant | None] = {}
         self.boots: dict[str, BootRequest] = {}
         self.processes: list[ExecState] = []
+        self.agent = ModelAgent()
+        self._frozen: dict[str, Any] = {}
         self.calls: Counter[str] = Counter()
         self.doors: dict[str, asyncio.Event] = {}
         self.refusals: dict[str, HutchError] = {}
@@ -100,8 +116,18 @@ class ModelNode(Node):
         self._tokens += 1
         return f"token-{self._tokens}"
 
-    def _record(self, id: str, box: NodeSandbox, reason: SnapshotReason, name: str | None, by: str | None) -> None:
+    def _record(
+        self,
+        id: str,
+        box: NodeSandbox,
+        reason: SnapshotReason,
+        name: str | None,
+        by: str | None,
+        turn: int | None = None,
+    ) -> None:
         mine = [known.id for known in self.records.values() if known.sandbox_id == box.id]
+        self._frozen.setdefault(id, self.agent.freeze())
+        self.agent.cut()
         self.records.setdefault(
             id,
             SnapshotRecord(
@@ -111,6 +137,7 @@ class ModelNode(Node):
                 parent=mine[-1] if mine else self.boots[box.id].from_snapshot,
                 reason=reason,
                 name=name,
+                turn=turn,
                 created_at=datetime.now(UTC),
                 created_by=by,
                 runtime=RuntimeManifest(runtime="gvisor", version="1"),
@@ -181,7 +208,7 @@ class ModelNode(Node):
     async def snapshot(self, sandbox_id: str, request: SnapshotRequest) -> SnapshotRecord:
         await self._enter("snapshot")
         box = self._box(sandbox_id)
-        self._record(request.snapshot, box, request.reason, request.name, request.created_by)
+        self._record(request.snapshot, box, request.reason, request.name, request.created_by, request.turn)
         if box.state == "running":
             self._set(box.id, guest_token=self._token())
         return self.records[request.snapshot]
@@ -194,6 +221,7 @@ class ModelNode(Node):
                 raise SnapshotNotFound("gone")
             if request.safety not in self.records:
                 self._record(request.safety, box, SnapshotReason.SAFETY, None, request.created_by)
+                self.agent.thaw(self._frozen[request.snapshot])
                 self._set(box.id, state="running", snapshot=None, guest_token=self._token())
             return self.boxes[box.id]
 
@@ -221,6 +249,13 @@ class ModelNode(Node):
     async def set_llm(self, sandbox_id: str, grant: LlmGrant | None) -> None:
         self._alive()
         self.grants[sandbox_id] = grant
+
+    async def hold_llm(self, sandbox_id: str, within: float, seconds: float) -> bool:
+        await self._enter("hold")
+        return True
+
+    async def release_llm(self, sandbox_id: str) -> None:
+        await self._enter("release")
 
     async def journal(self, after: int, wait: float) -> list[JournalEntry]:
         self._alive()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,10 +22,16 @@ TASK = "tsk_" + "a" * 22
 async def with_task(control: Control, **fields: Any) -> str:
     """A sandbox in which an agent runs that another server looks after."""
     box = await control.create(CreateSandbox.model_validate(fields))
+    await put_task(control, box.id)
+    return box.id
+
+
+async def put_task(control: Control, sandbox_id: str, **values: Any) -> None:
+    """As the creation of a task does."""
     row = TaskRow(
         id=TASK,
         org="org_default",
-        sandbox_id=box.id,
+        sandbox_id=sandbox_id,
         agent="claude-code",
         prompt="p",
         created_at=time.time(),
@@ -36,10 +43,10 @@ async def with_task(control: Control, **fields: Any) -> str:
         sealed_llm_key=seal_key(control._context, TASK, "sk-ant-x"),
         started_at=time.time(),
     )
+    row = replace(row, **values)
     async with control.store.database.write() as connection:
         await control.store.tasks.insert(connection, row, "p")
         await control.store.readers.insert(connection, TASK)
-    return box.id
 
 
 async def end(control: Control) -> None:
@@ -89,14 +96,17 @@ async def test_a_fork_has_neither_the_task_nor_its_permission(control: Control, 
     assert made.task is None and node.boots[made.id].llm is None and made.id not in node.grants
 
 
-async def test_a_sandbox_is_not_rolled_back_under_its_task(control: Control, node: ModelNode) -> None:
-    id = await with_task(control)
-    taken = await control.take_snapshot(id, CreateSnapshot())
-    with pytest.raises(Conflict, match="goes on"):
-        await control.rollback(id, Rollback(snapshot=taken.id))
+async def test_a_sandbox_is_not_taken_back_to_before_its_task_while_that_goes_on(
+    control: Control, node: ModelNode
+) -> None:
+    box = await control.create(CreateSandbox())
+    taken = await control.take_snapshot(box.id, CreateSnapshot())
+    await put_task(control, box.id)
+    with pytest.raises(Conflict, match="had not begun"):
+        await control.rollback(box.id, Rollback(snapshot=taken.id))
     assert node.calls["rollback"] == 0
     await end(control)
-    assert (await control.rollback(id, Rollback(snapshot=taken.id))).state is SandboxState.RUNNING
+    assert (await control.rollback(box.id, Rollback(snapshot=taken.id))).state is SandboxState.RUNNING
 
 
 async def test_a_task_keeps_its_sandbox_awake(control: Control, node: ModelNode) -> None:

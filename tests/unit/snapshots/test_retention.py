@@ -33,6 +33,12 @@ def test_safety_snapshots_are_kept_for_their_time_and_take_nobodys_place() -> No
     ]
 
 
+def test_checkpoints_are_counted_apart() -> None:
+    checkpoints = [record(minute, reason=SnapshotReason.CHECKPOINT) for minute in range(10)]
+    others = [record(minute) for minute in range(3)]
+    assert expired(checkpoints + others, Retention(last=3, checkpoints=4), NOON) == [one.id for one in checkpoints[:6]]
+
+
 def test_named_ones_templates_and_those_in_use_are_never_let_go() -> None:
     named, template, used = record(1, name="good"), record(2, reason=SnapshotReason.TEMPLATE), record(3)
     old_safety = record(4, reason=SnapshotReason.SAFETY, name="before the storm")

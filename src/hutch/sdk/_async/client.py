@@ -13,6 +13,7 @@ from hutch.errors import NotFound, from_problem
 from hutch.model import (
     ApiKey,
     Budget,
+    Checkpoints,
     Input,
     NetworkPolicy,
     NewApiKey,
@@ -102,6 +103,7 @@ class AsyncSandboxes:
         inputs: Sequence[AnyInput] = (),
         outputs: Sequence[str] = (),
         budget: Budget | None = None,
+        checkpoints: Checkpoints | None = None,
         keep: bool = False,
         network: NetworkPolicy | Literal["deny_all", "allow_all"] | None = None,
         resources: ResourcesOverride | None = None,
@@ -127,6 +129,7 @@ class AsyncSandboxes:
             "model": model,
             "outputs": list(outputs),
             "budget": budget,
+            "checkpoints": checkpoints,
             "keep": keep,
             "network": network,
             "resources": resources,

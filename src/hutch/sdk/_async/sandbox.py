@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from hutch.errors import NotFound, TaskNotFound
 from hutch.model import (
     Budget,
+    Checkpoints,
     ExecRequest,
     ExecResult,
     ExecState,
@@ -25,11 +26,11 @@ from hutch.sdk._async.files import AsyncFiles
 from hutch.sdk._async.process import AsyncProcess
 from hutch.sdk._async.pty import AsyncPty
 from hutch.sdk._async.task import AsyncTask
-from hutch.sdk._async.transport import AsyncTransport, at
+from hutch.sdk._async.transport import STATE_TIMEOUT, AsyncTransport, at
 from hutch.sdk._shim import aio
 from hutch.sdk.frames import Collector, OnText
 from hutch.sdk.inputs import AnyInput
-from hutch.sdk.requests import exec_request
+from hutch.sdk.requests import exec_request, rollback_body
 from hutch.sdk.sources import whole
 from hutch.sdk.wire import parse
 
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from hutch.sdk._async.client import AsyncHutch
 
 MAX_INLINE_STDIN = 1 << 19
-STATE_TIMEOUT = 600.0
 
 
 class AsyncSandbox:
@@ -67,6 +67,7 @@ class AsyncSandbox:
         inputs: Sequence[AnyInput] = (),
         outputs: Sequence[str] = (),
         budget: Budget | None = None,
+        checkpoints: Checkpoints | None = None,
         keep: bool = False,
         network: NetworkPolicy | Literal["deny_all", "allow_all"] | None = None,
         resources: ResourcesOverride | None = None,
@@ -81,10 +82,11 @@ class AsyncSandbox:
         """Make a sandbox; with `agent` and `task`, start the agent in it (see `task.events`, `task.wait`).
 
         `template`: by default the agent's own, or `standard`. `inputs`: local paths, URLs, `git+https://...@COMMIT`,
-        or input models; local ones are uploaded first. `outputs`: globs of the files to keep. `idle_timeout`: seconds
-        without use after which it is paused, to be woken by the next call. `from_snapshot`: a snapshot that it goes
-        on from, in place of a template. Without `client`, one is made from the environment or the credentials file,
-        and closed with the sandbox.
+        or input models; local ones are uploaded first. `outputs`: globs of the files to keep. `checkpoints`: `turns`,
+        as is the default (see `task.rollback`), `off`, or every so many seconds. `idle_timeout`: seconds without use
+        after which it is paused, to be woken by the next call. `from_snapshot`: a snapshot that it goes on from, in
+        place of a template. Without `client`, one is made from the environment or the credentials file, and closed with
+        the sandbox.
         """
         from hutch.sdk._async.client import AsyncHutch
 
@@ -100,6 +102,7 @@ class AsyncSandbox:
                 inputs=inputs,
                 outputs=outputs,
                 budget=budget,
+                checkpoints=checkpoints,
                 keep=keep,
                 network=network,
                 resources=resources,
@@ -202,11 +205,10 @@ class AsyncSandbox:
         answer = await self._transport.json("GET", f"{self._base}/timeline")
         return [parse(TimelineEntry, each) for each in answer["snapshots"]]
 
-    async def rollback(self, snapshot: str | Snapshot) -> SandboxInfo:
-        """Back to a snapshot of its timeline, under the same id, after a safety snapshot of what it is now. When that
-        fails it is as it was."""
-        id = snapshot if isinstance(snapshot, str) else snapshot.id
-        return await self._change("rollback", body={"snapshot": id})
+    async def rollback(self, snapshot: str | Snapshot | None = None, *, turn: int | None = None) -> SandboxInfo:
+        """Back to a snapshot of its timeline, or to a turn of its task, under the same id, after a safety snapshot of
+        what it is now. Its task goes on from there. When that fails it is as it was."""
+        return await self._change("rollback", body=rollback_body(snapshot, turn))
 
     async def fork(
         self, count: int = 1, from_snapshot: str | Snapshot | None = None, *, idempotency_key: str | None = None

@@ -14,6 +14,7 @@ from hutch.errors import NotFound, from_problem
 from hutch.model import (
     ApiKey,
     Budget,
+    Checkpoints,
     Input,
     NetworkPolicy,
     NewApiKey,
@@ -103,6 +104,7 @@ class Sandboxes:
         inputs: Sequence[AnyInput] = (),
         outputs: Sequence[str] = (),
         budget: Budget | None = None,
+        checkpoints: Checkpoints | None = None,
         keep: bool = False,
         network: NetworkPolicy | Literal["deny_all", "allow_all"] | None = None,
         resources: ResourcesOverride | None = None,
@@ -128,6 +130,7 @@ class Sandboxes:
             "model": model,
             "outputs": list(outputs),
             "budget": budget,
+            "checkpoints": checkpoints,
             "keep": keep,
             "network": network,
             "resources": resources,

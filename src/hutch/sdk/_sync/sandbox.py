@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from hutch.errors import NotFound, TaskNotFound
 from hutch.model import (
     Budget,
+    Checkpoints,
     ExecRequest,
     ExecResult,
     ExecState,
@@ -27,10 +28,10 @@ from hutch.sdk._sync.files import Files
 from hutch.sdk._sync.process import Process
 from hutch.sdk._sync.pty import Pty
 from hutch.sdk._sync.task import Task
-from hutch.sdk._sync.transport import Transport, at
+from hutch.sdk._sync.transport import STATE_TIMEOUT, Transport, at
 from hutch.sdk.frames import Collector, OnText
 from hutch.sdk.inputs import AnyInput
-from hutch.sdk.requests import exec_request
+from hutch.sdk.requests import exec_request, rollback_body
 from hutch.sdk.sources import whole
 from hutch.sdk.wire import parse
 
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from hutch.sdk._sync.client import Hutch
 
 MAX_INLINE_STDIN = 1 << 19
-STATE_TIMEOUT = 600.0
 
 
 class Sandbox:
@@ -68,6 +68,7 @@ class Sandbox:
         inputs: Sequence[AnyInput] = (),
         outputs: Sequence[str] = (),
         budget: Budget | None = None,
+        checkpoints: Checkpoints | None = None,
         keep: bool = False,
         network: NetworkPolicy | Literal["deny_all", "allow_all"] | None = None,
         resources: ResourcesOverride | None = None,
@@ -82,10 +83,11 @@ class Sandbox:
         """Make a sandbox; with `agent` and `task`, start the agent in it (see `task.events`, `task.wait`).
 
         `template`: by default the agent's own, or `standard`. `inputs`: local paths, URLs, `git+https://...@COMMIT`,
-        or input models; local ones are uploaded first. `outputs`: globs of the files to keep. `idle_timeout`: seconds
-        without use after which it is paused, to be woken by the next call. `from_snapshot`: a snapshot that it goes
-        on from, in place of a template. Without `client`, one is made from the environment or the credentials file,
-        and closed with the sandbox.
+        or input models; local ones are uploaded first. `outputs`: globs of the files to keep. `checkpoints`: `turns`,
+        as is the default (see `task.rollback`), `off`, or every so many seconds. `idle_timeout`: seconds without use
+        after which it is paused, to be woken by the next call. `from_snapshot`: a snapshot that it goes on from, in
+        place of a template. Without `client`, one is made from the environment or the credentials file, and closed with
+        the sandbox.
         """
         from hutch.sdk._sync.client import Hutch
 
@@ -101,6 +103,7 @@ class Sandbox:
                 inputs=inputs,
                 outputs=outputs,
                 budget=budget,
+                checkpoints=checkpoints,
                 keep=keep,
                 network=network,
                 resources=resources,
@@ -203,11 +206,10 @@ class Sandbox:
         answer = self._transport.json("GET", f"{self._base}/timeline")
         return [parse(TimelineEntry, each) for each in answer["snapshots"]]
 
-    def rollback(self, snapshot: str | Snapshot) -> SandboxInfo:
-        """Back to a snapshot of its timeline, under the same id, after a safety snapshot of what it is now. When that
-        fails it is as it was."""
-        id = snapshot if isinstance(snapshot, str) else snapshot.id
-        return self._change("rollback", body={"snapshot": id})
+    def rollback(self, snapshot: str | Snapshot | None = None, *, turn: int | None = None) -> SandboxInfo:
+        """Back to a snapshot of its timeline, or to a turn of its task, under the same id, after a safety snapshot of
+        what it is now. Its task goes on from there. When that fails it is as it was."""
+        return self._change("rollback", body=rollback_body(snapshot, turn))
 
     def fork(
         self, count: int = 1, from_snapshot: str | Snapshot | None = None, *, idempotency_key: str | None = None

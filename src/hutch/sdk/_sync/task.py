@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import IO
 
 from hutch.errors import InternalError, ServerUnavailable
-from hutch.model import Event, EventType, OutputFile, TaskResult, TaskState
+from hutch.model import Event, EventType, OutputFile, Snapshot, TaskResult, TaskState
 from hutch.model import Task as TaskInfo
 from hutch.sdk._shim import blocking
 from hutch.sdk._sync.following import RETRY, Patience, lines_of
-from hutch.sdk._sync.transport import LOST, SILENCE, Transport, at
+from hutch.sdk._sync.transport import LOST, SILENCE, STATE_TIMEOUT, Transport, at
+from hutch.sdk.requests import rollback_body
 from hutch.sdk.sources import save
 from hutch.sdk.untar import Seen, unpack
 from hutch.sdk.wire import SseReader, event_offset, parse, parse_event
@@ -52,12 +53,13 @@ class Task:
         return self.info
 
     def events(self, from_: int = 1, timeout: float | None = None) -> Iterator[Event]:
-        """The events from offset `from_` as they come; ends after `result`.
+        """The events from offset `from_` as they come; ends when the task has. A `result` is the last of them, unless a
+        rollback takes it back.
 
         A connection that is lost is made again at the next offset: no event is missing, and none comes twice.
         """
         patience = Patience(None if timeout is None else blocking.clock() + timeout)
-        following = from_
+        following, over = from_, False
         while True:
             try:
                 with self._transport.stream(
@@ -81,8 +83,9 @@ class Task:
                             patience.progress()
                             if event:
                                 yield event
-                            if event and event.type == EventType.RESULT:
-                                return
+                            over = event is not None and event.type == EventType.RESULT
+                if over:
+                    return
                 failure: Exception = ServerUnavailable("the stream ended before the task did")
             except RETRY as error:
                 failure = error
@@ -97,6 +100,20 @@ class Task:
         if self.info.result is None:
             raise InternalError(f"task {self.id} has ended without a result")
         return self.info.result
+
+    def rollback(self, turn: int | None = None, *, snapshot: str | Snapshot | None = None) -> TaskInfo:
+        """Back to one of its turns, or to a snapshot of its sandbox's timeline: its agent goes on from there, with its
+        files and its memory of then. Also when it has ended, as long as its sandbox is there (`keep`). Its `events` go
+        on; what it has spent stays spent. `SnapshotNotFound` for a turn without a checkpoint names those that have one.
+        """
+        answer = self._transport.json(
+            "POST",
+            f"{self._base}/rollback",
+            body=rollback_body(snapshot, turn),
+            timeout=max(STATE_TIMEOUT, self._transport.request_timeout),
+        )
+        self.info = parse(TaskInfo, answer)
+        return self.info
 
     def cancel(self) -> None:
         """Ask it to stop. Outputs are still collected; `wait` for the end. No error when it has ended already."""

@@ -20,6 +20,8 @@ from hutch.sdk.wire import problem
 CONNECT_TIMEOUT = 5.0
 SILENCE = 45.0
 """A followed stream sends something every 15 seconds; after this long without, the line is dead."""
+STATE_TIMEOUT = 600.0
+"""How long a change of a sandbox's state may take at least."""
 PATIENCE = 15.0
 """How long a server that once answered may be away (it restarts in a second or two) until the call fails."""
 FIRST_PATIENCE = 1.0
