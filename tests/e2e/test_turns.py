@@ -46,7 +46,15 @@ async def machine(daemons: Machine, model: ScriptedModel) -> AsyncIterator[Machi
 
 
 async def start(machine: Machine, agent: str, **body: Any) -> Json:
-    body = {"template": agent, "agent": agent, "llm_key": PROVIDER_KEY, "task": f"Count. {STEPS}", "keep": True, **body}
+    body = {
+        "template": agent,
+        "agent": agent,
+        "llm_key": PROVIDER_KEY,
+        "task": f"Count. {STEPS}",
+        "keep": True,
+        "checkpoints": "turns",
+        **body,
+    }
     return await machine.create(**body)
 
 

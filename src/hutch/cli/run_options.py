@@ -87,7 +87,7 @@ CheckpointsOption = Annotated[
     typer.Option(
         "--checkpoints",
         metavar="turns|off|DURATION",
-        help="When to take snapshots to go back to: at each turn of the agent (default), never, or every 30s.",
+        help="When to take snapshots to go back to: at each turn of the agent, never (default), or every 30s.",
         rich_help_panel=_BOX,
     ),
 ]

@@ -16,6 +16,7 @@ MAX_PROMPT = 8 << 20
 _MAX_ENV = 1 << 20
 _MAX_LABEL_KEY, _MAX_LABEL_VALUE = 256, 1024
 _MAX_INPUT_PATH = 4096
+_UNSET: tuple[object, ...] = (None, "", [], "off")
 
 
 def check(request: CreateSandbox, templates: Sequence[TemplateInfo], settings: Settings) -> TemplateInfo:
@@ -65,7 +66,7 @@ def _template(name: str, templates: Sequence[TemplateInfo]) -> TemplateInfo:
 
 def _plain(request: CreateSandbox) -> None:
     for field in ("task", "llm_key", "model", "inputs", "outputs", "checkpoints"):
-        if getattr(request, field):
+        if getattr(request, field) not in _UNSET:
             raise InvalidRequest(f"`{field}` goes with an `agent`", field=field, hint="Name the `agent` that runs it.")
 
 

@@ -22,7 +22,7 @@ from hutch.control.templates import Templates
 from hutch.control.types import Idempotency
 from hutch.control.views import sandbox_view, shorten
 from hutch.errors import HutchError, IdempotencyConflict, NodeUnavailable, UploadNotFound, from_problem
-from hutch.model import Checkpoints, CreateSandbox, DenyAll, Sandbox, SnapshotRecord, UploadInput, Usage, new_id
+from hutch.model import CreateSandbox, DenyAll, Sandbox, SnapshotRecord, UploadInput, Usage, new_id
 from hutch.store.idempotency import IdempotencyRow
 from hutch.store.sandboxes import SandboxRow
 from hutch.store.tasks import TaskRow
@@ -35,7 +35,6 @@ _PROMPT_SHOWN = 1024
 _AFTER_RUN_TIME = 900.0
 """By how much the default lifetime of a task's sandbox is longer than the run time it was given."""
 _PATIENCE = 150.0
-DEFAULT_CHECKPOINTS: Checkpoints = "turns"
 
 
 class Creator:
@@ -138,7 +137,7 @@ class Creator:
             usage=Usage().model_dump(mode="json"),
             inputs=[wanted.model_dump(mode="json") for wanted in request.inputs],
             output_globs=list(request.outputs),
-            checkpoints=request.checkpoints if request.checkpoints is not None else DEFAULT_CHECKPOINTS,
+            checkpoints=request.checkpoints,
             sealed_llm_key=seal_key(self._context, task_id, key) if key is not None else None,
             placeholder=new_placeholder() if key is not None else None,
             created_at=row.created_at,

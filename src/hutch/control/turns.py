@@ -47,5 +47,5 @@ def _hint(task: TaskRow, turns: set[int]) -> str:
         shown = ", ".join(str(turn) for turn in sorted(turns)[-_SHOWN:])
         return f"Turns with one: {shown}."
     if task.checkpoints == "off":
-        return "It takes none: its `checkpoints` are off."
+        return "It takes none: create it with `checkpoints: turns` (`hutch run --checkpoints turns`)."
     return "None was taken yet."

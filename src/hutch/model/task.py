@@ -123,10 +123,10 @@ class CreateSandbox(Model):
     inputs: list[Input] = Field([], max_length=64)
     outputs: list[Annotated[str, Field(min_length=1, max_length=1024)]] = Field([], max_length=64, description="Globs.")
     budget: Budget = Budget()
-    checkpoints: Checkpoints | None = Field(
-        None,
-        description="With an `agent`: `turns` (the default) takes a snapshot at each of its turns, to go back to; a "
-        "number, every so many seconds; `off`, none.",
+    checkpoints: Checkpoints = Field(
+        "off",
+        description="With an `agent`: `turns` takes a snapshot at each of its turns, to go back to; a number, every so "
+        "many seconds.",
     )
     keep: bool = Field(False, description="Keep the sandbox when the task ends.")
     lifetime: float | None = Field(None, gt=0, description="Seconds until it is destroyed, whatever happens.")

@@ -83,8 +83,8 @@ class Sandbox:
         """Make a sandbox; with `agent` and `task`, start the agent in it (see `task.events`, `task.wait`).
 
         `template`: by default the agent's own, or `standard`. `inputs`: local paths, URLs, `git+https://...@COMMIT`,
-        or input models; local ones are uploaded first. `outputs`: globs of the files to keep. `checkpoints`: `turns`,
-        as is the default (see `task.rollback`), `off`, or every so many seconds. `idle_timeout`: seconds without use
+        or input models; local ones are uploaded first. `outputs`: globs of the files to keep. `checkpoints`: `turns`
+        (see `task.rollback`), or every so many seconds; without, none are taken. `idle_timeout`: seconds without use
         after which it is paused, to be woken by the next call. `from_snapshot`: a snapshot that it goes on from, in
         place of a template. Without `client`, one is made from the environment or the credentials file, and closed with
         the sandbox.
