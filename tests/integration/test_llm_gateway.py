@@ -277,7 +277,7 @@ async def test_stream_that_the_client_leaves_is_counted_and_cancelled_upstream(b
             await answer.content.readany()
         answer.close()
     account = bench.gateway._accounts["sbx_a"]
-    await until(lambda: not account.calls)
+    await until(lambda: not account.gate.under_way)
     await until(lambda: bool(bench.entries) and bench.last_usage() == bench.gateway.usage("sbx_a"))
     usage = bench.last_usage()
     assert usage.input_tokens == 3000 and 1 < usage.output_tokens < 300
@@ -419,7 +419,7 @@ async def test_sandbox_may_make_only_so_many_calls_at_once(bench: Bench) -> None
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
-    await until(lambda: not bench.gateway._accounts["sbx_a"].calls)
+    await until(lambda: not bench.gateway._accounts["sbx_a"].gate.under_way)
 
 
 # --- hostile and broken ---
