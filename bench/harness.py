@@ -41,6 +41,7 @@ def own_hutch(**settings: str) -> Iterator[Path]:
     try:
         subprocess.run([*hutch, "up", "-d"], env=env, check=True, stdout=subprocess.DEVNULL)
         credentials = json.loads((root / "config/hutch/credentials.json").read_text())
+        os.environ["HUTCH_DATA_DIR"] = values["data_dir"]  # for what looks at the daemons from outside
         os.environ["HUTCH_URL"], os.environ["HUTCH_API_KEY"] = credentials["url"], credentials["api_key"]
         yield root
     finally:
