@@ -184,9 +184,9 @@ class NodeHost:
         assert answer.status in (200, 201), answer.body.decode() + "\n" + self.log()[-3000:]
         return answer.json()  # type: ignore[no-any-return]
 
-    def pause(self, sandbox: dict[str, Any], snapshot: str | None = None) -> dict[str, Any]:
+    def pause(self, sandbox: dict[str, Any], snapshot: str | None = None, **options: Any) -> dict[str, Any]:
         """Pause it; what it is then."""
-        return self._change(sandbox, "pause", {"snapshot": snapshot or new_id("snp")})
+        return self._change(sandbox, "pause", {"snapshot": snapshot or new_id("snp"), **options})
 
     def resume(self, sandbox: dict[str, Any]) -> dict[str, Any]:
         """Resume it; what it is then, with its new token."""

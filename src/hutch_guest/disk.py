@@ -11,16 +11,30 @@ import os
 MS_BIND = 0x1000
 MNT_DETACH = 2
 SYS_PIVOT_ROOT = 155
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def enter(disk: str) -> None:
+class Layers:
+    """What the overlay is made of. Nothing else leads to either any more: they are gone from the mounts."""
+
+    __slots__ = ("image", "written")
+
+    def __init__(self, image: int, written: int) -> None:
+        self.image = image
+        """The root directory of the image, read-only."""
+        self.written = written
+        """The root directory of all that was written: the overlay's upper layer."""
+
+
+def enter(disk: str) -> Layers:
     """Make `disk` what all writes below / go to. Raises `OSError`: then the sandbox must not go on."""
     upper, work, merged = (os.path.join(disk, name) for name in ("upper", "work", "merged"))
     for directory in (upper, work, merged):
         os.mkdir(directory)
     os.chmod(upper, os.stat("/").st_mode & 0o7777)
+    layers = Layers(os.open("/", _DIRECTORY), os.open(upper, _DIRECTORY))
     _mount("overlay", merged, "overlay", options=f"lowerdir=/,upperdir={upper},workdir={work}")
     _mount("proc", merged + "/proc", "proc")
     _mount("sysfs", merged + "/sys", "sysfs")
@@ -32,6 +46,7 @@ def enter(disk: str) -> None:
     _check(_libc.umount2(b".", MNT_DETACH), "umount of the old root")
     os.chdir("/")
     os.rmdir(disk)
+    return layers
 
 
 def _mount(source: str, target: str, kind: "str | None", flags: int = 0, options: "str | None" = None) -> None:

@@ -20,7 +20,9 @@ from hutch_guest.processes.process import Process
 from hutch_guest.processes.request import StartRequest
 
 if TYPE_CHECKING:
+    from hutch_guest.disk import Layers
     from hutch_guest.files.watch import Watchers
+    from hutch_guest.processes.pipes import InputPipe
 
 
 class Template:
@@ -42,10 +44,13 @@ class Template:
 class Guest:
     """Everything handlers work with."""
 
-    def __init__(self, template: Template, spool_dir: str, system: bool) -> None:
+    def __init__(self, template: Template, spool_dir: str, system: bool, disk: Layers | None = None) -> None:
         self.template = template
         self.system = system
         """Whether the machine is ours: PID 1 of a sandbox, not a process in a test."""
+        self.layers_of_disk = disk
+        self.still: InputPipe | None = None
+        """Open while everything else in the sandbox is made to stand still (`api/changes.py`)."""
         self.started = time.monotonic()
         self.prepared = False
         self.sandbox_id = ""
@@ -99,6 +104,12 @@ class Guest:
     async def start(self, request: StartRequest) -> Process:
         """Start a process with the sandbox's defaults."""
         return await self.manager.start(request, self.account(request.user), self.layers(), self.default_workdir)
+
+    def go_on(self) -> None:
+        """Let the sandbox go on that stands still."""
+        if self.still is not None:
+            self.still.close()
+            self.still = None
 
     async def close(self) -> None:
         """End everything (a test's guest; PID 1 never ends)."""

@@ -7,6 +7,10 @@ import socket
 import sys
 from collections.abc import Callable
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from hutch_guest.disk import Layers
+
 PORT = 49983
 SPOOL_DIR = "/.hutch-run"
 TEMPLATE = "/.hutch/template.json"
@@ -47,21 +51,23 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def enter_disk() -> None:
+def enter_disk() -> Layers | None:
     """Put everything that is written from here on onto the size-limited disk that the runtime has given."""
     disk = os.environ.pop("HUTCH_DISK", None)
-    if disk:
-        from hutch_guest.disk import enter
+    if not disk:
+        return None
+    from hutch_guest.disk import enter
 
-        enter(disk)
+    return enter(disk)
 
 
 def prepare() -> Callable[[], None]:
     """Listen, make the disk ours, import everything; the answer serves for ever."""
     options = Options(sys.argv[1:])
     listener = listen(options.host, options.port)
+    layers = None
     if options.system:
-        enter_disk()
+        layers = enter_disk()
     else:
         sys.stdout.write(f"{listener.getsockname()[1]}\n")
         sys.stdout.flush()
@@ -70,7 +76,7 @@ def prepare() -> Callable[[], None]:
     import_all(options.system)
     from hutch_guest.server import run
 
-    return lambda: run(options, listener)
+    return lambda: run(options, listener, layers)
 
 
 def main() -> None:

@@ -26,6 +26,11 @@ _STATIC = {
     ("PUT", "/hutch/files"): "api.files:upload",
     ("POST", "/hutch/extract"): "api.files:extract",
     ("POST", "/hutch/collect"): "api.files:collect",
+    ("GET", "/hutch/changes"): "api.changes:list_all",
+    ("GET", "/hutch/changes/pack"): "api.changes:pack",
+    ("POST", "/hutch/changes/read"): "api.changes:read",
+    ("POST", "/hutch/changes/restore"): "api.changes:restore",
+    ("POST", "/hutch/changes/release"): "api.changes:release",
 }
 _PROCESS = {
     ("GET", ""): "api.processes:get",

@@ -15,6 +15,7 @@ from hutch_guest.http.protocol import Connection
 from hutch_guest.routes import Router
 
 if TYPE_CHECKING:
+    from hutch_guest.disk import Layers
     from hutch_guest.main import Options
     from hutch_guest.sudo.server import SudoServer
 
@@ -23,7 +24,7 @@ _NOT_IGNORED = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
 """Real faults (SIGSEGV and its like) cannot be ignored either, but those that somebody sends can."""
 
 
-def run(options: Options, listener: socket.socket) -> None:
+def run(options: Options, listener: socket.socket, disk: Layers | None) -> None:
     """Take the place of init and serve."""
     if options.system:
         # Before asyncio, whose own handler for SIGINT would be described in full, and `inspect` loaded for that.
@@ -31,7 +32,7 @@ def run(options: Options, listener: socket.socket) -> None:
             signal.signal(number, signal.SIG_IGN)  # gVisor does not protect PID 1 from what has no handler
         os.umask(0o022)
         os.chdir("/")
-    asyncio.run(_serve(options, listener))
+    asyncio.run(_serve(options, listener, disk))
 
 
 def _end_of_a_process() -> asyncio.Event:
@@ -43,10 +44,10 @@ def _end_of_a_process() -> asyncio.Event:
     return end
 
 
-async def _serve(options: Options, listener: socket.socket) -> None:
+async def _serve(options: Options, listener: socket.socket, disk: Layers | None) -> None:
     """Answer requests until told to end: never, as PID 1."""
     end = asyncio.Event() if options.system else _end_of_a_process()
-    guest = Guest(Template(options.template), options.spool_dir, options.system)
+    guest = Guest(Template(options.template), options.spool_dir, options.system, disk)
     if options.token is not None:
         guest.access_token, guest.prepared = options.token or None, True
     router = Router(guest)

@@ -19,25 +19,31 @@ from hutch.errors import (
     SandboxNotRunning,
     SnapshotNotFound,
 )
-from hutch.model import Fork, Rollback, Sandbox
+from hutch.model import Fork, Pause, Rollback, Sandbox
 
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["states"])
 
 _FREEZE = (SandboxNotFound, SandboxNotRunning, FreezeFailed, DiskFull)
 
 
-@router.post("/pause", responses=documented(*_FREEZE))
+@router.post("/pause", responses=documented(*_FREEZE, Conflict))
 async def pause_sandbox(
-    request: Request, sandbox_id: SandboxId, control: ControlDep, org: OrgDep, key: KeyIdDep
+    request: Request,
+    sandbox_id: SandboxId,
+    control: ControlDep,
+    org: OrgDep,
+    key: KeyIdDep,
+    body: Pause | None = None,
 ) -> Sandbox:
     """Save its memory, processes and files, and take it off the host: it costs no CPU and no memory then. Any call
-    that needs it wakes it, and its commands go on where they were. As it is when it is paused already."""
-    return sandbox_with_urls(request, await control.pause(sandbox_id, by=key, org=org))
+    that needs it wakes it, and its commands go on where they were. With `mode: disk` only its files are saved: it is
+    booted anew when it is woken, and its commands are gone. As it is when it is paused or hibernated already."""
+    return sandbox_with_urls(request, await control.pause(sandbox_id, body, by=key, org=org))
 
 
 @router.post("/resume", responses=documented(SandboxNotFound, SandboxNotRunning, *WAKING))
 async def resume_sandbox(request: Request, sandbox_id: SandboxId, control: ControlDep, org: OrgDep) -> Sandbox:
-    """Bring a paused sandbox back. As it is when it runs."""
+    """Bring a paused or hibernated sandbox back; `resumed` says whether its memory survived. As it is when it runs."""
     return sandbox_with_urls(request, await control.resume(sandbox_id, org=org))
 
 

@@ -19,6 +19,7 @@ STATE_STYLES = {
     "running": "green",
     "starting": "yellow",
     "paused": "blue",
+    "hibernated": "blue",
     "queued": "yellow",
     "stopping": "yellow",
     "succeeded": "green",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Literal
+from enum import StrEnum
+from typing import Annotated
 
 import typer
 
@@ -13,6 +15,7 @@ from hutch.cli.timeline import find_snapshot
 from hutch.errors import HutchError
 from hutch.model import Sandbox
 from hutch.sdk import Hutch
+from hutch.sdk import Sandbox as SandboxHandle
 
 _AT_ONCE = 4
 """More would only wait for the node's disk."""
@@ -20,14 +23,28 @@ _AT_ONCE = 4
 Sandboxes = Annotated[list[str], typer.Argument(metavar="SANDBOX...", help="Ids, or their beginnings.")]
 
 
-def pause(ctx: typer.Context, sandboxes: Sandboxes, json: Json = False) -> None:
+class Mode(StrEnum):
+    """What a pause saves."""
+
+    full = "full"
+    disk = "disk"
+
+
+def pause(
+    ctx: typer.Context,
+    sandboxes: Sandboxes,
+    mode: Annotated[
+        Mode, typer.Option("--mode", help="`full`: with memory and processes. `disk`: only the files; booted anew.")
+    ] = Mode.full,
+    json: Json = False,
+) -> None:
     """Save sandboxes, with memory and processes, and take them off the host. Whatever needs one wakes it."""
-    _each(ctx, sandboxes, "pause", json)
+    _each(ctx, sandboxes, lambda handle: handle.pause(mode.value), json)
 
 
 def resume(ctx: typer.Context, sandboxes: Sandboxes, json: Json = False) -> None:
     """Bring paused sandboxes back."""
-    _each(ctx, sandboxes, "resume", json)
+    _each(ctx, sandboxes, lambda handle: handle.resume(), json)
 
 
 def rollback(
@@ -85,7 +102,7 @@ def fork(
         out.print(each.id)
 
 
-def _each(ctx: typer.Context, given: list[str], call: Literal["pause", "resume"], json: bool) -> None:
+def _each(ctx: typer.Context, given: list[str], call: Callable[[SandboxHandle], Sandbox], json: bool) -> None:
     """The same for each; what goes wrong with one does not keep it from the others."""
     with connection(ctx).client() as client:
         ids = list(dict.fromkeys(find_sandbox(client, each) for each in given))
@@ -102,9 +119,8 @@ def _each(ctx: typer.Context, given: list[str], call: Literal["pause", "resume"]
         leave(1)
 
 
-def _one(client: Hutch, id: str, call: Literal["pause", "resume"]) -> Sandbox | HutchError:
+def _one(client: Hutch, id: str, call: Callable[[SandboxHandle], Sandbox]) -> Sandbox | HutchError:
     try:
-        handle = client.sandboxes.get(id)
-        return handle.pause() if call == "pause" else handle.resume()
+        return call(client.sandboxes.get(id))
     except HutchError as error:
         return error

@@ -10,6 +10,7 @@ from hutch.control.context import Context
 from hutch.control.grants import llm_grant
 from hutch.control.lifecycle import Lifecycle
 from hutch.control.notifier import events_of, sandbox
+from hutch.control.views import asleep_time
 from hutch.errors import NodeUnavailable
 from hutch.model import NodeSandbox
 from hutch.store.engine import Transaction
@@ -36,7 +37,7 @@ class Arrivals:
     async def write(self, row: SandboxRow, facts: NodeSandbox) -> bool:
         """Have the row say what the node says. False when it has changed since it was read. Raises
         `NodeUnavailable` while the node is in the middle of something."""
-        if facts.state not in ("running", "paused"):
+        if facts.state not in ("running", "paused", "hibernated"):
             raise NodeUnavailable(f"{row.id} is {facts.state} on its node just now")
         if facts.state == "running":
             await self._grant(row)
@@ -77,13 +78,14 @@ def _paused(row: SandboxRow, facts: NodeSandbox) -> dict[str, Any]:
         "taking": None,
         "guest_token": None,
         "paused_at": row.paused_at if row.paused_at is not None else time.time(),
+        "hibernated": facts.state == "hibernated",
     }
 
 
 def _running(row: SandboxRow, facts: NodeSandbox) -> dict[str, Any]:
-    paused = row.usage.get("paused_time", 0.0)
-    if row.paused_at is not None:
-        paused += max(0.0, time.time() - row.paused_at)
+    resumed = row.resumed
+    if facts.resumed_memory is not None and (row.paused_at is not None or row.state == "rolling_back"):
+        resumed = {"memory": facts.resumed_memory, "ms": facts.resumed_ms, "at": time.time()}
     return {
         "state": "running",
         "taking": None,
@@ -91,6 +93,8 @@ def _running(row: SandboxRow, facts: NodeSandbox) -> dict[str, Any]:
         "guest_user": facts.user,
         "workdir": facts.workdir,
         "paused_at": None,
+        "hibernated": False,
+        "resumed": resumed,
         "last_active": time.time(),
-        "usage": row.usage | {"paused_time": paused},
+        "usage": row.usage | asleep_time(row),
     }

@@ -11,7 +11,7 @@ from hutch.control.context import Context, not_running
 from hutch.control.known import Known, KnownGuests
 from hutch.control.moves import Moves
 from hutch.control.notifier import sandbox
-from hutch.errors import GuestUnavailable, SandboxNotFound, SandboxNotRunning
+from hutch.errors import ExecNotFound, GuestUnavailable, SandboxNotFound, SandboxNotRunning
 from hutch.fleet import GuestClient
 from hutch.store.sandboxes import ASLEEP, LIVE, SandboxRow
 
@@ -47,6 +47,8 @@ class Guests:
                 if row.state in LIVE:
                     raise GuestUnavailable(f"{row.id} was paused in the middle of the call") from None
                 raise not_running(row) from None
+            except ExecNotFound as error:
+                raise await self._explained(sandbox_id, org, error) from None
             finally:
                 self._known.touch(sandbox_id)
 
@@ -56,6 +58,13 @@ class Guests:
         if row is None or row.org != org:
             raise SandboxNotFound(f"no sandbox {sandbox_id[:64]}")
         return row
+
+    async def _explained(self, sandbox_id: str, org: str, error: ExecNotFound) -> ExecNotFound:
+        """What there is not any more because memory did not survive is said so."""
+        row = await self.row(sandbox_id, org)
+        if row.resumed is None or row.resumed["memory"]:
+            return error
+        return ExecNotFound(f"{error.detail}: {row.id} was resumed from its disk, and all its processes are gone")
 
     async def asleep(self, sandbox_id: str, org: str, patience: float) -> bool:
         """Whether it is paused, after waiting for its end of that for up to `patience` seconds."""

@@ -1,7 +1,7 @@
 """The moves of a sandbox that has memory to lose: pause, resume, rollback.
 
-    running ──► pausing ──► paused ──► resuming ──► running
-       └───────────┬───────────┘
+    running ──► pausing or hibernating ──► paused ──► resuming ──► running
+       └─────────────────┬────────────────────┘
              rolling_back ──► running
 
 The row says where it goes before the node is asked, and where it is after. Whoever finds a row in the middle (the
@@ -27,6 +27,7 @@ from hutch.model import (
     NodeSandbox,
     PauseRequest,
     RollbackRequest,
+    SnapshotKind,
     SnapshotReason,
     SnapshotRecord,
     SnapshotRequest,
@@ -48,16 +49,22 @@ class Moves:
         self._under_way: dict[str, asyncio.Task[bool]] = {}
 
     async def pause(
-        self, sandbox_id: str, by: str | None = None, unless: Callable[[], bool] | None = None
+        self,
+        sandbox_id: str,
+        by: str | None = None,
+        unless: Callable[[], bool] | None = None,
+        kind: SnapshotKind = SnapshotKind.FULL,
     ) -> SandboxRow:
         """Save it and take it off the host; nothing to do when it is paused. `unless` is asked at the last moment at
-        which it can still be left running. Raises `SandboxNotRunning`, `NodeUnavailable` (then it is paused when the
-        node is back), and what the node says (then it runs on)."""
+        which it can still be left running; `kind` is of the snapshot that it is to stand on. Raises
+        `SandboxNotRunning`, `NodeUnavailable` (then it is paused when the node is back), and what the node says (then
+        it runs on)."""
+        state = "hibernating" if kind is SnapshotKind.DISK else "pausing"
         while (row := await self.settled(sandbox_id)).state != "paused":
             if row.state != "running":
                 raise not_running(row)
-            move = self._set_out(row, "pausing", by, unless, taking=new_id("snp"))
-            if await self._run(row.id, "pausing", move):
+            move = self._set_out(row, state, by, unless, taking=new_id("snp"))
+            if await self._run(row.id, state, move):
                 return await self._living(row.id)
         return row
 
@@ -211,6 +218,9 @@ class Moves:
             case "pausing":
                 async with places.kept(row.id, taking, SnapshotReason.PAUSE):
                     return await node.pause(row.id, PauseRequest(snapshot=taking, created_by=by))
+            case "hibernating":
+                wanted = PauseRequest(snapshot=taking, kind=SnapshotKind.DISK, created_by=by)
+                return await node.pause(row.id, wanted)
             case "resuming":
                 return await node.resume(row.id)
             case "rolling_back":

@@ -129,5 +129,7 @@ def _differ(row: SandboxRow, found: NodeSandbox) -> bool:
     """Both say that it lives, but not in the same way. Rows are read before facts, so this may only be what has
     happened in between: `Moves.adopt` looks at the row once more."""
     if row.state == "running":
-        return found.state == "paused" or (found.state == "running" and found.guest_token != row.guest_token)
+        return found.state in ("paused", "hibernated") or (
+            found.state == "running" and found.guest_token != row.guest_token
+        )
     return row.state == "paused" and (found.state == "running" or found.snapshot != row.snapshot)

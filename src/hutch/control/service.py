@@ -41,10 +41,12 @@ from hutch.model import (
     Event,
     Fork,
     NodeInfo,
+    Pause,
     Rollback,
     Sandbox,
     SandboxState,
     Snapshot,
+    SnapshotKind,
     Task,
     TaskState,
     TemplateInfo,
@@ -55,7 +57,7 @@ from hutch.store import DEFAULT_ORG, Store
 from hutch.store.pages import make_cursor
 from hutch.store.tasks import TaskRow
 
-_LIVE = (SandboxState.STARTING, SandboxState.RUNNING, SandboxState.PAUSED, SandboxState.STOPPING)
+_LIVE = tuple(state for state in SandboxState if not state.ended)
 _CANCELLED = {"state": "cancelled", "error": "cancelled", "detail": "cancelled by the caller"}
 _DELETED = {"state": "cancelled", "error": "sandbox_deleted", "detail": "the sandbox was deleted by the caller"}
 _MAX_PAGE = 1000
@@ -179,7 +181,8 @@ class Control:
         cursor."""
         wanted = states or (() if include_ended else _LIVE)
         limit = max(1, min(limit, _MAX_PAGE))
-        rows = await self.store.sandboxes.page(org, row_states(wanted), labels, limit + 1, cursor)
+        stored, hibernated = row_states(wanted)
+        rows = await self.store.sandboxes.page(org, stored, labels, limit + 1, cursor, hibernated)
         more = len(rows) > limit
         rows = rows[:limit]
         tasks = await self.store.tasks.of_sandboxes([row.id for row in rows])
@@ -191,11 +194,17 @@ class Control:
         row = await self._guests.row(sandbox_id, org)
         await self._lifecycle.destroy(row.id, "deleted by the caller", _DELETED)
 
-    async def pause(self, sandbox_id: str, *, by: str | None = None, org: str = DEFAULT_ORG) -> Sandbox:
-        """Save its memory, processes and files, and take it off the host. As it is when it is paused already; what
-        uses its guest wakes it again. `by`: who asks. `SandboxNotRunning` where there is nothing to pause."""
+    async def pause(
+        self, sandbox_id: str, request: Pause | None = None, *, by: str | None = None, org: str = DEFAULT_ORG
+    ) -> Sandbox:
+        """Save it, and take it off the host. As it is when it is paused or hibernated already; what uses its guest
+        wakes it again. `by`: who asks. `SandboxNotRunning` where there is nothing to pause, `Conflict` where only the
+        disk is to be saved of one in which a task goes on."""
         row = await self._guests.row(sandbox_id, org)
-        await self._moves.pause(row.id, by)
+        kind = request.mode if request is not None else SnapshotKind.FULL
+        if kind is SnapshotKind.DISK:
+            await self._snapshots.check_no_task(row, "Cancel the task first, or pause the sandbox with its memory.")
+        await self._moves.pause(row.id, by, kind=kind)
         return await self.get(sandbox_id, org=org)
 
     async def resume(self, sandbox_id: str, *, org: str = DEFAULT_ORG) -> Sandbox:

@@ -17,7 +17,7 @@ from hutch.control.turns import checkpoint_of
 from hutch.control.types import Idempotency
 from hutch.control.views import snapshot_view
 from hutch.errors import Conflict, IdempotencyConflict, SnapshotNotFound
-from hutch.model import Rollback, Snapshot, SnapshotReason, SnapshotRecord, SnapshotRequest, new_id
+from hutch.model import Rollback, Snapshot, SnapshotKind, SnapshotReason, SnapshotRecord, SnapshotRequest, new_id
 from hutch.model.lineage import ancestors, walk
 from hutch.store.sandboxes import SandboxRow
 
@@ -81,22 +81,33 @@ class Snapshots:
         row = await self._guests.row(sandbox_id, org)
         store = self._context.store
         task = (await store.tasks.of_sandboxes([row.id])).get(row.id)
+        place = None
         if wish.turn is not None:
             tree = {found.id: found for found in await self._tree(row)}
             snapshot_id = await checkpoint_of(self._context, row, task, wish.turn, tree)
+            place = await store.bookmarks.get(snapshot_id)
         else:
-            snapshot_id = (await self.check_of(row, wish.snapshot or "")).id
-        place = await store.bookmarks.get(snapshot_id)
+            target = await self.check_of(row, wish.snapshot or "")
+            snapshot_id = target.id
+            if target.kind is SnapshotKind.FULL:  # in a disk there is no agent to go on
+                place = await store.bookmarks.get(snapshot_id)
         if task is not None and place is not None and place.task_id == task.id:
             arrival = await self._rewinds.begin(row, place, by)
             await self._supervisor.restart(task.id)
             return await asyncio.shield(arrival)
-        if task is not None and task.step != "done":  # its events go on from an output that there would not be
+        if task is not None and task.step != "done":
+            # Its events go on from an output that there would not be.
             raise Conflict(
                 f"{task.id} goes on in {row.id}, and had not begun at {snapshot_id}",
                 hint="Cancel the task first, or fork the snapshot into a new sandbox.",
             )
         await self._moves.rollback(row.id, snapshot_id, by)
+
+    async def check_no_task(self, row: SandboxRow, hint: str) -> None:
+        """Raise `Conflict` while a task goes on in it: its events go on from an output that there would not be."""
+        task = (await self._context.store.tasks.of_sandboxes([row.id])).get(row.id)
+        if task is not None and task.step != "done":
+            raise Conflict(f"{task.id} goes on in {row.id}", hint=hint)
 
     async def check_of(self, row: SandboxRow, snapshot_id: str) -> SnapshotRecord:
         """The snapshot, if it is of the sandbox's timeline."""

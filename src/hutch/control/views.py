@@ -12,6 +12,7 @@ from hutch.model import (
     LimitBreach,
     NodeSandbox,
     OutputFile,
+    Resumed,
     Sandbox,
     SandboxState,
     Snapshot,
@@ -26,13 +27,24 @@ from hutch.store.events import EventRow
 from hutch.store.sandboxes import SandboxRow
 from hutch.store.tasks import TaskRow
 
-_SHOWN = {"pausing": "running", "resuming": "paused", "rolling_back": "running"}
+_SHOWN = {"pausing": "running", "hibernating": "running", "resuming": "paused", "rolling_back": "running"}
 """What is said of a sandbox on the way from one state to the other: where it comes from."""
 
 
-def row_states(wanted: Sequence[SandboxState]) -> list[str]:
-    """All states of rows that are shown as one of these."""
-    return [*wanted, *(state for state, shown in _SHOWN.items() if SandboxState(shown) in wanted)]
+def row_states(wanted: Sequence[SandboxState]) -> tuple[list[str], bool | None]:
+    """All states of rows that are shown as one of these; and, where only one of the two is wanted, whether the paused
+    are to be the hibernated ones."""
+    paused, hibernated = SandboxState.PAUSED in wanted, SandboxState.HIBERNATED in wanted
+    stored = {state for state in wanted if state is not SandboxState.HIBERNATED}
+    stored |= {SandboxState.PAUSED} if hibernated else set()
+    states = [*stored, *(state for state, shown in _SHOWN.items() if SandboxState(shown) in stored)]
+    return states, hibernated if paused != hibernated else None
+
+
+def shown_state(row: SandboxRow) -> SandboxState:
+    """What is said of a row."""
+    state = SandboxState(_SHOWN.get(row.state, row.state))
+    return SandboxState.HIBERNATED if state is SandboxState.PAUSED and row.hibernated else state
 
 
 def sandbox_view(row: SandboxRow, task: TaskRow | None, facts: NodeSandbox | None = None) -> Sandbox:
@@ -40,7 +52,7 @@ def sandbox_view(row: SandboxRow, task: TaskRow | None, facts: NodeSandbox | Non
     return Sandbox.model_validate(
         {
             "id": row.id,
-            "state": SandboxState(_SHOWN.get(row.state, row.state)),
+            "state": shown_state(row),
             "template": row.template,
             "resources": row.resources,
             "network": row.network,
@@ -54,6 +66,7 @@ def sandbox_view(row: SandboxRow, task: TaskRow | None, facts: NodeSandbox | Non
             "snapshot": row.snapshot if row.state in ("paused", "resuming") else None,
             "start": row.start,
             "start_reason": row.start_reason,
+            "resumed": _resumed(row),
             "reason": row.reason,
             "breaches": [LimitBreach.model_validate(breach) for breach in row.breaches],
             "usage": sandbox_usage(row, facts),
@@ -65,14 +78,21 @@ def sandbox_view(row: SandboxRow, task: TaskRow | None, facts: NodeSandbox | Non
 def sandbox_usage(row: SandboxRow, facts: NodeSandbox | None = None) -> Usage:
     """The meter: what the row has, with the fresher of the node's figures."""
     usage = Usage.model_validate(row.usage)
-    paused = usage.paused_time + _elapsed(row.paused_at, row.ended_at)
-    run_time = max(0.0, _elapsed(row.started_at, row.ended_at) - paused)
-    fresh: dict[str, object] = {"run_time": run_time, "paused_time": paused}
+    asleep = asleep_time(row, row.ended_at)
+    run_time = max(0.0, _elapsed(row.started_at, row.ended_at) - sum(asleep.values()))
+    fresh: dict[str, object] = {"run_time": run_time, **asleep}
     if facts is not None:
         fresh["cpu_seconds"] = max(usage.cpu_seconds, facts.cpu_seconds)
         fresh["memory_peak_bytes"] = max(usage.memory_peak_bytes, facts.memory_peak_bytes)
         fresh["llm"] = facts.llm if facts.llm.requests >= usage.llm.requests else usage.llm
     return usage.model_copy(update=fresh)
+
+
+def asleep_time(row: SandboxRow, until: float | None = None) -> dict[str, float]:
+    """Seconds in which it was paused, and hibernated, up to now."""
+    total = {name: float(row.usage.get(name, 0.0)) for name in ("paused_time", "hibernated_time")}
+    total["hibernated_time" if row.hibernated else "paused_time"] += _elapsed(row.paused_at, until)
+    return total
 
 
 def task_usage(row: TaskRow, paused_at: float | None = None) -> Usage:
@@ -116,10 +136,30 @@ def task_view(row: TaskRow, paused_at: float | None = None) -> Task:
 
 def snapshot_view(record: SnapshotRecord) -> Snapshot:
     """A snapshot as the API shows it."""
-    same = ("id", "sandbox_id", "parent", "kind", "reason", "name", "turn", "template", "created_at", "created_by")
+    same = (
+        "id",
+        "sandbox_id",
+        "parent",
+        "kind",
+        "disk",
+        "reason",
+        "name",
+        "turn",
+        "template",
+        "created_at",
+        "created_by",
+    )
     return Snapshot.model_validate(
         {name: getattr(record, name) for name in (*same, "stored_bytes", "stopped_ms")}
         | {"bytes": record.logical_bytes}
+    )
+
+
+def _resumed(row: SandboxRow) -> Resumed | None:
+    if row.resumed is None:
+        return None
+    return Resumed(
+        memory=row.resumed["memory"], ms=row.resumed["ms"], at=datetime.fromtimestamp(row.resumed["at"], UTC)
     )
 
 

@@ -29,7 +29,7 @@ from hutch.model.node import (
     SnapshotRequest,
     WarmTemplate,
 )
-from hutch.model.sandbox import Sandbox, SandboxState
+from hutch.model.sandbox import Pause, Resumed, Sandbox, SandboxState
 from hutch.model.snapshot import (
     CreateSnapshot,
     Fork,
@@ -89,11 +89,13 @@ __all__ = [
     "NodeInfo",
     "NodeSandbox",
     "OutputFile",
+    "Pause",
     "PauseRequest",
     "PtySize",
     "Recipe",
     "Resources",
     "ResourcesOverride",
+    "Resumed",
     "Rollback",
     "RollbackRequest",
     "RuntimeManifest",

@@ -35,8 +35,13 @@ class LlmUsage(Model):
 class Usage(Model):
     """The meter of a sandbox or task."""
 
-    run_time: float = Field(0.0, description="Seconds of wall time, without those in which it was paused.")
-    paused_time: float = Field(0.0, description="Seconds in which it was paused: no CPU, no memory, only storage.")
+    run_time: float = Field(
+        0.0, description="Seconds of wall time, without those in which it was paused or hibernated."
+    )
+    paused_time: float = Field(
+        0.0, description="Seconds in which it was paused: no CPU, only storage for memory and disk."
+    )
+    hibernated_time: float = Field(0.0, description="Seconds in which it was hibernated: only storage for its disk.")
     cpu_seconds: float = 0.0
     memory_peak_bytes: int = 0
     llm: LlmUsage = LlmUsage()

@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, field_serializer
 
 from hutch.model.budget import LlmUsage
 from hutch.model.common import LimitBreach, Model, NetworkPolicy, Resources, Start
-from hutch.model.snapshot import SnapshotReason
+from hutch.model.snapshot import SnapshotKind, SnapshotReason
 
 SNAPSHOT_ID = r"^snp_[a-z2-7]{22}$"
 
@@ -62,6 +62,7 @@ class PauseRequest(Model):
     """`POST /sandboxes/{id}/pause` of the node."""
 
     snapshot: str = Field(pattern=SNAPSHOT_ID, description="Id of the snapshot that it will stand on.")
+    kind: SnapshotKind = Field(SnapshotKind.FULL, description="`disk`: only what it has written is saved.")
     created_by: str | None = Field(None, max_length=256, description="Who asked for it.")
 
 
@@ -74,6 +75,7 @@ class SnapshotRequest(Model):
     reason: SnapshotReason = SnapshotReason.MANUAL
     turn: int | None = Field(None, ge=0, description="The task's turn, for checkpoints.")
     held: bool = Field(False, description="Only while its calls to model providers are held; they are let go after.")
+    kind: SnapshotKind = SnapshotKind.FULL
 
 
 class HoldRequest(Model):
@@ -98,10 +100,10 @@ class RollbackRequest(Model):
 
 
 class NodeSandbox(Model):
-    """A sandbox as the node knows it: the facts. A paused one has no address, no process and no memory."""
+    """A sandbox as the node knows it: the facts. One that is paused or hibernated has no address, process or memory."""
 
     id: str
-    state: Literal["booting", "running", "paused", "dead"]
+    state: Literal["booting", "running", "paused", "hibernated", "dead"]
     template: str
     address: str = Field(description="The guest's IPv4 address in its slot; empty when it is paused.")
     guest_token: str = Field(description="The `X-Access-Token` of its guest.")
@@ -113,7 +115,8 @@ class NodeSandbox(Model):
     start: Start | None = Field(None, description="How it came to run.")
     start_reason: str | None = Field(None, description="Why it was booted and not thawed.")
     resumed_ms: float = Field(0.0, description="How long the last resume or rollback took, in milliseconds.")
-    snapshot: str | None = Field(None, description="What a paused one stands on.")
+    resumed_memory: bool | None = Field(None, description="Whether memory survived that; unset before the first.")
+    snapshot: str | None = Field(None, description="What a paused or hibernated one stands on.")
     boot_id: str = Field("", description="Kept while its memory lives on, also over pauses; a fork has a new one.")
     cpu_seconds: float = 0.0
     memory_bytes: int = 0
@@ -129,9 +132,9 @@ class JournalEntry(Model):
 
     kinds: sandbox_running {boot_ms}; sandbox_dead {reason, cpu_seconds, memory_peak_bytes}; limit {LimitBreach};
     llm_usage {usage: LlmUsage, the sandbox's total so far, model}; llm_auth_failed {provider, status, message};
-    llm_budget_exceeded {part: llm_usd|llm_tokens, used, limit}; sandbox_paused {snapshot, ms};
-    sandbox_resumed {snapshot, ms}; sandbox_rolled_back {snapshot, safety, ms}. A node that was killed may write the
-    last three twice.
+    llm_budget_exceeded {part: llm_usd|llm_tokens, used, limit}; sandbox_paused {snapshot, kind, ms};
+    sandbox_resumed {snapshot, memory, ms}; sandbox_rolled_back {snapshot, safety, ms}. A node that was killed may write
+    the last three twice.
     """
 
     seq: int

@@ -9,15 +9,17 @@ from pydantic import Field
 
 from hutch.model.budget import Usage
 from hutch.model.common import LimitBreach, Model, NetworkPolicy, Resources, Start
+from hutch.model.snapshot import SnapshotKind
 from hutch.model.task import Task
 
 
 class SandboxState(StrEnum):
-    """`hibernated` (only the disk is saved) is for a later version."""
+    """`paused`: memory and disk are saved; `hibernated`: only the disk."""
 
     STARTING = "starting"
     RUNNING = "running"
     PAUSED = "paused"
+    HIBERNATED = "hibernated"
     STOPPING = "stopping"
     STOPPED = "stopped"
     FAILED = "failed"
@@ -25,6 +27,23 @@ class SandboxState(StrEnum):
     @property
     def ended(self) -> bool:
         return self in (SandboxState.STOPPED, SandboxState.FAILED)
+
+
+class Resumed(Model):
+    """How a sandbox came back, from a pause or by a rollback."""
+
+    memory: bool = Field(description="Whether its memory and processes survived; without them it was booted anew.")
+    ms: float = Field(description="How long that took, in milliseconds.")
+    at: datetime
+
+
+class Pause(Model):
+    """`POST /v1/sandboxes/{id}/pause`."""
+
+    mode: SnapshotKind = Field(
+        SnapshotKind.FULL,
+        description="`full`: with memory and processes; `disk`: only its files. It is hibernated then.",
+    )
 
 
 class Sandbox(Model):
@@ -47,8 +66,9 @@ class Sandbox(Model):
     start_reason: str | None = Field(None, description="Why it was booted and not thawed.")
     deadline: datetime = Field(description="When it is destroyed at the latest: the end of its `lifetime`.")
     idle_timeout: float | None = Field(None, description="Seconds without activity after which it is paused.")
-    paused_at: datetime | None = Field(None, description="Since when it is paused.")
-    snapshot: str | None = Field(None, description="The snapshot that a paused sandbox stands on.")
+    paused_at: datetime | None = Field(None, description="Since when it is paused or hibernated.")
+    snapshot: str | None = Field(None, description="The snapshot that a paused or hibernated sandbox stands on.")
+    resumed: Resumed | None = Field(None, description="Its last resume or rollback.")
     reason: str | None = Field(None, description="Why it ended or failed, for a person.")
     breaches: list[LimitBreach] = []
     usage: Usage = Usage()

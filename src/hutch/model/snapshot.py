@@ -63,6 +63,7 @@ class SnapshotRecord(Model):
         None, description="The sandbox's; whoever is thawed from it has the same disk and process limit."
     )
     stopped_ms: float = Field(0.0, ge=0, description="How long nothing ran inside while it was taken.")
+    disk: bool = Field(False, description="Whether it has the disk apart: always when it is only that.")
     logical_bytes: int = Field(0, ge=0, description="Sum of the sizes of its files.")
     stored_bytes: int | None = Field(
         None, ge=0, description="Compressed bytes that it added to the store; unset until it is in there."
@@ -82,6 +83,7 @@ class Snapshot(Model):
     template: str | None = None
     created_at: datetime
     created_by: str | None = Field(None, description="The API key that asked for it; unset: Hutch by itself.")
+    disk: bool = Field(False, description="Whether it has the disk apart from memory: always when it is only that.")
     bytes: int = Field(0, description="Sum of the sizes of its files.")
     stored_bytes: int | None = Field(
         None, description="Compressed bytes that it added to the store; unset until it is in there."

@@ -22,6 +22,7 @@ from hutch.network.slots import LinuxSlotPool
 from hutch.node.app import NodeApi
 from hutch.node.entry import Registry
 from hutch.node.guest import GuestClient
+from hutch.node.guest_disk import GuestDisk
 from hutch.node.home import NodeHome, StartError, disk_free
 from hutch.node.journal import Journal
 from hutch.node.parts import Parts
@@ -124,6 +125,7 @@ class Daemon:
             images=ImageStore(settings),
             gateway=gateway,
             guests=guests,
+            disks=GuestDisk(guests),
             tunnel=Tunnel(registry.address),
             snapshots=Snapshots(store, registry, records),
             pins=Pins(self._home.images),

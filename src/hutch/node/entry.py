@@ -14,7 +14,7 @@ from hutch.runtime.base import Handle, Stats
 
 _REMEMBERED = 10_000
 
-State = Literal["booting", "running", "paused", "dead"]
+State = Literal["booting", "running", "paused", "hibernated", "dead"]
 _STATES: dict[Step, State] = {
     "booting": "booting",
     "running": "running",
@@ -52,6 +52,11 @@ class Entry:
     def paused(self) -> bool:
         return self.record.step == "paused"
 
+    @property
+    def _state(self) -> State:
+        state = _STATES[self.record.step]
+        return "hibernated" if state == "paused" and self.record.hibernated else state
+
     def saw(self, stats: Stats) -> None:
         """Note fresh figures. Those that only rise never fall, whatever the host still knows after a death."""
         old = self.record.figures
@@ -68,7 +73,7 @@ class Entry:
         record = self.record
         return NodeSandbox(
             id=record.id,
-            state=_STATES[record.step],
+            state=self._state,
             template=record.template,
             address=record.address,
             guest_token=record.guest_token,
@@ -80,6 +85,7 @@ class Entry:
             start=record.start,
             start_reason=record.start_reason,
             resumed_ms=record.resumed_ms,
+            resumed_memory=record.resumed_memory,
             snapshot=record.snapshot if record.step == "paused" else None,
             boot_id=record.boot_id,
             **record.figures.model_dump(),

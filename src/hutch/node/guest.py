@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import secrets
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -138,21 +141,44 @@ class GuestClient:
         limit: int = _ANSWER_LIMIT,
     ) -> bytes:
         """One call; at most `limit` bytes of its answer. Raises `GuestUnavailable`, with its `status` if it answers."""
+        async with self.opened(method, address, path, token, timeout, body=body) as response:
+            return await _read(response, limit)
+
+    @asynccontextmanager
+    async def opened(
+        self,
+        method: str,
+        address: str,
+        path: str,
+        token: str,
+        timeout: float,
+        stream: AsyncIterator[bytes] | None = None,
+        *,
+        body: dict[str, Any] | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An answer that is good, to be read within `timeout` seconds, and with care. Raises `GuestUnavailable`, also
+        for what happens while it is read."""
         assert self._session is not None
         url = f"http://{address}:{GUEST_PORT}{path}"
         headers = {"X-Access-Token": token}
+        limits = aiohttp.ClientTimeout(total=None)
         try:
             async with (
                 asyncio.timeout(timeout),
-                self._session.request(method, url, json=body, headers=headers, allow_redirects=False) as response,
+                self._session.request(
+                    method, url, json=body, data=stream, headers=headers, allow_redirects=False, timeout=limits
+                ) as response,
             ):
-                answer = await _read(response, limit)
                 if response.status not in (200, 201, 204):
-                    text = answer[:_TEXT_LIMIT].decode("utf-8", "replace")
+                    text = (await _read(response, _TEXT_LIMIT)).decode("utf-8", "replace")
                     said = f"the guest answered {response.status} to {path}: {text}"
                     raise GuestUnavailable(said, status=response.status)
-                return answer
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                yield response
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise GuestUnavailable(f"{path}: {str(error)[:_TEXT_LIMIT] or type(error).__name__}") from error
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
             raise GuestUnavailable(f"{path}: {str(error)[:_TEXT_LIMIT] or type(error).__name__}") from error
 
 

@@ -9,6 +9,7 @@ from hutch.images.catalog import ImageStore
 from hutch.network.base import SlotPool
 from hutch.node.entry import Registry
 from hutch.node.guest import GuestClient
+from hutch.node.guest_disk import GuestDisk
 from hutch.node.home import NodeHome
 from hutch.node.journal import Journal
 from hutch.node.pins import Pins
@@ -33,6 +34,7 @@ class Parts:
     images: ImageStore
     gateway: LlmGateway
     guests: GuestClient
+    disks: GuestDisk
     tunnel: Tunnel
     snapshots: Snapshots
     pins: Pins

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator
 import structlog
 
 from hutch.errors import AlreadyExists, FreezeFailed, HutchError
-from hutch.model import SnapshotRecord, SnapshotRequest
+from hutch.model import SnapshotKind, SnapshotRecord, SnapshotRequest
 from hutch.node.booting import Stopwatch
 from hutch.node.ending import Ender
 from hutch.node.entry import Entry
+from hutch.node.packing import Packer
 from hutch.node.parts import Parts
 from hutch.node.tokens import renew_token
 from hutch.runtime.base import Frozen, Handle
@@ -31,6 +32,7 @@ class Pauser:
         self._parts = parts
         self._ender = ender
         self._watch = watch
+        self._packer = Packer(parts)
 
     async def pause(self, entry: Entry, request: SnapshotRequest) -> None:
         """From running to paused. Raises `AlreadyExists`, `FreezeFailed`, `DiskFull`: then it runs on, unless
@@ -66,7 +68,7 @@ class Pauser:
         if snapshot is None:
             snapshot = await parts.snapshots.admit(entry.record, frozen, request, stopped_ms)
         watch.lap("admit")
-        data = {"snapshot": snapshot.id, "ms": watch.total}
+        data = {"snapshot": snapshot.id, "kind": snapshot.kind, "ms": watch.total}
         await parts.journal.insist(entry.id, "sandbox_paused", data)
         await self.rest(entry, snapshot.id, parent=snapshot.id)
         watch.lap("record")
@@ -91,6 +93,7 @@ class Pauser:
             image=image,
             taking=None,
             snapshot=snapshot,
+            hibernated=found is not None and found.kind is SnapshotKind.DISK,
             fallback=None,
             parent=parent,
             slot=None,
@@ -148,6 +151,10 @@ class Pauser:
         await renew_token(self._parts, entry)
         return taken
 
+    async def let_go_on(self, entry: Entry) -> None:
+        """A running sandbox that may have been made to stand still."""
+        await self._packer.go_on(entry)
+
     def _let_alone(self, entry: Entry) -> Handle:
         """Watch it no more: a sandbox that stands still looks like one that is in need."""
         assert entry.handle is not None
@@ -165,6 +172,8 @@ class Pauser:
         # The sandbox's own kernel does the saving.
         await parts.runtime.limit_cpus(handle, float(os.cpu_count() or 1))
         into = parts.records.frozen_directory(entry.id, request.snapshot)
+        if request.kind is SnapshotKind.DISK:
+            return await self._packer.pack(entry, handle, into)
         return await parts.runtime.freeze(handle, into, keep_running)
 
     async def _go_on(self, entry: Entry, handle: Handle) -> None:

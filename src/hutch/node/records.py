@@ -71,6 +71,10 @@ class SandboxRecord(Model):
     start_reason: str | None = None
     """Why it was booted and not thawed."""
     resumed_ms: float = 0.0
+    resumed_memory: bool | None = None
+    """Whether its memory survived the last resume."""
+    hibernated: bool = False
+    """Paused: what it stands on is a disk only."""
     taking: SnapshotRequest | None = None
     """Pausing: the snapshot that is being made."""
     snapshot: str | None = None

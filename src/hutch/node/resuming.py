@@ -48,7 +48,7 @@ class Resumer:
         assert entry.paused and snapshot is not None
         self._room.check()
         await self._wake(entry, snapshot, fallback=snapshot)
-        data = {"snapshot": snapshot, "ms": entry.record.resumed_ms}
+        data = {"snapshot": snapshot, "memory": entry.record.resumed_memory, "ms": entry.record.resumed_ms}
         await self._parts.journal.insist(entry.id, "sandbox_resumed", data)
 
     async def rollback(self, entry: Entry, request: RollbackRequest) -> None:

@@ -7,15 +7,17 @@ import os
 import platform
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from hutch.errors import AlreadyExists, Conflict, SnapshotNotFound
-from hutch.model import RuntimeManifest, SnapshotReason, SnapshotRecord, SnapshotRequest
+from hutch.model import RuntimeManifest, SnapshotKind, SnapshotReason, SnapshotRecord, SnapshotRequest
+from hutch.node.disk import archive
 from hutch.node.entry import Entry, Registry
 from hutch.node.notes import ThawNote, read_note, write_note
 from hutch.node.records import RecordStore, SandboxRecord
-from hutch.runtime.manifest import Manifest, read_manifest
+from hutch.runtime.manifest import read_manifest
 from hutch.snapshots import Retention, SnapshotStore
 from hutch.snapshots.retention import expired
 
@@ -95,28 +97,24 @@ class Snapshots:
             workdir=sandbox.workdir,
         )
 
-        def prepare() -> Manifest:
+        def prepare() -> _Contents:
             write_note(frozen, note)
-            return read_manifest(frozen)
+            return _contents(frozen, request.kind, sandbox.image or None)
 
-        manifest = await asyncio.to_thread(prepare)
+        contents = await asyncio.to_thread(prepare)
         record = SnapshotRecord(
             id=request.snapshot,
             sandbox_id=sandbox.id,
             org=sandbox.org,
             parent=sandbox.parent,
+            kind=request.kind,
+            disk=contents.disk,
             reason=request.reason,
             name=request.name,
             turn=request.turn,
-            created_at=manifest.created_at,
+            created_at=contents.created_at,
             created_by=request.created_by,
-            runtime=RuntimeManifest(
-                runtime=manifest.origin.runtime,
-                version=manifest.origin.version,
-                arch=platform.machine(),
-                cpu_features=list(manifest.cpu.flags),
-                image=sandbox.image or None,
-            ),
+            runtime=contents.runtime,
             template=sandbox.template,
             resources=sandbox.resources,
             stopped_ms=stopped_ms,
@@ -204,6 +202,33 @@ class Snapshots:
         entry.record = entry.record.but(parent=parent)
         if entry.record.step not in ("ending", "dead"):
             await self._records.save(entry.record)
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What the files of a frozen directory say."""
+
+    created_at: datetime
+    runtime: RuntimeManifest
+    disk: bool
+
+
+def _contents(frozen: Path, kind: SnapshotKind, image: str | None) -> _Contents:
+    """Raises `SnapshotCorrupt`."""
+    disk = archive.is_archive(frozen)
+    if kind is SnapshotKind.DISK:
+        # Booted, not thawed: by whatever runtime there is then.
+        runtime = RuntimeManifest(runtime="any", version="any", arch=platform.machine(), image=image)
+        return _Contents(archive.read_manifest(frozen).created_at, runtime, disk)
+    manifest = read_manifest(frozen)
+    runtime = RuntimeManifest(
+        runtime=manifest.origin.runtime,
+        version=manifest.origin.version,
+        arch=platform.machine(),
+        cpu_features=list(manifest.cpu.flags),
+        image=image,
+    )
+    return _Contents(manifest.created_at, runtime, disk)
 
 
 def _goes_with_sandbox(record: SnapshotRecord) -> bool:

@@ -42,7 +42,9 @@ class States:
 
     async def pause(self, id: str, request: PauseRequest) -> Entry:
         """It is paused; on another snapshot when it was already."""
-        wanted = SnapshotRequest(snapshot=request.snapshot, created_by=request.created_by, reason=SnapshotReason.PAUSE)
+        wanted = SnapshotRequest(
+            snapshot=request.snapshot, created_by=request.created_by, reason=SnapshotReason.PAUSE, kind=request.kind
+        )
 
         async def work(entry: Entry) -> Entry:
             if not entry.paused:

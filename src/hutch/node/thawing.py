@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import uuid
 from pathlib import Path
 
 import structlog
 
 from hutch.errors import GuestUnavailable, InvalidRequest, ThawFailed
-from hutch.model import BootRequest, LlmGrant
+from hutch.model import BootRequest, LlmGrant, SnapshotKind
 from hutch.network.base import Slot
 from hutch.node.booting import Stopwatch
 from hutch.node.entry import Entry
+from hutch.node.filling import Filler
 from hutch.node.guest import hostname
 from hutch.node.guest_processes import GuestProcesses
 from hutch.node.notes import ThawNote
@@ -38,6 +40,7 @@ class Thawer:
     def __init__(self, parts: Parts, cpu: asyncio.Semaphore) -> None:
         self._parts = parts
         self._cpu = cpu
+        self._disks = Filler(parts)
 
     async def resume(self, entry: Entry, snapshot: str) -> Handle:
         """The same sandbox again: its environment, boot id and grant are kept, its address and token are new. The
@@ -46,15 +49,17 @@ class Thawer:
         parts, record = self._parts, entry.record
         grant = await parts.records.load_grant(entry.id)
         parts.gateway.restore(entry.id, record.llm)
-        handle, note = await self._thaw(entry, snapshot, grant, None, None, watch)
+        handle, note, memory = await self._thaw(entry, snapshot, grant, None, None, watch)
         running = entry.record.but(
             step="running",
             boot_id=note.boot_id,
             machine_boot=boot_id(),
             snapshot=None,
+            hibernated=False,
             fallback=None,
             parent=snapshot,
             resumed_ms=watch.total,
+            resumed_memory=memory,
         )
         await parts.records.save(running)
         entry.record = running
@@ -83,7 +88,7 @@ class Thawer:
         if request.llm is not None:
             await parts.records.save_grant(entry.id, request.llm)
         fresh = entry.record.boot_id
-        handle, note = await self._thaw(entry, snapshot, request.llm, request.env, fresh, watch)
+        handle, note, _ = await self._thaw(entry, snapshot, request.llm, request.env, fresh, watch)
         running = entry.record.but(step="running", user=note.user, workdir=note.workdir, boot_ms=watch.total)
         await parts.records.save(running)
         entry.record = running
@@ -159,31 +164,40 @@ class Thawer:
         env: dict[str, str] | None,
         fresh: str | None,
         watch: Stopwatch,
-    ) -> tuple[Handle, ThawNote]:
-        """`fresh`: the boot id of a fork."""
+    ) -> tuple[Handle, ThawNote, bool]:
+        """Also whether its memory is the snapshot's. `fresh`: the boot id of a fork."""
         parts = self._parts
+        memory = (await parts.snapshots.get(snapshot)).kind is SnapshotKind.FULL
         async with parts.snapshots.opened(snapshot) as (directory, note):
             watch.lap("files")
             await unless_doomed(entry, self._cpu.acquire())
             try:
                 watch.lap("queue")
-                handle = await self._load(entry, directory, grant, watch, float(os.cpu_count() or 1))
-                watch.lap("thaw")
+                handle = await self._load(
+                    entry, directory if memory else None, grant, watch, float(os.cpu_count() or 1)
+                )
+                watch.lap("thaw" if memory else "boot")
             finally:
                 self._cpu.release()  # a guest that has been thawed may be hostile: it must not keep others waiting
-            frozen = [token for token in (note.guest_token, note.next_token) if token]
-            await self.introduce(entry, handle, frozen, env, fresh or note.boot_id)
+            if memory:
+                frozen = [token for token in (note.guest_token, note.next_token) if token]
+                await self.introduce(entry, handle, frozen, env, fresh or note.boot_id)
+            else:
+                note = note.model_copy(update={"boot_id": fresh or str(uuid.uuid4())})
+                await self._disks.fill(entry, handle, directory, env, note.boot_id)
             await parts.runtime.limit_cpus(handle, entry.record.resources.cpus)
             watch.lap("guest")
-        return handle, note
+        return handle, note, memory
 
     async def _load(
-        self, entry: Entry, directory: Path, grant: LlmGrant | None, watch: Stopwatch, cpus: float
+        self, entry: Entry, directory: Path | None, grant: LlmGrant | None, watch: Stopwatch, cpus: float
     ) -> Handle:
+        """Thaw the snapshot in `directory`, or boot the image without one."""
         slot = await self._slot(entry, grant)
         watch.lap("slot")
         check_doomed(entry)
-        entry.handle = await self._parts.runtime.thaw(await self._spec(entry, slot, cpus), directory)
+        runtime, spec = self._parts.runtime, await self._spec(entry, slot, cpus)
+        entry.handle = await (runtime.thaw(spec, directory) if directory is not None else runtime.boot(spec))
         return entry.handle
 
     async def _slot(self, entry: Entry, grant: LlmGrant | None) -> Slot:

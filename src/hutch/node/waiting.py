@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from hutch.errors import BootFailed, SandboxNotRunning, ThawFailed
+from hutch.errors import BootFailed, HutchError, SandboxNotRunning
 from hutch.node.entry import Entry
 from hutch.node.process import process_end
 from hutch.runtime.base import Handle
@@ -18,7 +18,7 @@ async def unless_doomed(
     entry: Entry,
     work: Coroutine[Any, Any, T],
     handle: Handle | None = None,
-    failure: type[BootFailed | ThawFailed] = BootFailed,
+    failure: type[HutchError] = BootFailed,
 ) -> T:
     """The result of `work`, given up as soon as the sandbox is deleted, or its kernel (`handle`) ends.
 

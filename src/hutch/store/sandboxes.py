@@ -38,6 +38,8 @@ class SandboxRow:
     snapshot: str | None = None
     taking: str | None = None
     paused_at: float | None = None
+    hibernated: bool = False
+    resumed: dict[str, Any] | None = None
     idle_timeout: float | None = None
     last_active: float | None = None
     start: str | None = None
@@ -48,8 +50,8 @@ class SandboxRow:
     usage: dict[str, Any] = field(default_factory=dict)
 
 
-MOVING = ("pausing", "resuming", "rolling_back")
-"""On the way from or to a snapshot: the node has been asked, or is about to be. The API shows `paused` for them."""
+MOVING = ("pausing", "hibernating", "resuming", "rolling_back")
+"""On the way from or to a snapshot: the node has been asked, or is about to be."""
 ASLEEP = ("paused", *MOVING)
 """Its guest cannot be reached just now, and will be."""
 LIVE = ("starting", "running", *ASLEEP)
@@ -79,11 +81,16 @@ class Sandboxes:
         wanted: Mapping[str, str] | None = None,
         limit: int = 100,
         cursor: str | None = None,
+        hibernated: bool | None = None,
     ) -> list[SandboxRow]:
-        """Newest first, in these states (all when empty), with all the wanted labels."""
+        """Newest first, in these states (all when empty), with all the wanted labels. `hibernated`: of the paused ones
+        only those, or only the others."""
         statement = select(sandboxes).where(sandboxes.c.org == org)
         if states:
             statement = statement.where(sandboxes.c.state.in_(states))
+        if hibernated is not None:
+            paused = sandboxes.c.state.in_(("paused", "resuming"))
+            statement = statement.where(~paused | sandboxes.c.hibernated.is_(hibernated))
         for key, value in (wanted or {}).items():
             matching = select(labels.c.sandbox_id).where(labels.c.key == key, labels.c.value == value)
             statement = statement.where(sandboxes.c.id.in_(matching))

@@ -28,6 +28,7 @@ async def thaw(guest: Guest, request: Request) -> Response:
     identity.take(guest, given)
     if guest.system:
         identity.new_generation()
+    guest.go_on()
     await guest.monitor.start()
     return json_response({"boot_id": guest.boot_id, "entropy": mixed})
 

@@ -15,10 +15,11 @@ import signal
 import time
 from collections.abc import Iterator
 
+from hutch_guest.processes import still
+
 MARK = "HUTCH_EXEC_ID"
 _ROUNDS = 200
 _BROOD, _TURNS, _PATIENCE = 32, 6, 0.3
-_SETTLE = 0.01
 
 
 class Entry:
@@ -132,19 +133,6 @@ def signal_tree(exec_id: str, root: int, number: signal.Signals) -> int:
     return len(alive)
 
 
-def _freeze() -> None:
-    """Stop everything, again and again until nothing new is born: gVisor finishes a fork in spite of the signal."""
-    before = -1
-    for _ in range(_ROUNDS):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGSTOP)
-        count = sum(name.isdigit() for name in os.listdir("/proc"))
-        if count == before:
-            return
-        before = count
-        time.sleep(_SETTLE)
-
-
 @contextlib.contextmanager
 def frozen() -> Iterator[None]:
     """Stop everything in the sandbox but us, with one call, and let it go on at the end (a no-op outside one).
@@ -156,11 +144,10 @@ def frozen() -> Iterator[None]:
         yield
         return
     try:
-        _freeze()
+        still.stop_all()
         yield
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGCONT)
+        still.go_on()
 
 
 def kill_frozen(exec_id: str, root: int) -> None:

@@ -66,7 +66,8 @@ def test_pause_and_resume(at: Server, hutch: Hutch) -> None:
     sent = scripted(at)
     assert hutch("pause", SANDBOX_ID).out == SANDBOX_ID + "\n"
     assert hutch("resume", SANDBOX_ID, "--json").json[0]["state"] == "running"
-    assert sent == [("pause", None), ("resume", None)]
+    hutch("pause", SANDBOX_ID, "--mode", "disk")
+    assert sent == [("pause", None), ("resume", None), ("pause", {"mode": "disk"})]
 
 
 def test_one_that_cannot_be_paused_does_not_keep_the_others_from_it(at: Server, hutch: Hutch) -> None:

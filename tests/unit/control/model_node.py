@@ -25,6 +25,7 @@ from hutch.model import (
     Resources,
     RollbackRequest,
     RuntimeManifest,
+    SnapshotKind,
     SnapshotReason,
     SnapshotRecord,
     SnapshotRequest,
@@ -190,10 +191,11 @@ class ModelNode(Node):
         async with self._locks.setdefault(sandbox_id, asyncio.Lock()):
             await self._enter("pause")
             box = self._box(sandbox_id)
-            if box.state == "paused":
+            if box.state in ("paused", "hibernated"):
                 return box
             self._record(request.snapshot, box, SnapshotReason.PAUSE, None, request.created_by)
-            paused = self._set(box.id, state="paused", snapshot=request.snapshot, guest_token="", address="")
+            state = "hibernated" if request.kind is SnapshotKind.DISK else "paused"
+            paused = self._set(box.id, state=state, snapshot=request.snapshot, guest_token="", address="")
         return await self._leave("pause", paused)
 
     async def resume(self, sandbox_id: str) -> NodeSandbox:
@@ -202,7 +204,9 @@ class ModelNode(Node):
             box = self._box(sandbox_id)
             if box.state == "running":
                 return box
-            running = self._set(box.id, state="running", snapshot=None, guest_token=self._token())
+            memory = box.state == "paused"
+            token = self._token()
+            running = self._set(box.id, state="running", snapshot=None, guest_token=token, resumed_memory=memory)
         return await self._leave("resume", running)
 
     async def snapshot(self, sandbox_id: str, request: SnapshotRequest) -> SnapshotRecord:

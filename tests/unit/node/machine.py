@@ -7,6 +7,7 @@ does has an effect. The host, as a real one would, remembers.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import shutil
@@ -23,8 +24,10 @@ from hutch.errors import GuestUnavailable
 from hutch.images.lookup import BuiltImage
 from hutch.model import NetworkPolicy, Recipe, Resources, SnapshotRecord, TemplateInfo
 from hutch.network.base import Slot, SlotPool
+from hutch.node.disk import archive
 from hutch.node.entry import Registry
 from hutch.node.guest import GuestClient
+from hutch.node.guest_disk import GuestDisk
 from hutch.node.home import NodeHome
 from hutch.node.journal import Journal
 from hutch.node.parts import Parts
@@ -59,6 +62,7 @@ class Kernel:
     cpus: float
     owner: str | None = None
     """The sandbox that it was last told to be."""
+    still: bool = False
 
 
 @dataclass
@@ -249,6 +253,33 @@ class PaperGuests:
         return kernel
 
 
+class PaperDisks:
+    """A kernel's whole disk is the number in its memory."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def pack(self, address: str, token: str, into: Path, most: int) -> archive.DiskManifest:
+        self._host.step("pack")
+        kernel = self._kernel(address, token)
+        kernel.still = True
+        packed = b'{"env": {"number": "%d"}}\n{"end": true, "entries": 0}\n' % kernel.memory
+        return archive.write(io.BytesIO(packed), into, most)
+
+    async def restore(self, address: str, token: str, directory: Path) -> None:
+        self._host.step("restore")
+        self._kernel(address, token).memory = int(archive.read_manifest(directory).env["number"])
+
+    async def go_on(self, address: str, token: str) -> None:
+        self._host.step("go on")
+        self._kernel(address, token).still = False
+
+    def _kernel(self, address: str, token: str) -> Kernel:
+        (kernel,) = (each for each in self._host.kernels.values() if each.address == address)
+        assert kernel.token == token
+        return kernel
+
+
 class SteppingRecords(RecordStore):
     """Each write is a step."""
 
@@ -332,6 +363,7 @@ async def daemon(
         ),
         gateway=LlmGateway(journal.append),
         guests=cast(GuestClient, PaperGuests(host)),
+        disks=cast(GuestDisk, PaperDisks(host)),
         tunnel=Tunnel(registry.address),
         snapshots=Snapshots(store, registry, records),
         pins=Pins(home.images),

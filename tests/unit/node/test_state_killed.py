@@ -18,6 +18,7 @@ from hutch.model import (
     DenyAll,
     PauseRequest,
     RollbackRequest,
+    SnapshotKind,
     SnapshotRequest,
     new_id,
 )
@@ -54,6 +55,15 @@ def pause(node: Daemon) -> Awaitable[object]:
     return node.sandboxes.states.pause(SANDBOX, PauseRequest(snapshot=NEW))
 
 
+async def hibernated(node: Daemon) -> None:
+    await running(node)
+    await hibernate(node)
+
+
+def hibernate(node: Daemon) -> Awaitable[object]:
+    return node.sandboxes.states.pause(SANDBOX, PauseRequest(snapshot=new_id("snp"), kind=SnapshotKind.DISK))
+
+
 def resume(node: Daemon) -> Awaitable[object]:
     return node.sandboxes.states.resume(SANDBOX)
 
@@ -76,11 +86,14 @@ def delete(node: Daemon) -> Awaitable[object]:
 
 CASES = [
     (running, pause, {1}),
+    (running, hibernate, {1}),
     (paused, resume, {1}),
+    (hibernated, resume, {1}),
     (running, snapshot, {1}),
     (paused, snapshot, {1}),
     (running, rollback, {0, 1}),
     (paused, rollback, {0, 1}),
+    (hibernated, rollback, {0, 1}),
     (running, fork, {1}),
     (paused, delete, {None, 1}),
 ]
@@ -92,7 +105,7 @@ async def assert_whole(node: Daemon, memories: set[int | None]) -> None:
     alive = {entry.id for entry in registry if entry.running}
     assert set(host.kernels) == alive
     assert host.slots == {entry.record.slot for entry in registry if entry.running}
-    assert all(kernel.cpus == RESOURCES.cpus for kernel in host.kernels.values())
+    assert all(kernel.cpus == RESOURCES.cpus and not kernel.still for kernel in host.kernels.values())
     for entry in registry:
         assert entry.record.step in ("running", "paused", "dead")
         left = {path.name for path in node.parts.records.directory(entry.id).iterdir()}

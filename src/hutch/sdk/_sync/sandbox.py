@@ -173,13 +173,14 @@ class Sandbox:
         with suppress(NotFound):
             self._transport.request("DELETE", self._base)
 
-    def pause(self) -> SandboxInfo:
+    def pause(self, mode: Literal["full", "disk"] = "full") -> SandboxInfo:
         """Save its memory, processes and files, and take it off the host: it costs no CPU and no memory then. The next
-        call that needs it wakes it. Nothing happens when it is paused already."""
-        return self._change("pause", repeat=True)
+        call that needs it wakes it. With `mode="disk"` only its files are saved: it is booted anew when it is woken,
+        and its commands are gone. Nothing happens when it is paused already."""
+        return self._change("pause", body=None if mode == "full" else {"mode": mode}, repeat=True)
 
     def resume(self) -> SandboxInfo:
-        """Bring it back, if it is paused."""
+        """Bring it back, if it is paused; `resumed.memory` of the answer says whether its memory survived."""
         return self._change("resume", repeat=True)
 
     def snapshot(self, name: str | None = None, *, idempotency_key: str | None = None) -> Snapshot:

@@ -1,0 +1,85 @@
+"""The node's calls to a guest that carry a disk: packing it, putting it back, listing what has changed on it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import aiohttp
+
+from hutch.errors import GuestUnavailable
+from hutch.node.disk import archive
+from hutch.node.disk.archive import DiskManifest
+from hutch.node.disk.entries import Hostile
+from hutch.node.disk.feed import read_in_thread
+from hutch.node.guest import GuestClient
+
+_CHANGES = "/hutch/changes"
+_LEAST_SECONDS = 60.0
+_SLOWEST = 8 << 20
+"""Bytes a second, below which a guest is given up."""
+_PIECE = 1 << 20
+_MOST_ANSWER = 64 << 10
+
+
+class GuestDisk:
+    """On top of `GuestClient`. All raise `GuestUnavailable` where the guest does not do what is asked."""
+
+    def __init__(self, guests: GuestClient) -> None:
+        self._guests = guests
+
+    async def pack(self, address: str, token: str, into: Path, most: int) -> DiskManifest:
+        """All that was written, into the directory `into`; the sandbox stands still from here on. `most`: bytes of
+        content. Raises also `OSError`."""
+        path = f"{_CHANGES}/pack?still=1"
+        try:
+            async with self._guests.opened("GET", address, path, token, _seconds(most)) as response:
+                return await read_in_thread(_pieces(response), lambda source: archive.write(source, into, most))
+        except Hostile as error:
+            raise GuestUnavailable(f"the disk cannot be packed: {error}") from error
+
+    async def restore(self, address: str, token: str, directory: Path) -> None:
+        """Put a snapshot's disk back. Raises also `SnapshotCorrupt`, `OSError`."""
+        manifest = await asyncio.to_thread(archive.read_manifest, directory)
+        seconds = _seconds(manifest.pages_bytes + manifest.index_bytes)
+        body = _in_pieces(archive.stream(directory))
+        async with self._guests.opened("POST", address, f"{_CHANGES}/restore", token, seconds, body) as response:
+            answer = await response.content.read(_MOST_ANSWER)
+        try:
+            said = json.loads(answer)
+            restored = said.get("restored") if isinstance(said, dict) else None
+        except ValueError:
+            said, restored = answer[:300].decode("utf-8", "replace"), None
+        if restored != manifest.entries:
+            raise GuestUnavailable(f"the disk was not put back: {str(said)[:300]}")
+
+    async def go_on(self, address: str, token: str) -> None:
+        """End the standing still that `pack` has begun."""
+        async with self._guests.opened("POST", address, f"{_CHANGES}/release", token, 5.0):
+            pass
+
+
+async def _pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    async for piece in response.content.iter_any():
+        yield piece
+
+
+async def _in_pieces(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """What a blocking iterator gives, in larger pieces."""
+
+    def gather() -> bytes:
+        piece = bytearray()
+        for part in parts:
+            piece += part
+            if len(piece) >= _PIECE:
+                break
+        return bytes(piece)
+
+    while piece := await asyncio.to_thread(gather):
+        yield piece
+
+
+def _seconds(size: int) -> float:
+    return _LEAST_SECONDS + size / _SLOWEST

@@ -1,0 +1,206 @@
+"""Disks apart from memory, in real sandboxes: what was written comes back, exactly; processes do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.node_host import NodeHost
+
+from hutch.model import new_id
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+_MAKE = r"""
+import os, subprocess
+home = "/home/user/w"
+os.makedirs(home)
+os.chdir(home)
+for n in range(10000):
+    if n % 100 == 0:
+        os.mkdir(f"d{n}")
+    with open(f"d{n // 100 * 100}/f{n}", "wb") as file:
+        file.write(os.urandom(n % 300))
+with open("big", "wb") as file:
+    for _ in range(30):
+        file.write(os.urandom(1 << 20))
+with open("sparse", "wb") as file:
+    file.truncate(80 << 20)
+    file.seek(40 << 20)
+    file.write(b"in the middle")
+with open(b"odd \n \xff\xfe name", "w") as file:
+    file.write("odd")
+os.link("big", "linked")
+os.symlink("../w/big", "soft")
+os.symlink("/nowhere", "dangling")
+os.mkfifo("fifo", 0o620)
+os.setxattr("big", "user.colour", b"\0blue")
+os.setxattr("d0", "user.dir", b"x")
+os.chmod("big", 0o640)
+os.utime("big", ns=(1, 1234567890123456789))
+with open("setuid", "w") as file:
+    file.write("x")
+os.chown("setuid", 0, 0)
+os.chmod("setuid", 0o4755)
+os.chown("d100", 1000, 1000)
+os.lchown("soft", 1000, 1000)
+os.chmod("d200", 0o1777)
+os.remove("/etc/motd")
+subprocess.run(["rm", "-rf", "/usr/share/doc/bash", "/opt"], check=True)
+os.mkdir("/opt")
+open("/opt/new", "w").write("new")
+os.rename("/etc/apt", "/etc/apt2")
+os.mkdir("/etc/apt")
+open("/etc/passwd", "a").write("other:x:1234:1234::/home/other:/bin/sh\n")
+os.chmod("/etc/skel", 0o700)
+"""
+
+_SUM = r"""
+import hashlib, os, stat, sys
+sum, count = hashlib.sha256(), 0
+inodes = {}
+for top in ("/home", "/etc", "/opt", "/usr/share/doc", "/root", "/var", "/srv"):
+    for base, directories, files in os.walk(os.fsencode(top)):
+        directories.sort()
+        for name in sorted(files + directories):
+            path = os.path.join(base, name)
+            if path in (b"/etc/hosts", b"/etc/hostname"):
+                continue
+            one = os.lstat(path)
+            what = [path, one.st_mode, one.st_uid, one.st_gid]
+            if not stat.S_ISDIR(one.st_mode):
+                what += [one.st_size, one.st_mtime_ns, inodes.setdefault((one.st_dev, one.st_ino), path)]
+            elif path.startswith(b"/home"):
+                what += [one.st_mtime_ns]
+            if stat.S_ISLNK(one.st_mode):
+                what.append(os.readlink(path))
+            elif not stat.S_ISFIFO(one.st_mode):
+                what.append([(n, os.getxattr(path, n)) for n in sorted(os.listxattr(path)) if n.startswith("user.")])
+            if stat.S_ISREG(one.st_mode):
+                with open(path, "rb") as file:
+                    while block := file.read(1 << 20):
+                        sum.update(block)
+            sum.update(repr(what).encode())
+            count += 1
+print(count, sum.hexdigest())
+"""
+
+
+@pytest.fixture(scope="module")
+def host(standard_template: str) -> Iterator[NodeHost]:
+    host = NodeHost()
+    try:
+        host.start()
+        yield host
+    finally:
+        host.close()
+
+
+def _python(host: NodeHost, sandbox: dict[str, Any], program: str, **options: Any) -> str:
+    ran = host.exec(sandbox, "python3 - <<'HUTCH'\n" + program + "\nHUTCH", 300, user="root", **options)
+    assert ran.exit_code == 0, ran.stdout + ran.stderr
+    return ran.stdout.strip()
+
+
+def _hibernate(host: NodeHost, sandbox: dict[str, Any], snapshot: str | None = None) -> dict[str, Any]:
+    return host.pause(sandbox, snapshot, kind="disk")
+
+
+def _end(host: NodeHost, *sandboxes: dict[str, Any]) -> None:
+    for sandbox in sandboxes:
+        host.call("DELETE", f"/sandboxes/{sandbox['id']}")
+
+
+def test_five_cycles_lose_nothing_that_was_written(host: NodeHost) -> None:
+    box = host.boot(resources={"disk_mib": 1024, "memory_mib": 1024}, env={"KEPT": "yes"})
+    try:
+        _python(host, box, _MAKE)
+        expected = _python(host, box, _SUM)
+        boots = {box["boot_id"]}
+        for cycle in range(5):
+            asleep = _hibernate(host, box)
+            assert (asleep["state"], asleep["address"], asleep["memory_bytes"]) == ("hibernated", "", 0)
+            box = host.resume(box)
+            assert (box["state"], box["resumed_memory"]) == ("running", False)
+            boots.add(box["boot_id"])
+            assert _python(host, box, _SUM) == expected, f"cycle {cycle}"
+        assert len(boots) == 6
+        ran = host.exec(box, "echo $KEPT; id -un; pwd; hostname; cat /run/hutch/boot_id; du -k ~/w/sparse | cut -f1")
+        kept, user, _, name, boot, _ = ran.stdout.splitlines()
+        assert (kept, user, name, boot) == ("yes", "user", box["id"].replace("_", "-"), box["boot_id"])
+        assert [e["data"]["memory"] for e in host.journal(box["id"], "sandbox_resumed")] == [False] * 5
+    finally:
+        _end(host, box)
+
+
+def test_processes_are_gone_and_what_they_wrote_is_whole(host: NodeHost) -> None:
+    box = host.boot()
+    try:
+        loop = "cd /tmp; for n in $(seq 100000); do printf %05d $n > now; mv now done$((n % 7)); done"
+        host.start_process(box, loop)
+        host.exec(box, "sleep 0.5; sleep 1000 & disown", user="user")
+        _hibernate(host, box)
+        box = host.resume(box)
+        ran = host.exec(box, "cat /tmp/done* | wc -c; ls /tmp; pgrep sleep | wc -l")
+        size, *_, sleeping = ran.stdout.split()
+        assert int(size) == 5 * ran.stdout.count("done") and sleeping == "0"
+    finally:
+        _end(host, box)
+
+
+def test_a_disk_is_forked_and_rolled_back_to(host: NodeHost) -> None:
+    box = host.boot()
+    fork: dict[str, Any] | None = None
+    try:
+        host.exec(box, "echo first > ~/f; (sleep 1000 &)")
+        point = new_id("snp")
+        _hibernate(host, box, point)
+        assert host.call("GET", f"/snapshots/{point}").json()["kind"] == "disk"
+        box = host.resume(box)
+        fork = host.boot(from_snapshot=point, env={"WHO": "fork"})
+        assert host.exec(fork, "cat ~/f; echo $WHO").stdout == "first\nfork\n"
+        assert fork["boot_id"] != box["boot_id"]
+        host.exec(box, "echo second > ~/f; rm -f /etc/motd")
+        box = host.rollback(box, point)
+        assert host.exec(box, "cat ~/f; ls /etc/motd").stdout == "first\n/etc/motd\n"
+        assert box["resumed_memory"] is False
+        safety = next(s["id"] for s in host.snapshots(box["id"]) if s["reason"] == "safety")
+        box = host.rollback(box, safety)  # memory again
+        assert host.exec(box, "cat ~/f").stdout == "second\n" and box["resumed_memory"] is True
+    finally:
+        _end(host, *(one for one in (box, fork) if one))
+
+
+def test_a_hibernated_sandbox_is_paused_once_and_copied(host: NodeHost) -> None:
+    box = host.boot()
+    try:
+        host.exec(box, "echo x > ~/f")
+        first = _hibernate(host, box)
+        assert host.pause(box)["snapshot"] == first["snapshot"]
+        named = host.snapshot(box, name="kept")
+        assert (named["kind"], named["name"]) == ("disk", "kept")
+        host.kill()
+        host.start()
+        assert host.sandbox(box["id"])["state"] == "hibernated"  # type: ignore[index]
+        box = host.resume(box)
+        assert host.exec(box, "cat ~/f").stdout == "x\n"
+    finally:
+        _end(host, box)
+        host.call("DELETE", f"/snapshots/{named['id']}")
+
+
+def test_what_stands_still_for_a_pack_that_is_broken_off_goes_on(host: NodeHost) -> None:
+    box = host.boot()
+    try:
+        ticks = "i=0; while :; do i=$((i+1)); echo $i > /tmp/tick; sleep 0.05; done"
+        host.start_process(box, ticks)
+        host.exec(box, "head -c 60000000 /dev/urandom > ~/big")
+        connection = host.guest(box)
+        connection.request("GET", "/hutch/changes/pack?still=1", headers={"X-Access-Token": box["guest_token"]})
+        connection.getresponse().read(100)
+        connection.close()
+        first, second = host.exec(box, "cat /tmp/tick; sleep 0.5; cat /tmp/tick").stdout.split()
+        assert int(second) > int(first)
+    finally:
+        _end(host, box)

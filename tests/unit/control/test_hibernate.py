@@ -1,0 +1,108 @@
+"""Sandboxes of which only the disk is kept, on a real database, over a node that does what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from tests.unit.control.model_node import ModelNode
+from tests.unit.control.test_moves import EXEC, in_state, make, row, use
+from tests.unit.control.test_task_moves import with_task
+
+from hutch.control.service import Control
+from hutch.errors import Conflict, ExecNotFound, FreezeFailed
+from hutch.model import Pause, Sandbox, SandboxState, SnapshotKind
+
+DISK = Pause(mode=SnapshotKind.DISK)
+
+
+async def shown(control: Control, *states: SandboxState) -> list[str]:
+    return [box.id for box in (await control.list(states=states)).items]
+
+
+async def test_a_hibernated_sandbox_is_shown_as_such_and_apart_from_paused_ones(control: Control) -> None:
+    ids = [(await make(control)).id for _ in range(3)]
+    assert (await control.pause(ids[0], DISK)).state is SandboxState.HIBERNATED
+    await control.pause(ids[1])
+    assert await shown(control, SandboxState.HIBERNATED) == [ids[0]]
+    assert await shown(control, SandboxState.PAUSED) == [ids[1]]
+    assert set(await shown(control, SandboxState.PAUSED, SandboxState.HIBERNATED)) == set(ids[:2])
+    assert set(await shown(control, SandboxState.RUNNING, SandboxState.HIBERNATED)) == {ids[0], ids[2]}
+    assert set(await shown(control)) == set(ids)
+    assert (await control.pause(ids[0])).state is SandboxState.HIBERNATED  # as it is
+
+
+async def test_a_resume_says_whether_memory_survived(control: Control) -> None:
+    box = await make(control)
+    assert box.resumed is None
+    for mode in (DISK, Pause(), DISK):
+        await control.pause(box.id, mode)
+        back = await control.resume(box.id)
+        assert back.state is SandboxState.RUNNING and back.resumed is not None
+        assert back.resumed.memory is (mode != DISK)
+
+
+async def test_whoever_needs_it_wakes_it_and_is_told_what_became_of_processes(
+    control: Control, node: ModelNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = await make(control)
+    await control.pause(box.id, DISK)
+    await use(control, box.id)
+    assert (await control.get(box.id)).state is SandboxState.RUNNING
+
+    async def gone(*_: object) -> None:
+        raise ExecNotFound(f"no exec {EXEC}")
+
+    async with control._guests.of(box.id, "org_default") as guest:
+        monkeypatch.setattr(type(guest), "process", gone)
+    with pytest.raises(ExecNotFound, match="resumed from its disk, and all its processes are gone"):
+        await use(control, box.id)
+
+
+async def test_each_kind_of_sleep_has_its_own_meter(control: Control) -> None:
+    box = await make(control)
+
+    async def slept(mode: Pause) -> Sandbox:
+        await control.pause(box.id, mode)
+        await asyncio.sleep(0.3)
+        await control.resume(box.id)
+        return await control.get(box.id)
+
+    usage = (await slept(DISK)).usage
+    assert usage.hibernated_time >= 0.3 and usage.paused_time == 0
+    usage = (await slept(Pause())).usage
+    assert usage.paused_time >= 0.3 and usage.hibernated_time < 0.6
+    await control.pause(box.id, DISK)
+    await asyncio.sleep(0.2)
+    await control.delete(box.id)
+    ended = (await control.get(box.id)).usage
+    assert ended.hibernated_time >= usage.hibernated_time + 0.2
+    assert ended.paused_time == usage.paused_time
+
+
+async def test_a_task_keeps_its_memory(control: Control, node: ModelNode) -> None:
+    id = await with_task(control)
+    with pytest.raises(Conflict, match="goes on"):
+        await control.pause(id, DISK)
+    assert node.calls["pause"] == 0
+    await control.pause(id)
+
+
+async def test_what_cannot_be_packed_runs_on(control: Control, node: ModelNode) -> None:
+    box = await make(control)
+    node.refusals["pause"] = FreezeFailed("no")
+    with pytest.raises(FreezeFailed):
+        await control.pause(box.id, DISK)
+    assert (await row(control, box.id)).state == "running"
+
+
+async def test_a_server_that_dies_on_the_way_finishes_it(control: Control, node: ModelNode) -> None:
+    box = await make(control)
+    node.doors["pause"] = asyncio.Event()
+    asleep = asyncio.create_task(control.pause(box.id, DISK))
+    await in_state(control, box.id, "hibernating")
+    assert (await control.get(box.id)).state is SandboxState.RUNNING
+    asleep.cancel()
+    node.doors["pause"].set()
+    await in_state(control, box.id, "paused")
+    assert (await control.get(box.id)).state is SandboxState.HIBERNATED
