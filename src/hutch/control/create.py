@@ -23,6 +23,7 @@ from hutch.control.types import Idempotency
 from hutch.control.views import sandbox_view, shorten
 from hutch.errors import HutchError, IdempotencyConflict, NodeUnavailable, UploadNotFound, from_problem
 from hutch.model import CreateSandbox, DenyAll, Sandbox, SnapshotRecord, UploadInput, Usage, new_id
+from hutch.store.engine import Transaction
 from hutch.store.idempotency import IdempotencyRow
 from hutch.store.sandboxes import SandboxRow
 from hutch.store.tasks import TaskRow
@@ -46,7 +47,7 @@ class Creator:
         self._lifecycle = lifecycle
         self._supervisor = supervisor
         self._templates = templates
-        self._boots: dict[str, asyncio.Task[None]] = {}
+        self._boots: dict[str, asyncio.Task[SandboxRow]] = {}
 
     async def create(self, request: CreateSandbox, org: str, idempotency: Idempotency | None) -> Sandbox:
         """See `Control.create`."""
@@ -72,7 +73,7 @@ class Creator:
 
     async def finish(self, row: SandboxRow) -> None:
         """Bring up a plain sandbox that an earlier process left in `starting`, in the background."""
-        self._boot(row.id)
+        self._boot(row, None)
 
     async def close(self) -> None:
         """Leave the boots that go on: the next process finishes them."""
@@ -164,34 +165,38 @@ class Creator:
             found = sandbox_view(row, replace(task, last_offset=1))
         else:
             try:
-                await asyncio.shield(self._boot(row.id))  # it goes on when the caller vanishes
+                running = await asyncio.shield(self._boot(row, key))  # it goes on when the caller vanishes
             except HutchError as error:
                 if key is not None and error.retryable:
                     await self._store.idempotency.forget(key.owner, key.key, key.sandbox_id)
                 raise
-            current = await self._store.sandboxes.get(row.id)
-            found = sandbox_view(current or row, None)
+            return sandbox_view(running, None)
         if key is not None:
             await self._store.idempotency.answer(key.owner, key.key, found.model_dump(mode="json"))
         return found
 
-    def _boot(self, sandbox_id: str) -> asyncio.Task[None]:
-        boot = self._boots.get(sandbox_id)
+    def _boot(self, row: SandboxRow, key: IdempotencyRow | None) -> asyncio.Task[SandboxRow]:
+        boot = self._boots.get(row.id)
         if boot is None:
-            boot = self._boots[sandbox_id] = asyncio.create_task(self._boot_plain(sandbox_id))
-            boot.add_done_callback(lambda done: self._booted(sandbox_id, done))
+            boot = self._boots[row.id] = asyncio.create_task(self._boot_plain(row, key))
+            boot.add_done_callback(lambda done: self._booted(row.id, done))
         return boot
 
-    def _booted(self, sandbox_id: str, done: asyncio.Task[None]) -> None:
+    def _booted(self, sandbox_id: str, done: asyncio.Task[SandboxRow]) -> None:
         self._boots.pop(sandbox_id, None)
         if not done.cancelled() and (error := done.exception()) is not None:
             log.info("sandbox did not start", sandbox=sandbox_id, error=str(error))
 
-    async def _boot_plain(self, sandbox_id: str) -> None:
+    async def _boot_plain(self, row: SandboxRow, key: IdempotencyRow | None) -> SandboxRow:
+        async def answer(connection: Transaction, running: SandboxRow) -> None:
+            if key is not None:
+                view = sandbox_view(running, None).model_dump(mode="json")
+                await self._store.idempotency.answer_in(connection, key.owner, key.key, view)
+
         try:
-            await self._lifecycle.boot(sandbox_id)
+            return await self._lifecycle.boot(row, also=answer)
         except NodeUnavailable as error:
-            await self._lifecycle.fail(sandbox_id, error)
+            await self._lifecycle.fail(row.id, error)
             raise
 
     # ---- the same key again ----

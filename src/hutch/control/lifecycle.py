@@ -14,6 +14,8 @@ be repeated after a crash at any of its lines.
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -46,11 +48,16 @@ class Lifecycle:
         self._context = context
         self._rows = context.store.sandboxes
 
-    async def boot(self, sandbox_id: str, llm: LlmGrant | None = None, grace: float = 0.0) -> SandboxRow:
-        """Bring a sandbox from `starting` to `running`; the row as it is then. Raises what the node says (then it is
-        `failed`, and nothing is left), `NodeUnavailable` (then it is still `starting`), and `SandboxNotRunning` when
-        it was destroyed meanwhile."""
-        row = await self._get(sandbox_id)
+    async def boot(
+        self,
+        row: SandboxRow,
+        llm: LlmGrant | None = None,
+        grace: float = 0.0,
+        also: Callable[[Transaction, SandboxRow], Awaitable[None]] | None = None,
+    ) -> SandboxRow:
+        """Bring a sandbox from `starting` to `running`; the row as it is then. `also` is done in the transaction that
+        says so. Raises what the node says (then it is `failed`, and nothing is left), `NodeUnavailable` (then it is
+        still `starting`), and `SandboxNotRunning` when it was destroyed meanwhile."""
         if row.state == "running":
             return row
         if row.state != "starting":
@@ -63,13 +70,14 @@ class Lifecycle:
         except HutchError as error:
             await self.fail(row.id, error)
             raise
-        if not await self._running(row, facts):
-            row = await self._get(sandbox_id)
-            if row.state == "running":
-                return row
-            await node.destroy(row.id)
-            raise not_running(row)
-        return await self._get(sandbox_id)
+        while row.state == "starting":
+            if (running := await self._running(row, facts, also)) is not None:
+                return running
+            row = await self._get(row.id)
+        if row.state == "running":
+            return row
+        await node.destroy(row.id)
+        raise not_running(row)
 
     async def destroy(self, sandbox_id: str, reason: str, stop: dict[str, Any] | None = None) -> None:
         """End it, in any state. `stop` is what its task, if one goes on, is told. When the node does not answer, the
@@ -172,23 +180,32 @@ class Lifecycle:
             }
         )
 
-    async def _running(self, row: SandboxRow, facts: NodeSandbox) -> bool:
-        changed = await self._rows.change(
-            row.id,
-            row.version,
-            state="running",
-            started_at=facts.started_at.timestamp(),
-            start=facts.start,
-            start_reason=facts.start_reason,
-            guest_token=facts.guest_token,
-            guest_user=facts.user,
-            workdir=facts.workdir,
-            last_active=time.time(),
-            sealed_env=None,
-        )
-        if changed:
-            self._announce(row.id, None)
-        return changed
+    async def _running(
+        self,
+        row: SandboxRow,
+        facts: NodeSandbox,
+        also: Callable[[Transaction, SandboxRow], Awaitable[None]] | None,
+    ) -> SandboxRow | None:
+        """The row as it is now; None when it was changed by somebody else."""
+        values: dict[str, Any] = {
+            "state": "running",
+            "started_at": facts.started_at.timestamp(),
+            "start": facts.start,
+            "start_reason": facts.start_reason,
+            "guest_token": facts.guest_token,
+            "guest_user": facts.user,
+            "workdir": facts.workdir,
+            "last_active": time.time(),
+            "sealed_env": None,
+        }
+        running = replace(row, version=row.version + 1, **values)
+        async with self._context.store.database.write() as connection:
+            if not await self._rows.change_in(connection, row.id, row.version, **values):
+                return None
+            if also is not None:
+                await also(connection, running)
+        self._announce(row.id, None)
+        return running
 
     async def _end(self, row: SandboxRow, state: str, facts: NodeSandbox | None) -> None:
         async with self._context.store.database.write() as connection:

@@ -142,7 +142,7 @@ class TaskWorker:
     async def _boot(self, task: TaskRow) -> None:
         if task.stop is not None:
             return await self._go(task, "end")
-        row = await self._lifecycle.boot(task.sandbox_id, llm_grant(self._context, task), DEADLINE_GRACE)
+        row = await self._lifecycle.boot(await self._sandbox(task), llm_grant(self._context, task), DEADLINE_GRACE)
         await self._go(task, "inputs", event("status", state="running", step="inputs"), state=TaskState.RUNNING)
         log.info("task runs", task=task.id, sandbox=row.id)
 

@@ -43,9 +43,13 @@ class IdempotencyKeys:
 
     async def answer(self, owner: str, key: str, response: dict[str, Any]) -> None:
         """Keep the answer for those who ask again."""
-        statement = update(idempotency).where(idempotency.c.owner == owner, idempotency.c.key == key)
         async with self._database.write() as connection:
-            await connection.execute(statement.values(response=response))
+            await self.answer_in(connection, owner, key, response)
+
+    async def answer_in(self, connection: Transaction, owner: str, key: str, response: dict[str, Any]) -> None:
+        """`answer` inside a transaction."""
+        statement = update(idempotency).where(idempotency.c.owner == owner, idempotency.c.key == key)
+        await connection.execute(statement.values(response=response))
 
     async def forget(self, owner: str, key: str, sandbox_id: str) -> None:
         """Free the key again: the call failed in a way that is worth a new try."""

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.integration.control_host import FaultyDatabase, die
+from tests.integration.control_host import FaultyDatabase, die, quiet
 from tests.unit.control.conftest import controlling
 from tests.unit.control.model_node import ModelFleet, ModelNode
 
@@ -94,6 +94,7 @@ async def test_a_fork_that_a_crash_cut_is_finished_by_the_same_key(settings: Set
     first = Control(settings, ModelFleet(node))
     await first.start()
     box = await make(first)
+    await quiet(first.store.database)
     faulty = FaultyDatabase(first.store.database, 3, True)
     forking = asyncio.create_task(first.fork(box.id, Fork(count=3), idempotency=key))
     await asyncio.wait_for(faulty.died.wait(), 10)

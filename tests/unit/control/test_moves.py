@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from tests.integration.control_host import FaultyDatabase, die, until
+from tests.integration.control_host import FaultyDatabase, die, quiet, until
 from tests.unit.control.conftest import controlling
 from tests.unit.control.model_node import ModelNode
 
@@ -331,6 +331,7 @@ async def test_a_server_killed_at_any_write_of_a_move(
     snapshot = (await first.take_snapshot(box.id, CreateSnapshot())).id
     if kind == "resume":
         await first.pause(box.id)
+    await quiet(first.store.database)
     faulty = FaultyDatabase(first.store.database, write, committed)
     moving = asyncio.create_task(move(first, kind, box.id, snapshot))
     await asyncio.wait_for(faulty.died.wait(), 10)
