@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -90,18 +91,29 @@ class Stack(NodeHost):
         if self._process is not None and self._process.poll() is None:
             self.stop()
 
-    def close(self) -> None:
-        """Remove everything of it, and check that."""
+    def kill_if_running(self) -> None:
         if self._server is not None and self._server.poll() is None:
             self.kill_server()
-        super().close()
+        super().kill_if_running()
+
+    def set(self, name: str, value: object) -> None:
+        """A setting, for daemons that start from now on."""
+        self._env[f"HUTCH_{name.upper()}"] = str(value)
+
+    def kept(self, kind: str) -> Path:
+        """A directory of the store of snapshots: `hot`, `packs`."""
+        return self.node_dir / "snapshots" / kind
 
     # --- its API
 
+    def client(self, timeout: float = 120) -> httpx.Client:
+        """With the key; good until the server is killed."""
+        headers = {"Authorization": f"Bearer {(self.root / 'first-key').read_text().strip()}"}
+        return httpx.Client(base_url=self._url, headers=headers, timeout=timeout, trust_env=False)
+
     def ask(self, method: str, path: str, body: Any = None, timeout: float = 120, **more: Any) -> httpx.Response:
         """One call of the API."""
-        headers = {"Authorization": f"Bearer {(self.root / 'first-key').read_text().strip()}"}
-        with httpx.Client(base_url=self._url, headers=headers, timeout=timeout, trust_env=False) as client:
+        with self.client(timeout) as client:
             return client.request(method, path, json=body, **more)
 
     def get(self, path: str) -> Any:

@@ -232,3 +232,39 @@ async def test_a_client_that_vanished_does_not_hold_a_silent_port(connect, tunne
         await tunnel.wait_for_none()
         checked.set()
         await asyncio.sleep(0.05)
+
+
+async def test_while_a_sandbox_is_held_its_connections_are_ended_and_new_ones_wait(connect, tunnel: Running) -> None:  # type: ignore[no-untyped-def]
+    async with server(echo) as port:
+        open_before, writer = await connect(greeting(port))
+        assert await open_before.readline() == b"OK\n"
+        holding = tunnel.tunnel.holding(SANDBOX)
+        tunnel.call(holding.__enter__)
+        assert await open_before.read() == b""
+        waiting, patient = await connect(greeting(port) + b"early ")
+        _, gone = await connect(greeting(port))
+        gone.close()
+        line = asyncio.create_task(waiting.readline())
+        assert await asyncio.wait({line}, timeout=0.3) == (set(), {line})
+        tunnel.call(lambda: holding.__exit__(None, None, None))
+        assert await line == b"OK\n"
+        patient.write_eof()
+        assert await waiting.read() == b"early <eof>"
+        for each in (writer, patient):
+            each.close()
+    await tunnel.wait_for_none()
+
+
+async def test_a_connection_that_is_being_opened_when_it_is_held_is_opened_after_it(
+    connect,  # type: ignore[no-untyped-def]
+    tunnel: Running,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.create_connection(full.getsockname()):
+        reader, writer = await connect(greeting(full.getsockname()[1]))  # its SYN is not answered
+        await asyncio.sleep(0.1)
+        holding = tunnel.tunnel.holding(SANDBOX)
+        tunnel.call(holding.__enter__)
+        full.accept()[0].close()
+        tunnel.call(lambda: holding.__exit__(None, None, None))
+        assert await asyncio.wait_for(reader.readline(), 5) == b"OK\n"
+        writer.close()

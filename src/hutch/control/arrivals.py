@@ -16,6 +16,8 @@ from hutch.model import NodeSandbox
 from hutch.store.engine import Transaction
 from hutch.store.sandboxes import SandboxRow
 
+_FORGOTTEN = "the node does not know it any more"
+
 
 class Arrivals:
     """The end of a move."""
@@ -28,15 +30,17 @@ class Arrivals:
     async def settle(self, row: SandboxRow) -> None:
         """Ask the node what it is, and write that down. Raises `NodeUnavailable`."""
         facts = await self._context.node_of(row).sandbox(row.id)
-        if facts is None or facts.state == "dead":
-            reason = facts.death if facts is not None and facts.death else "the node does not know it any more"
-            await self._lifecycle.lost(row, reason, facts)
+        if facts is None:
+            await self._lifecycle.lost(row, _FORGOTTEN)
         else:
             await self.write(row, facts)
 
     async def write(self, row: SandboxRow, facts: NodeSandbox) -> bool:
         """Have the row say what the node says. False when it has changed since it was read. Raises
         `NodeUnavailable` while the node is in the middle of something."""
+        if facts.state == "dead":  # also an answer to a move: it was made, and then a deletion came
+            await self._lifecycle.lost(row, facts.death or _FORGOTTEN, facts)
+            return True
         if facts.state not in ("running", "paused", "hibernated"):
             raise NodeUnavailable(f"{row.id} is {facts.state} on its node just now")
         if facts.state == "running":

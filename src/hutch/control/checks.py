@@ -22,6 +22,12 @@ _UNSET: tuple[object, ...] = (None, "", [], "off")
 def check(request: CreateSandbox, templates: Sequence[TemplateInfo], settings: Settings) -> TemplateInfo:
     """The template to use. Raises what is wrong, naming the field."""
     template = _template(request.template, templates)
+    if template.image is None and request.from_snapshot is None:  # a snapshot has its image
+        raise TemplateNotBuilt(
+            f"the template {template.name} is not built",
+            hint=f"`hutch template build {template.name}` builds it.",
+            field="template",
+        )
     _texts(request)
     if request.lifetime is not None and request.lifetime > settings.max_lifetime:
         raise InvalidRequest(f"`lifetime` is at most {settings.max_lifetime:g} s", field="lifetime")
@@ -52,10 +58,6 @@ def forked(request: CreateSandbox, source: SnapshotRecord) -> CreateSandbox:
 
 def _template(name: str, templates: Sequence[TemplateInfo]) -> TemplateInfo:
     for template in templates:
-        if template.name == name and template.image is None:
-            raise TemplateNotBuilt(
-                f"the template {name} is not built", hint=f"`hutch template build {name}` builds it.", field="template"
-            )
         if template.name == name:
             return template
     names = sorted(template.name for template in templates)

@@ -35,8 +35,8 @@ class Execs:
 
     async def start(self, sandbox_id: str, request: ExecRequest, *, org: str = DEFAULT_ORG) -> ExecState:
         """Run in the background; answers when the process is started (`background`, PTYs)."""
-        async with self._guests.of(sandbox_id, org) as guest:
-            return await guest.start(_spec(request))
+        spec = _spec(request)
+        return await self._guests.again(sandbox_id, org, lambda guest: guest.start(spec))
 
     async def stream(self, sandbox_id: str, request: ExecRequest, *, org: str = DEFAULT_ORG) -> Stream[ExecFrame]:
         """Start, and give the frames: `start` first, `exit` (or `error`) last. Whoever stops reading stops only

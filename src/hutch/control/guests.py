@@ -3,18 +3,23 @@ the database says why."""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TypeVar
 
 from hutch.control.context import Context, not_running
 from hutch.control.known import Known, KnownGuests
 from hutch.control.moves import Moves
 from hutch.control.notifier import sandbox
 from hutch.errors import ExecNotFound, GuestUnavailable, SandboxNotFound, SandboxNotRunning
-from hutch.fleet import GuestClient
+from hutch.fleet import GuestClient, HungUp
 from hutch.store.sandboxes import ASLEEP, LIVE, SandboxRow
 
+T = TypeVar("T")
+_AGAIN_AFTER = (0.02, 0.2)
+"""Seconds."""
 _LOOK = 2.0
 """Seconds after which the database is looked at without having been woken: another process may have written."""
 
@@ -51,6 +56,16 @@ class Guests:
                 raise await self._explained(sandbox_id, org, error) from None
             finally:
                 self._known.touch(sandbox_id)
+
+    async def again(self, sandbox_id: str, org: str, call: Callable[[GuestClient], Awaitable[T]]) -> T:
+        """`of`, for a call that may be made twice: it is when it was cut though the sandbox runs, as by a snapshot."""
+        for pause in _AGAIN_AFTER:
+            with suppress(HungUp):
+                async with self.of(sandbox_id, org) as guest:
+                    return await call(guest)
+            await asyncio.sleep(pause)
+        async with self.of(sandbox_id, org) as guest:
+            return await call(guest)
 
     async def row(self, sandbox_id: str, org: str) -> SandboxRow:
         """The sandbox's row, in this org."""

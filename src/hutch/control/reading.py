@@ -39,8 +39,7 @@ class Reading:
     @classmethod
     async def start(cls, guests: Guests, sandbox_id: str, org: str, spec: ProcessSpec) -> tuple[ExecState, Reading]:
         """Start the process and read it from its beginning. Raises what keeps it from being started."""
-        async with guests.of(sandbox_id, org) as guest:
-            state, output = await guest.start_and_follow(spec)
+        state, output = await guests.again(sandbox_id, org, lambda guest: guest.start_and_follow(spec))
         return state, cls(guests, sandbox_id, org, state.id, 0, output)
 
     async def frames(self) -> AsyncGenerator[Frame, None]:

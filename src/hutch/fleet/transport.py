@@ -27,7 +27,7 @@ from hutch.fleet.connection import Body, Connection, Cut, Silent
 from hutch.fleet.pool import Exchange, Pool, framing, head_of
 from hutch.fleet.tunnel import connect_tunnel
 
-__all__ = ["Answer", "Body", "GuestTransport"]
+__all__ = ["Answer", "Body", "GuestTransport", "HungUp"]
 
 GUEST_PORT = 49983
 _MAX_ERROR = 64 << 10
@@ -65,6 +65,10 @@ _CONNECT_CODES: dict[str, type[HutchError]] = {
 _STATUS: dict[int, type[HutchError]] = {404: NotFound, 409: Conflict, 413: PayloadTooLarge, 507: DiskFull}
 
 
+class HungUp(GuestUnavailable):
+    """The connection was cut in the middle of the call: what was asked may have been done."""
+
+
 class Answer:
     """A guest's answer whose body has not been read yet. Read it to the end or close it."""
 
@@ -78,8 +82,10 @@ class Answer:
         try:
             while data := await self._exchange.read():
                 yield data
-        except (Cut, Silent) as error:
-            raise GuestUnavailable("the sandbox's guest hung up") from error
+        except Cut as error:
+            raise HungUp("the sandbox's guest hung up") from error
+        except Silent as error:
+            raise GuestUnavailable("the sandbox's guest went silent") from error
         finally:
             self._exchange.close()
 
@@ -131,7 +137,7 @@ class GuestTransport:
                 read_timeout=read_timeout,
             )
         except Cut as error:
-            raise GuestUnavailable(f"the guest of {sandbox_id} hung up") from error
+            raise HungUp(f"the guest of {sandbox_id} hung up") from error
         except Silent as error:
             raise GuestUnavailable(f"the guest of {sandbox_id} does not answer") from error
         answer = Answer(exchange)

@@ -167,14 +167,14 @@ class Pauser:
         with contextlib.suppress(OSError):
             entry.saw(await parts.runtime.stats(handle))
         # The freeze cuts them in any case; without them it has less to do, and whoever is at their end knows at once.
-        parts.tunnel.drop(entry.id)
-        parts.gateway.drop(entry.record.address)
-        # The sandbox's own kernel does the saving.
-        await parts.runtime.limit_cpus(handle, float(os.cpu_count() or 1))
-        into = parts.records.frozen_directory(entry.id, request.snapshot)
-        if request.kind is SnapshotKind.DISK:
-            return await self._packer.pack(entry, handle, into)
-        return await parts.runtime.freeze(handle, into, keep_running)
+        with parts.tunnel.holding(entry.id):
+            parts.gateway.drop(entry.record.address)
+            # The sandbox's own kernel does the saving.
+            await parts.runtime.limit_cpus(handle, float(os.cpu_count() or 1))
+            into = parts.records.frozen_directory(entry.id, request.snapshot)
+            if request.kind is SnapshotKind.DISK:
+                return await self._packer.pack(entry, handle, into)
+            return await parts.runtime.freeze(handle, into, keep_running)
 
     async def _go_on(self, entry: Entry, handle: Handle) -> None:
         """After a freeze that came to nothing: it runs, or the watcher finds that it is dead."""

@@ -12,7 +12,7 @@ import errno
 import select
 import socket
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import cast
 
 from hutch.network.resetting import reset
@@ -36,6 +36,7 @@ class Tunnel:
         self._server: asyncio.Server | None = None
         self._open: defaultdict[str, set[_Client]] = defaultdict(set)
         self._greeting: set[_Client] = set()
+        self._held: dict[str, asyncio.Event] = {}
 
     async def start(self, listener: socket.socket) -> None:
         """Take connections from this listening Unix socket."""
@@ -44,9 +45,25 @@ class Tunnel:
     def drop(self, sandbox: str) -> None:
         """End all connections of a sandbox that is dead, or about to be frozen, at once."""
         for client in list(self._open.pop(sandbox, ())):
-            if client.peer is not None and client.peer.transport is not None:
-                reset(client.peer.transport)
-            client.abort()
+            client.end()
+
+    @contextlib.contextmanager
+    def holding(self, sandbox: str) -> Iterator[None]:
+        """Around a freeze: its connections are ended, and new ones, as those that are just being opened, wait for the
+        end of this. What reached a sandbox that stands still would only be cut as well."""
+        over = self._held[sandbox] = asyncio.Event()
+        for client in list(self._open.get(sandbox, ())):
+            client.hold()
+        try:
+            yield
+        finally:
+            del self._held[sandbox]
+            over.set()
+
+    async def free(self, sandbox: str) -> None:
+        """Return when nobody holds it."""
+        while (over := self._held.get(sandbox)) is not None:
+            await over.wait()
 
     def connections(self, sandbox: str) -> int:
         """Connections open to a sandbox."""
@@ -155,6 +172,7 @@ class _Client(_End):
         self._sandbox: str | None = None
         self._early = bytearray()
         self._greeted = False
+        self._port = 0
         self._connecting: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -190,6 +208,20 @@ class _Client(_End):
         self._tunnel.left(self, self._sandbox)
         super().connection_lost(error)
 
+    def end(self) -> None:
+        """End both sides at once."""
+        if self.peer is not None and self.peer.transport is not None:
+            reset(self.peer.transport)
+        self.abort()
+
+    def hold(self) -> None:
+        """The sandbox is about to stand still."""
+        if self.peer is not None:
+            self.end()
+        elif self._connecting is not None and self._sandbox is not None:
+            self._connecting.cancel()
+            self._connecting = asyncio.create_task(self._connect(self._sandbox, self._port))
+
     def _look_gone(self) -> None:
         """A client that has closed looks like one that has only finished sending, until something is written to it.
         The socket knows; without asking, a silent port would keep the connection for ever."""
@@ -215,14 +247,18 @@ class _Client(_End):
             self._timer.cancel()
         if len(words) != 3 or words[0] != "HUTCH/1" or not (words[2].isdecimal() and 0 < int(words[2]) < 65536):
             return self._refuse("invalid_request", "the first line must be: HUTCH/1 <sandbox id> <port>")
-        address = self._tunnel.address(words[1])
-        if address is None:
+        if self._tunnel.address(words[1]) is None:
             return self._refuse("sandbox_not_found", "no such sandbox runs on this node")
         self._sandbox = words[1]
         self._tunnel.joined(self, words[1])
-        self._connecting = asyncio.create_task(self._connect(address, int(words[2])))
+        self._port = int(words[2])
+        self._connecting = asyncio.create_task(self._connect(words[1], self._port))
 
-    async def _connect(self, address: str, port: int) -> None:
+    async def _connect(self, sandbox: str, port: int) -> None:
+        await self._tunnel.free(sandbox)
+        address = self._tunnel.address(sandbox)
+        if address is None:
+            return self._refuse("sandbox_not_found", "no such sandbox runs on this node")
         loop = asyncio.get_running_loop()
         end = _End()
         end.peer = self

@@ -48,8 +48,6 @@ class Origin:
             name=exported.name,
             turn=exported.turn,
             runtime=exported.runtime,
-            template=exported.template,
-            resources=exported.resources,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -29,7 +29,6 @@ from hutch.model import (
     SnapshotReason,
     SnapshotRecord,
     SnapshotRequest,
-    SnapshotUsage,
     TemplateInfo,
 )
 
@@ -67,7 +66,7 @@ class ModelGuest:
 
 class ModelNode(Node):
     """Counts its calls. `doors`: a call of this name waits until its door is open, one whose name and " answer" have
-    a door waits with its answer; `refusals`: it raises this."""
+    a door waits with its answer, and " look" with looking what the sandbox is after it; `refusals`: it raises this."""
 
     name = "local"
 
@@ -97,6 +96,10 @@ class ModelNode(Node):
             raise self.refusals[name]
 
     async def _leave(self, name: str, answer: NodeSandbox) -> NodeSandbox:
+        if (door := self.doors.get(f"{name} look")) is not None:
+            await door.wait()
+            dead = answer.model_copy(update={"state": "dead", "death": "deleted"})
+            answer = self.boxes.get(answer.id, dead)
         if (door := self.doors.get(f"{name} answer")) is not None:
             await door.wait()
         return answer
@@ -244,17 +247,6 @@ class ModelNode(Node):
         if any(box.snapshot == snapshot_id for box in self.boxes.values()):
             raise Conflict("a paused sandbox stands on it")
         self.records.pop(snapshot_id, None)
-
-    async def snapshot_usage(self, org: str | None) -> SnapshotUsage:
-        raise NotImplementedError
-
-    async def export_snapshot(self, snapshot_id: str) -> AsyncGenerator[bytes, None]:
-        raise NotImplementedError
-
-    async def import_snapshot(
-        self, archive: AsyncIterator[bytes], org: str | None, created_by: str | None
-    ) -> SnapshotRecord:
-        raise NotImplementedError
 
     async def set_deadline(self, sandbox_id: str, deadline: float) -> None:
         self._alive()

@@ -36,6 +36,10 @@ def try_(**fields: Any) -> TemplateInfo:
     return check(CreateSandbox.model_validate(fields), TEMPLATES, Settings())
 
 
+def test_a_fork_needs_no_image_of_its_template() -> None:
+    assert try_(template="raw", **{"from": "snp_" + "a" * 22}).name == "raw"
+
+
 @pytest.mark.parametrize("fields", [{}, TASK, CLAUDE, TASK | {"llm_key": "sk-1"}, {"labels": {"a": ""}}])
 def test_good_ones(fields: dict[str, Any]) -> None:
     assert try_(**fields).name == fields.get("template", "standard")

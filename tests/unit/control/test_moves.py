@@ -175,20 +175,21 @@ async def test_a_delete_wins_over_a_pause(control: Control, node: ModelNode) -> 
     assert (await control.get(box.id)).state is SandboxState.STOPPED and box.id not in node.boxes
 
 
+@pytest.mark.parametrize("late", ["answer", "look"])
 @pytest.mark.parametrize("kind", ["pause", "resume"])
 async def test_an_answer_that_comes_after_the_delete_changes_nothing(
-    control: Control, node: ModelNode, kind: str
+    control: Control, node: ModelNode, kind: str, late: str
 ) -> None:
     box = await make(control)
     if kind == "resume":
         await control.pause(box.id)
-    node.doors[f"{kind} answer"] = asyncio.Event()
+    node.doors[f"{kind} {late}"] = asyncio.Event()
     moving = asyncio.create_task(control.pause(box.id) if kind == "pause" else control.resume(box.id))
     await in_state(control, box.id, "pausing" if kind == "pause" else "resuming")
     await until(lambda: changed(node, box.id, "paused" if kind == "pause" else "running"), 5)
     await control.delete(box.id)
     ended = await row(control, box.id)
-    node.doors[f"{kind} answer"].set()
+    node.doors[f"{kind} {late}"].set()
     with pytest.raises(SandboxNotRunning):
         await moving
     assert await row(control, box.id) == ended and ended.state == "stopped"
