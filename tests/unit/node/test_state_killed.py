@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import cast
 
@@ -25,13 +24,6 @@ from hutch.model import (
 
 SANDBOX, FORK, TARGET, NEW = new_id("sbx"), new_id("sbx"), new_id("snp"), new_id("snp")
 Operation = Callable[[Daemon], Awaitable[object]]
-
-
-@pytest.fixture
-def memory() -> Iterator[Path]:
-    """A directory in memory: hundreds of daemons sync their files."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as path:
-        yield Path(path)
 
 
 def request(**changes: object) -> BootRequest:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,6 @@ from hutch.node.warm import Shelf
 
 SANDBOX, OTHER = new_id("sbx"), new_id("sbx")
 Operation = Callable[[Daemon], Awaitable[object]]
-
-
-@pytest.fixture
-def memory() -> Iterator[Path]:
-    """A directory in memory: hundreds of daemons sync their files."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as path:
-        yield Path(path)
 
 
 def request(**changes: object) -> BootRequest:
