@@ -25,8 +25,10 @@ _TICK = 2.0
 _SOON = 0.1
 _QUIETLY = 0.5
 """Cores for a thaw that nobody waits for; and after it there is none for as long as it took."""
-_AFTER_CLAIM = 0.2
-"""Seconds after a claim in which its owner has the machine, unless nothing is left to claim."""
+_AFTER_DEMAND = 0.2
+"""Seconds after a create in which its caller has the machine."""
+_LONGEST_WAIT = 1.0
+"""Seconds for which that holds at most, however fast one create follows the other."""
 _PAUSE = 30.0
 """Seconds after a thaw that failed."""
 _SHORT_SHARE, _SHORT_LEAST = 0.04, 512 << 20
@@ -45,6 +47,7 @@ class Keeper:
         self._templates = templates
         self._busy = busy
         self._rest_until = 0.0
+        self._hungry_since: float | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -105,11 +108,14 @@ class Keeper:
         hungry = [shelf for shelf in self._pool.shelves.values() if len(shelf.members) < shelf.target]
         wanting = [shelf for shelf in hungry if now >= shelf.not_before]
         if not wanting or _short_of_memory(2):
+            self._hungry_since = None
             return _TICK
+        self._hungry_since = self._hungry_since or now
         shelf = min(wanting, key=lambda shelf: len(shelf.members) / shelf.target)
         if now < self._rest_until:
             return max(_SOON, self._rest_until - now)
-        if self._busy() or (shelf.members and now - shelf.demand.last < _AFTER_CLAIM):
+        quiet = now - max(each.demand.last for each in self._pool.shelves.values())
+        if self._busy() or (quiet < _AFTER_DEMAND and now - self._hungry_since < _LONGEST_WAIT):
             return _SOON
         try:
             await self._add(shelf)

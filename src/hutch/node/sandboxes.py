@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import time
 import uuid
 from collections.abc import Coroutine
@@ -280,7 +281,9 @@ class Sandboxes:
         return await self._parts.snapshots.images() | {entry.record.image for entry in self._registry} | nobodys
 
     def _busy(self) -> bool:
-        return any(entry.record.step in ("booting", "resuming") for entry in self._registry)
+        """Whether so many wait for a start that nothing should be done ahead."""
+        waiting = sum(entry.record.step in ("booting", "resuming") for entry in self._registry)
+        return waiting >= max(1, (os.cpu_count() or 1) // 2)
 
     async def _finish(self, entry: Entry) -> None:
         async with entry.lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -39,7 +40,7 @@ def has_memory(monkeypatch: pytest.MonkeyPatch, available: int) -> None:
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The keeper does at once what it would do soon."""
-    for name in ("_AFTER_CLAIM", "_SOON"):
+    for name in ("_AFTER_DEMAND", "_SOON"):
         monkeypatch.setattr(keeping, name, 0.001)
     return
 
@@ -84,7 +85,10 @@ async def test_the_pool_follows_demand(node: Daemon, no_pauses: None) -> None:
     await assert_whole(node)
 
 
-async def test_nothing_is_thawed_while_somebody_waits(node: Daemon, no_pauses: None) -> None:
+async def test_nothing_is_thawed_while_somebody_waits(
+    node: Daemon, no_pauses: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     node.sandboxes.pool.limit = GIB
     id = await create(node)
     entry = node.parts.registry.get(id)

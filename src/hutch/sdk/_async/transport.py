@@ -13,6 +13,7 @@ import httpx
 
 from hutch.errors import HutchError, IdempotencyConflict, RequestTimeout, ServerUnavailable
 from hutch.sdk._shim import aio
+from hutch.sdk.certificates import trusted
 from hutch.sdk.config import Server
 from hutch.sdk.wire import problem
 
@@ -46,6 +47,7 @@ class AsyncTransport:
             timeout=self._timeouts(request_timeout),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=KEEPALIVE_EXPIRY),
             trust_env=not _is_local(server.url),
+            verify=trusted(server.url, environment=not _is_local(server.url)),
         )
 
     async def aclose(self) -> None:

@@ -14,6 +14,7 @@ import httpx
 
 from hutch.errors import HutchError, IdempotencyConflict, RequestTimeout, ServerUnavailable
 from hutch.sdk._shim import blocking
+from hutch.sdk.certificates import trusted
 from hutch.sdk.config import Server
 from hutch.sdk.wire import problem
 
@@ -47,6 +48,7 @@ class Transport:
             timeout=self._timeouts(request_timeout),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=KEEPALIVE_EXPIRY),
             trust_env=not _is_local(server.url),
+            verify=trusted(server.url, environment=not _is_local(server.url)),
         )
 
     def close(self) -> None:
