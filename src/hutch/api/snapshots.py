@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from typing import Any
 
+from fastapi import APIRouter, Request, Response
+
+from hutch.api.bodies import streamed_body
 from hutch.api.deps import ControlDep, IdempotencyDep, KeyIdDep, OrgDep, SandboxId, SnapshotId
+from hutch.api.downloads import BINARY, TAR, download
 from hutch.api.idempotency import KEY_HEADER
 from hutch.api.problems import documented
 from hutch.api.schemas import SnapshotList, Timeline
@@ -13,13 +17,19 @@ from hutch.errors import (
     DiskFull,
     FreezeFailed,
     IdempotencyConflict,
+    InvalidArchive,
+    PayloadTooLarge,
     SandboxNotFound,
     SandboxNotRunning,
+    SnapshotCorrupt,
+    SnapshotIncompatible,
     SnapshotNotFound,
 )
-from hutch.model import CreateSnapshot, Snapshot, TimelineEntry
+from hutch.model import CreateSnapshot, Snapshot, SnapshotUsage, TimelineEntry
 
 router = APIRouter(prefix="/v1", tags=["snapshots"])
+
+_ARCHIVE: dict[int | str, dict[str, Any]] = {200: {"description": "The archive.", "content": {TAR: {"schema": BINARY}}}}
 
 
 @router.post(
@@ -52,6 +62,42 @@ async def get_timeline(sandbox_id: SandboxId, control: ControlDep, org: OrgDep) 
     """The tree of snapshots that the sandbox is in, those that it was forked from too; each after its parent."""
     found = await control.timeline(sandbox_id, org=org)
     return Timeline(snapshots=[TimelineEntry(depth=depth, **snapshot.model_dump()) for depth, snapshot in found])
+
+
+@router.get("/snapshots", responses=documented())
+async def list_all_snapshots(control: ControlDep, org: OrgDep) -> SnapshotList:
+    """All snapshots, also of sandboxes that are gone, oldest first."""
+    return SnapshotList(snapshots=list(await control.all_snapshots(org=org)))
+
+
+@router.get("/snapshots/usage", responses=documented())
+async def get_snapshot_usage(control: ControlDep, org: OrgDep) -> SnapshotUsage:
+    """What all your snapshots take: what several have in common is counted once."""
+    return await control.snapshot_usage(org=org)
+
+
+@router.post(
+    "/snapshots/import",
+    status_code=201,
+    responses=documented(InvalidArchive, PayloadTooLarge, SnapshotIncompatible, DiskFull),
+    openapi_extra={"requestBody": {"required": True, "content": {TAR: {"schema": BINARY}}}},
+)
+async def import_snapshot(request: Request, control: ControlDep, org: OrgDep, key: KeyIdDep) -> Snapshot:
+    """Take in what `GET .../archive` gave, here or where the same key seals: a new snapshot, of no sandbox, to create
+    sandboxes `from`."""
+    return await control.import_snapshot(streamed_body(request), by=key, org=org)
+
+
+@router.get(
+    "/snapshots/{snapshot_id}/archive",
+    response_class=Response,
+    responses=_ARCHIVE | documented(SnapshotNotFound, SnapshotCorrupt, DiskFull),
+)
+async def export_snapshot(snapshot_id: SnapshotId, control: ControlDep, org: OrgDep) -> Response:
+    """The snapshot as one file, with the seal of this installation behind it. It holds all that was in the sandbox's
+    memory: keep it as you would keep that."""
+    found = await control.export_snapshot(snapshot_id, org=org)
+    return download(found, f"{snapshot_id}.tar", media_type=TAR)
 
 
 @router.get("/snapshots/{snapshot_id}", responses=documented(SnapshotNotFound))

@@ -47,6 +47,7 @@ from hutch.model import (
     SandboxState,
     Snapshot,
     SnapshotKind,
+    SnapshotUsage,
     Task,
     TaskState,
     TemplateInfo,
@@ -234,6 +235,25 @@ class Control:
     async def snapshot(self, snapshot_id: str, *, org: str = DEFAULT_ORG) -> Snapshot:
         """One snapshot. `SnapshotNotFound`."""
         return await self._snapshots.get(snapshot_id, org)
+
+    async def all_snapshots(self, *, org: str = DEFAULT_ORG) -> Sequence[Snapshot]:
+        """All of the organisation's, also of sandboxes that are gone, oldest first."""
+        return await self._snapshots.all(org)
+
+    async def snapshot_usage(self, *, org: str = DEFAULT_ORG) -> SnapshotUsage:
+        """What the organisation's snapshots take."""
+        return await self._snapshots.usage(org)
+
+    async def export_snapshot(self, snapshot_id: str, *, org: str = DEFAULT_ORG) -> Download:
+        """A snapshot as one file. `SnapshotNotFound`, `SnapshotCorrupt`, `DiskFull`."""
+        return await self._snapshots.export(snapshot_id, org)
+
+    async def import_snapshot(
+        self, archive: AsyncIterator[bytes], *, by: str | None = None, org: str = DEFAULT_ORG
+    ) -> Snapshot:
+        """A new snapshot from what was exported. `InvalidArchive`, `PayloadTooLarge`, `DiskFull`,
+        `SnapshotIncompatible`."""
+        return await self._snapshots.take_in(archive, org, by)
 
     async def delete_snapshot(self, snapshot_id: str, *, org: str = DEFAULT_ORG) -> None:
         """Take it away. `Conflict` while a paused sandbox stands on it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from hutch.control.context import Context
@@ -14,10 +15,19 @@ from hutch.control.moves import Moves
 from hutch.control.rewinds import Rewinds
 from hutch.control.supervisor import Supervisor
 from hutch.control.turns import checkpoint_of
-from hutch.control.types import Idempotency
+from hutch.control.types import Download, Idempotency, Stream
 from hutch.control.views import snapshot_view
-from hutch.errors import Conflict, IdempotencyConflict, SnapshotNotFound
-from hutch.model import Rollback, Snapshot, SnapshotKind, SnapshotReason, SnapshotRecord, SnapshotRequest, new_id
+from hutch.errors import Conflict, IdempotencyConflict, NodeUnavailable, SnapshotNotFound
+from hutch.model import (
+    Rollback,
+    Snapshot,
+    SnapshotKind,
+    SnapshotReason,
+    SnapshotRecord,
+    SnapshotRequest,
+    SnapshotUsage,
+    new_id,
+)
 from hutch.model.lineage import ancestors, walk
 from hutch.store.sandboxes import SandboxRow
 
@@ -63,6 +73,36 @@ class Snapshots:
         found = await find_snapshot(self._context, snapshot_id, org)
         for node in self._context.fleet.nodes():
             await node.delete_snapshot(found.id)
+
+    async def all(self, org: str) -> list[Snapshot]:
+        """Those of an organisation, also of sandboxes that are gone, oldest first."""
+        found = [each for node in self._context.fleet.nodes() for each in await node.snapshots(org=org)]
+        return [snapshot_view(each) for each in sorted(found, key=lambda each: each.created_at)]
+
+    async def usage(self, org: str) -> SnapshotUsage:
+        """What they take."""
+        each = [await node.snapshot_usage(org) for node in self._context.fleet.nodes()]
+        return SnapshotUsage(
+            snapshots=sum(one.snapshots for one in each),
+            logical_bytes=sum(one.logical_bytes for one in each),
+            stored_bytes=sum(one.stored_bytes for one in each),
+        )
+
+    async def export(self, snapshot_id: str, org: str) -> Download:
+        """One as a sealed archive. Raises `SnapshotCorrupt`, `DiskFull`."""
+        found = await find_snapshot(self._context, snapshot_id, org)
+        for node in self._context.fleet.nodes():
+            if await node.find_snapshot(found.id) is not None:
+                return Download(Stream(await node.export_snapshot(found.id)), size=None)
+        raise SnapshotNotFound(f"no snapshot {found.id}")
+
+    async def take_in(self, archive: AsyncIterator[bytes], org: str, by: str | None = None) -> Snapshot:
+        """What was exported here, or where the same key seals, as a new snapshot. Raises `InvalidArchive`,
+        `PayloadTooLarge`, `DiskFull`, `SnapshotIncompatible`."""
+        nodes = self._context.fleet.nodes()
+        if not nodes:
+            raise NodeUnavailable("there is no node")
+        return snapshot_view(await nodes[0].import_snapshot(archive, org, by))
 
     async def of(self, sandbox_id: str, org: str) -> list[Snapshot]:
         """Those of one sandbox, oldest first."""

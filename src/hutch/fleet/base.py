@@ -7,7 +7,7 @@ Errors: `NodeUnavailable` when the node does not answer (retry), `GuestUnavailab
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from hutch.fleet.guest import GuestClient
@@ -23,6 +23,7 @@ from hutch.model import (
     RollbackRequest,
     SnapshotRecord,
     SnapshotRequest,
+    SnapshotUsage,
     TemplateInfo,
 )
 
@@ -90,6 +91,22 @@ class Node(ABC):
     async def delete_snapshot(self, snapshot_id: str) -> None:
         """Take it away; no error when it is not there. Its children become its parent's. Raises `Conflict` while a
         paused sandbox stands on it."""
+
+    @abstractmethod
+    async def snapshot_usage(self, org: str | None) -> SnapshotUsage:
+        """What an organisation keeps on it."""
+
+    @abstractmethod
+    async def export_snapshot(self, snapshot_id: str) -> AsyncGenerator[bytes, None]:
+        """One as a sealed archive, as it comes. Raises `SnapshotNotFound`, `SnapshotCorrupt`, `DiskFull` before the
+        first piece; `NodeUnavailable`, also when it ends too early."""
+
+    @abstractmethod
+    async def import_snapshot(
+        self, archive: AsyncIterator[bytes], org: str | None, created_by: str | None
+    ) -> SnapshotRecord:
+        """Take in what a node of this installation has exported, as a new snapshot of `org`. Raises `InvalidArchive`,
+        `PayloadTooLarge`, `DiskFull`, `SnapshotIncompatible`."""
 
     @abstractmethod
     async def set_deadline(self, sandbox_id: str, deadline: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -30,6 +30,7 @@ from hutch.model import (
     RollbackRequest,
     SnapshotRecord,
     SnapshotRequest,
+    SnapshotUsage,
     TemplateInfo,
 )
 from hutch.settings import Settings
@@ -88,8 +89,7 @@ class LocalNode(Node):
         return _parse(NodeSandbox, await self._change(f"/sandboxes/{sandbox_id}/rollback", request))
 
     async def snapshots(self, sandbox_id: str | None = None, org: str | None = None) -> list[SnapshotRecord]:
-        query = {name: value for name, value in (("sandbox", sandbox_id), ("org", org)) if value is not None}
-        found = await self._call("GET", "/snapshots", query=query)
+        found = await self._call("GET", "/snapshots", query=_given(sandbox=sandbox_id, org=org))
         return [_parse(SnapshotRecord, record) for record in found["snapshots"]]
 
     async def find_snapshot(self, snapshot_id: str) -> SnapshotRecord | None:
@@ -98,6 +98,23 @@ class LocalNode(Node):
 
     async def delete_snapshot(self, snapshot_id: str) -> None:
         await self._call("DELETE", f"/snapshots/{snapshot_id}", none_for_404=True)
+
+    async def snapshot_usage(self, org: str | None) -> SnapshotUsage:
+        return _parse(SnapshotUsage, await self._call("GET", "/snapshots/usage", query=_given(org=org)))
+
+    async def export_snapshot(self, snapshot_id: str) -> AsyncGenerator[bytes, None]:
+        exchange = await self._exchange("GET", f"/snapshots/{snapshot_id}/archive", None, None, _STATE_TIMEOUT)
+        if exchange.status >= 400:
+            raise _error(exchange.status, await _whole(exchange))
+        return _pieces(exchange)
+
+    async def import_snapshot(
+        self, archive: AsyncIterator[bytes], org: str | None, created_by: str | None
+    ) -> SnapshotRecord:
+        query = _given(org=org, created_by=created_by)
+        return _parse(
+            SnapshotRecord, await self._call("POST", "/snapshots", query=query, body=archive, timeout=_STATE_TIMEOUT)
+        )
 
     async def set_deadline(self, sandbox_id: str, deadline: float) -> None:
         await self._call("PUT", f"/sandboxes/{sandbox_id}/deadline", body=json.dumps({"deadline": deadline}))
@@ -151,7 +168,7 @@ class LocalNode(Node):
         path: str,
         *,
         query: Mapping[str, Any] | None = None,
-        body: str | None = None,
+        body: str | AsyncIterator[bytes] | None = None,
         timeout: float = _CALL_TIMEOUT,
         none_for_404: bool = False,
     ) -> Any:
@@ -167,11 +184,16 @@ class LocalNode(Node):
             raise NodeUnavailable("the node answered nonsense") from error
 
     async def _exchange(
-        self, method: str, path: str, query: Mapping[str, Any] | None, body: str | None, timeout: float
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None,
+        body: str | AsyncIterator[bytes] | None,
+        timeout: float,
     ) -> Exchange:
-        content = body.encode() if body is not None else None
+        content = body.encode() if isinstance(body, str) else body
         headers = [("Host", "node"), framing(content, None)]
-        if body is not None:
+        if isinstance(body, str):
             headers.append(("Content-Type", "application/json"))
         try:
             return await self._pool.exchange(
@@ -221,6 +243,20 @@ def _parse(model: type[M], found: Any) -> M:
         return model.model_validate(found)
     except ValidationError as error:
         raise NodeUnavailable("the node answered nonsense; is it of another version?") from error
+
+
+def _given(**query: str | None) -> dict[str, str]:
+    return {name: value for name, value in query.items() if value is not None}
+
+
+async def _pieces(exchange: Exchange) -> AsyncGenerator[bytes, None]:
+    try:
+        while data := await exchange.read():
+            yield data
+    except (Cut, Silent) as error:
+        raise NodeUnavailable("the node hung up in the middle of the snapshot") from error
+    finally:
+        exchange.close()
 
 
 async def _whole(exchange: Exchange) -> bytes:

@@ -48,6 +48,11 @@ class NodeHome:
         return self.directory / "snapshots"
 
     @property
+    def archive_key(self) -> Path:
+        """The key that exported snapshots are sealed with."""
+        return self.directory / "archive.key"
+
+    @property
     def grants(self) -> Path:
         """LLM keys of running sandboxes: in memory, never on a disk."""
         return self.run_dir / "grants"

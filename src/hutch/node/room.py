@@ -8,7 +8,8 @@ from hutch.node.parts import Parts
 from hutch.node.process import memory_available
 
 _SPARE_MEMORY = 256 << 20
-_SPARE_DISK = 512 << 20
+SPARE_DISK = 512 << 20
+"""Bytes of disk that have to stay free."""
 
 
 class Room:
@@ -30,5 +31,5 @@ class Room:
             )
         if memory_available() + self.reclaimable < _SPARE_MEMORY:
             raise LimitReached("this node is out of memory", hint="Delete some sandboxes.", limit="node_memory")
-        if disk_free(self._parts.home.directory) < _SPARE_DISK:
+        if disk_free(self._parts.home.directory) < SPARE_DISK:
             raise DiskFull("this node's disk is full", hint=f"Free some space below {settings.data_dir}.")

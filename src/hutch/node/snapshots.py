@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from hutch.errors import AlreadyExists, Conflict, SnapshotNotFound
-from hutch.model import RuntimeManifest, SnapshotKind, SnapshotReason, SnapshotRecord, SnapshotRequest
+from hutch.model import RuntimeManifest, SnapshotKind, SnapshotReason, SnapshotRecord, SnapshotRequest, SnapshotUsage
 from hutch.node.disk import archive
 from hutch.node.entry import Entry, Registry
 from hutch.node.notes import ThawNote, read_note, write_note
 from hutch.node.records import RecordStore, SandboxRecord
 from hutch.runtime.manifest import read_manifest
-from hutch.snapshots import Retention, SnapshotStore
+from hutch.snapshots import Origin, Retention, SnapshotStore
 from hutch.snapshots.retention import expired
 
 _OF_THE_SANDBOX = (SnapshotReason.PAUSE, SnapshotReason.SAFETY, SnapshotReason.CHECKPOINT)
@@ -147,6 +147,20 @@ class Snapshots:
 
             await asyncio.to_thread(link)
             return await self._store.admit(stage, record)
+
+    def export(self, id: str) -> AsyncGenerator[bytes, None]:
+        """See `SnapshotStore.export`."""
+        return self._store.export(id)
+
+    async def take_in(
+        self, archive: AsyncIterator[bytes], origin: Origin, max_bytes: int, check: Callable[[SnapshotRecord], None]
+    ) -> SnapshotRecord:
+        """See `SnapshotStore.import_archive`."""
+        return await self._store.import_archive(archive, origin, max_bytes, check)
+
+    async def usage(self, org: str | None) -> SnapshotUsage:
+        """What an organisation keeps here."""
+        return await self._store.usage(org)
 
     async def delete(self, id: str) -> None:
         """Take one away. Raises `SnapshotNotFound`, `Conflict` while a paused sandbox stands on it."""

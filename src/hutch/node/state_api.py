@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import aclosing
 
 from aiohttp import web
 
 from hutch.model import Held, HoldRequest, Model, PauseRequest, RollbackRequest, SnapshotRequest
+from hutch.node.archives import Archives
 from hutch.node.parts import Parts
 from hutch.node.sandboxes import Sandboxes
 
@@ -16,6 +18,7 @@ class StateApi:
 
     def __init__(self, parts: Parts, sandboxes: Sandboxes) -> None:
         self._snapshots = parts.snapshots
+        self._archives = Archives(parts)
         self._sandboxes = sandboxes
         self._states = sandboxes.states
 
@@ -29,6 +32,9 @@ class StateApi:
             web.post("/sandboxes/{id}/llm/hold", self.hold),
             web.delete("/sandboxes/{id}/llm/hold", self.let_go),
             web.get("/snapshots", self.list),
+            web.post("/snapshots", self.take_in),
+            web.get("/snapshots/usage", self.usage),
+            web.get("/snapshots/{id}/archive", self.archive),
             web.get("/snapshots/{id}", self.get),
             web.delete("/snapshots/{id}", self.delete),
         ]
@@ -64,6 +70,25 @@ class StateApi:
         records = await self._snapshots.records(request.query.get("sandbox"), request.query.get("org"))
         body = {"snapshots": [record.model_dump(mode="json") for record in records]}
         return web.Response(text=json.dumps(body), content_type="application/json")
+
+    async def usage(self, request: web.Request) -> web.Response:
+        return _json(await self._snapshots.usage(request.query.get("org")))
+
+    async def archive(self, request: web.Request) -> web.StreamResponse:
+        """Errors before the first byte are problems; after it the stream is cut, and so bears no seal."""
+        response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
+        async with aclosing(self._archives.export(request.match_info["id"])) as pieces:
+            async for piece in pieces:
+                if not response.prepared:
+                    await response.prepare(request)
+                await response.write(piece)
+        await response.write_eof()
+        return response
+
+    async def take_in(self, request: web.Request) -> web.Response:
+        query = request.query
+        record = await self._archives.take_in(request.content.iter_any(), query.get("org"), query.get("created_by"))
+        return _json(record, status=201)
 
     async def get(self, request: web.Request) -> web.Response:
         return _json(await self._snapshots.get(request.match_info["id"]))

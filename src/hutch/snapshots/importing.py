@@ -48,6 +48,8 @@ class Origin:
             name=exported.name,
             turn=exported.turn,
             runtime=exported.runtime,
+            template=exported.template,
+            resources=exported.resources,
         )
 
 

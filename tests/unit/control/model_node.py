@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -29,6 +29,7 @@ from hutch.model import (
     SnapshotReason,
     SnapshotRecord,
     SnapshotRequest,
+    SnapshotUsage,
     TemplateInfo,
 )
 
@@ -247,6 +248,17 @@ class ModelNode(Node):
         if any(box.snapshot == snapshot_id for box in self.boxes.values()):
             raise Conflict("a paused sandbox stands on it")
         self.records.pop(snapshot_id, None)
+
+    async def snapshot_usage(self, org: str | None) -> SnapshotUsage:
+        raise NotImplementedError
+
+    async def export_snapshot(self, snapshot_id: str) -> AsyncGenerator[bytes, None]:
+        raise NotImplementedError
+
+    async def import_snapshot(
+        self, archive: AsyncIterator[bytes], org: str | None, created_by: str | None
+    ) -> SnapshotRecord:
+        raise NotImplementedError
 
     async def set_deadline(self, sandbox_id: str, deadline: float) -> None:
         self._alive()

@@ -6,10 +6,9 @@ import builtins
 import json
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Literal, Self
 
-from hutch.errors import NotFound, from_problem
+from hutch.errors import from_problem
 from hutch.model import (
     ApiKey,
     Budget,
@@ -19,7 +18,6 @@ from hutch.model import (
     NewApiKey,
     NodeInfo,
     ResourcesOverride,
-    Snapshot,
     TemplateInfo,
     UploadInput,
 )
@@ -27,6 +25,7 @@ from hutch.model import Sandbox as SandboxInfo
 from hutch.model import Task as TaskInfo
 from hutch.sdk._async.following import lines_of
 from hutch.sdk._async.sandbox import AsyncSandbox
+from hutch.sdk._async.snapshots import AsyncSnapshots
 from hutch.sdk._async.task import AsyncTask
 from hutch.sdk._async.transport import LOST, SILENCE, AsyncTransport, at
 from hutch.sdk._shim import aio
@@ -48,7 +47,7 @@ class AsyncHutch:
     def __init__(self, url: str | None = None, api_key: str | None = None, *, request_timeout: float = 60.0) -> None:
         self.transport = AsyncTransport(find_server(url, api_key), request_timeout)
         self.sandboxes = AsyncSandboxes(self)
-        self.snapshots = AsyncSnapshots(self)
+        self.snapshots = AsyncSnapshots(self.transport)
         self.tasks = AsyncTasks(self)
         self.templates = AsyncTemplates(self)
         self.keys = AsyncKeys(self)
@@ -168,23 +167,6 @@ class AsyncSandboxes:
             "label": [f"{name}={value}" for name, value in (labels or {}).items()] or None,
         }
         return [parse(SandboxInfo, each) async for each in _pages(self._transport, "sandboxes", params)]
-
-
-class AsyncSnapshots:
-    """The snapshots of a server. Those of one sandbox: `AsyncSandbox.snapshots`, `AsyncSandbox.timeline`."""
-
-    def __init__(self, client: AsyncHutch) -> None:
-        self._transport = client.transport
-
-    async def get(self, id: str) -> Snapshot:
-        """A snapshot. `SnapshotNotFound` when there is none."""
-        return parse(Snapshot, await self._transport.json("GET", at("snapshots", id)))
-
-    async def delete(self, id: str) -> None:
-        """Take it away; its children become its parent's. `Conflict` while a paused sandbox stands on it; no error
-        when it is not there."""
-        with suppress(NotFound):
-            await self._transport.request("DELETE", at("snapshots", id))
 
 
 class AsyncTasks:

@@ -7,10 +7,9 @@ import builtins
 import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Literal, Self
 
-from hutch.errors import NotFound, from_problem
+from hutch.errors import from_problem
 from hutch.model import (
     ApiKey,
     Budget,
@@ -20,7 +19,6 @@ from hutch.model import (
     NewApiKey,
     NodeInfo,
     ResourcesOverride,
-    Snapshot,
     TemplateInfo,
     UploadInput,
 )
@@ -29,6 +27,7 @@ from hutch.model import Task as TaskInfo
 from hutch.sdk._shim import blocking
 from hutch.sdk._sync.following import lines_of
 from hutch.sdk._sync.sandbox import Sandbox
+from hutch.sdk._sync.snapshots import Snapshots
 from hutch.sdk._sync.task import Task
 from hutch.sdk._sync.transport import LOST, SILENCE, Transport, at
 from hutch.sdk.config import find_server
@@ -49,7 +48,7 @@ class Hutch:
     def __init__(self, url: str | None = None, api_key: str | None = None, *, request_timeout: float = 60.0) -> None:
         self.transport = Transport(find_server(url, api_key), request_timeout)
         self.sandboxes = Sandboxes(self)
-        self.snapshots = Snapshots(self)
+        self.snapshots = Snapshots(self.transport)
         self.tasks = Tasks(self)
         self.templates = Templates(self)
         self.keys = Keys(self)
@@ -169,23 +168,6 @@ class Sandboxes:
             "label": [f"{name}={value}" for name, value in (labels or {}).items()] or None,
         }
         return [parse(SandboxInfo, each) for each in _pages(self._transport, "sandboxes", params)]
-
-
-class Snapshots:
-    """The snapshots of a server. Those of one sandbox: `Sandbox.snapshots`, `Sandbox.timeline`."""
-
-    def __init__(self, client: Hutch) -> None:
-        self._transport = client.transport
-
-    def get(self, id: str) -> Snapshot:
-        """A snapshot. `SnapshotNotFound` when there is none."""
-        return parse(Snapshot, self._transport.json("GET", at("snapshots", id)))
-
-    def delete(self, id: str) -> None:
-        """Take it away; its children become its parent's. `Conflict` while a paused sandbox stands on it; no error
-        when it is not there."""
-        with suppress(NotFound):
-            self._transport.request("DELETE", at("snapshots", id))
 
 
 class Tasks:
