@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -140,3 +143,67 @@ async def test_an_agent_is_taken_back_to_a_turn(machine: Machine, model: Scripte
     old, new = model.requests[:left], model.requests[left:]
     assert said(new[0]) == said(old[turn]), "it remembers all up to the turn, and nothing after it"
     assert end["usage"]["llm"]["requests"] >= len(old) + len(new), "what was spent stays spent"
+
+
+async def test_a_task_that_has_ended_is_taken_back_and_ends_well(machine: Machine) -> None:
+    """Its agent has lost its way: a file that it needs is there at turn 1 and gone at the end."""
+    made = await start(machine, "claude-code")
+    task, sandbox = made["task"]["id"], made["id"]
+    assert (await ended(machine, task))["state"] == "succeeded"
+    turn = min(checkpoints(await events(machine, task)))
+    async with machine.client() as client:
+        spoil = {"command": "echo spoilt > count.txt"}
+        await client.post(f"/v1/sandboxes/{sandbox}/exec", json=spoil)
+        answer = await client.post(f"/v1/sandboxes/{sandbox}/rollback", json={"turn": turn})
+        assert answer.status_code == 200, answer.text
+    assert (await ended(machine, task))["state"] == "succeeded"
+    assert await lines(machine, sandbox) == [f"turn {n}" for n in range(1, TURNS + 1)]
+
+
+async def test_a_node_killed_in_the_middle_of_checkpoints_loses_nothing_of_the_task(
+    templates: None, model: ScriptedModel
+) -> None:
+    async with running(model) as machine:
+        model.requests = []
+        made = await start(machine, "claude-code")
+        task, sandbox = made["task"]["id"], made["id"]
+        for turn in (1, 3):
+            await under_way(machine, sandbox, task, turn)
+            machine.kill("node")
+            machine.spawn("node")
+            await machine.ready()
+        end = await ended(machine, task)
+        assert end["state"] == "succeeded", end["result"]
+        assert await lines(machine, sandbox) == [f"turn {n}" for n in range(1, TURNS + 1)]
+        known = checkpoints(await events(machine, task))
+        async with machine.client() as client:
+            timeline = (await client.get(f"/v1/sandboxes/{sandbox}/timeline")).json()["snapshots"]
+            assert {entry["turn"] for entry in timeline} >= set(known), "what was told to be there is there"
+            answer = await client.post(f"/v1/tasks/{task}/rollback", json={"turn": max(known)})
+            assert answer.status_code == 200, answer.text
+        assert (await ended(machine, task))["state"] == "succeeded"
+        assert await lines(machine, sandbox) == [f"turn {n}" for n in range(1, TURNS + 1)]
+        assert not list(machine.data_dir.glob("node/sandboxes/*/frozen-*")), "nothing half done is left"
+
+
+async def under_way(machine: Machine, sandbox: str, task: str, turn: int) -> None:
+    """Until a checkpoint of this turn or a later one is just being taken."""
+    async with asyncio.timeout(90):
+        while (await get(machine, task))["turn"] < turn or not list(
+            machine.data_dir.glob(f"node/sandboxes/{sandbox}/frozen-*")
+        ):
+            await asyncio.sleep(0.01)
+
+
+async def test_the_how_to_of_the_documentation(machine: Machine) -> None:
+    page = Path(__file__).parents[2] / "docs" / "guide" / "rewind.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    story = 'task="Look around and write report.md.'
+    assert story in code
+    slow = code.replace(story, f"{story} [model stall=2]")  # no model answers as fast as the scripted one
+    env = {**os.environ, "HUTCH_URL": machine.url, "HUTCH_API_KEY": machine.key, "ANTHROPIC_API_KEY": PROVIDER_KEY}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", slow, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    said, _ = await asyncio.wait_for(process.communicate(), 200)
+    assert process.returncode == 0, said.decode()[-4000:]

@@ -20,6 +20,7 @@ from hutch.errors import (
     MissingLlmKey,
     PayloadTooLarge,
     SandboxNotFound,
+    SandboxNotRunning,
     SnapshotCorrupt,
     SnapshotIncompatible,
     SnapshotNotFound,
@@ -29,7 +30,7 @@ from hutch.errors import (
     UnknownTemplate,
     UploadNotFound,
 )
-from hutch.model import CreateSandbox, Sandbox, SandboxState
+from hutch.model import CreateSandbox, Sandbox, SandboxState, UpdateSandbox
 
 router = APIRouter(prefix="/v1/sandboxes", tags=["sandboxes"])
 
@@ -72,6 +73,14 @@ async def list_sandboxes(
 async def get_sandbox(request: Request, sandbox_id: SandboxId, control: ControlDep, org: OrgDep) -> Sandbox:
     """One sandbox, with fresh figures of what it uses."""
     return sandbox_with_urls(request, await control.get(sandbox_id, org=org))
+
+
+@router.patch("/{sandbox_id}", responses=documented(SandboxNotFound, SandboxNotRunning))
+async def update_sandbox(
+    request: Request, sandbox_id: SandboxId, body: UpdateSandbox, control: ControlDep, org: OrgDep
+) -> Sandbox:
+    """Change what the body names; what it leaves out stays as it is."""
+    return sandbox_with_urls(request, await control.update(sandbox_id, body, org=org))
 
 
 @router.delete("/{sandbox_id}", status_code=204, responses=documented(SandboxNotFound))

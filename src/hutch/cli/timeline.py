@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
+from typer.core import TyperGroup
 
 from hutch.cli.common import Json, SandboxArgument, connection, find_sandbox, short
 from hutch.cli.console import note, one_line, out, print_json
@@ -17,7 +18,22 @@ from hutch.model import Sandbox, TimelineEntry
 _REASON_STYLES = {"manual": "green", "safety": "yellow", "pause": "blue", "fork": "magenta"}
 
 
-def snapshot(
+class SnapshotGroup(TyperGroup):
+    """`hutch snapshot SANDBOX` takes one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["take", *args]
+        return super().parse_args(ctx, args)
+
+
+snapshots = typer.Typer(
+    cls=SnapshotGroup, no_args_is_help=True, help="Save points of a sandbox (`take` may be left out)."
+)
+
+
+@snapshots.command("take")
+def take(
     ctx: typer.Context,
     sandbox: SandboxArgument,
     name: Annotated[str | None, typer.Option("--name", "-n", help="A tag to find it by; it is kept then.")] = None,
@@ -31,6 +47,27 @@ def snapshot(
     out.print(taken.id)
     if taken.stopped_ms:
         note(f"it stood still for {taken.stopped_ms:.0f} ms")
+
+
+@snapshots.command("rm")
+def remove(
+    ctx: typer.Context,
+    sandbox: SandboxArgument,
+    given: Annotated[
+        list[str], typer.Argument(metavar="SNAPSHOT...", help="Their names, their ids, or the beginnings of them.")
+    ],
+    json: Json = False,
+) -> None:
+    """Delete snapshots of a sandbox's timeline. Not the one that a paused sandbox stands on."""
+    with connection(ctx).client() as client:
+        entries = client.sandboxes.get(find_sandbox(client, sandbox)).timeline()
+        ids = list(dict.fromkeys(find_snapshot(entries, each).id for each in given))
+        for id in ids:
+            client.snapshots.delete(id)
+    if json:
+        return print_json(ids)
+    for id in ids:
+        out.print(id)
 
 
 def timeline(

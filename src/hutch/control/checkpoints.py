@@ -22,7 +22,7 @@ from hutch.control.notifier import events_of
 from hutch.errors import FreezeFailed, GuestUnavailable, HutchError, NodeUnavailable, SandboxNotRunning
 from hutch.fleet import Node
 from hutch.model import SnapshotReason, SnapshotRequest, new_id
-from hutch.store.tasks import TaskRow
+from hutch.store.tasks import LeaseLost, TaskRow
 
 log = structlog.get_logger("hutch.control")
 
@@ -34,8 +34,6 @@ _HELD = 3.0
 """Seconds for which calls are held at most, until the freeze begins."""
 _REST = 1.0
 """How many times as long as the last one took nothing is taken: turns may come as fast as a guest likes."""
-_KEPT = 120
-"""Places of checkpoints that are remembered: some more than the node keeps."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +74,8 @@ class Checkpointer:
             await self._due()
             try:
                 await self._take()
+            except LeaseLost:
+                return
             except (NodeUnavailable, GuestUnavailable, SandboxNotRunning) as error:
                 log.info("no checkpoint", task=self._task.id, turn=self._turn, error=error.detail)
             except HutchError as error:
@@ -121,11 +121,9 @@ class Checkpointer:
 
     async def _tell(self, **data: object) -> None:
         store, id = self._context.store, self._task.id
-        known = list(await store.bookmarks.turns(id, SnapshotReason.CHECKPOINT))
         async with store.database.write() as connection:
             await store.tasks.check(connection, id, self._task.fence)
             await store.events.append(connection, id, [event("checkpoint", **data)])
-            await store.bookmarks.drop(connection, known[:-_KEPT])
         self._context.notifier.notify(events_of(id))
 
     async def _node(self) -> Node:

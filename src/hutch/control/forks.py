@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from contextlib import suppress
 
 from hutch.control.context import Context
 from hutch.control.create import Creator
@@ -11,6 +12,7 @@ from hutch.control.guests import Guests
 from hutch.control.lifecycle import Lifecycle
 from hutch.control.snapshots import Snapshots
 from hutch.control.types import Idempotency
+from hutch.errors import HutchError
 from hutch.model import CreateSandbox, Fork, Sandbox, SnapshotReason
 from hutch.store.sandboxes import SandboxRow
 
@@ -50,6 +52,9 @@ class Forks:
         for each, key in zip(made, keys, strict=True):
             if isinstance(each, Sandbox):
                 await self._undo(each, key)
+        if wish.from_snapshot is None:
+            with suppress(HutchError):  # nobody knows of it; the same key takes it anew
+                await self._snapshots.delete(source, org)
         raise failures[0]
 
     async def _source(self, row: SandboxRow, wish: Fork, by: str | None, idempotency: Idempotency | None) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
 from hutch.blobs import FileBlobs
-from hutch.control.context import Context
+from hutch.control.context import Context, not_running
 from hutch.control.create import Creator
 from hutch.control.exclusive import hold
 from hutch.control.exec import Execs
@@ -51,11 +52,13 @@ from hutch.model import (
     Task,
     TaskState,
     TemplateInfo,
+    UpdateSandbox,
 )
 from hutch.secrets import Vault
 from hutch.settings import Settings
 from hutch.store import DEFAULT_ORG, Store
 from hutch.store.pages import make_cursor
+from hutch.store.sandboxes import LIVE
 from hutch.store.tasks import TaskRow
 
 _LIVE = tuple(state for state in SandboxState if not state.ended)
@@ -194,6 +197,18 @@ class Control:
         """Destroy it, in any state; its task, if one runs, is cancelled. No error when it has ended already."""
         row = await self._guests.row(sandbox_id, org)
         await self._lifecycle.destroy(row.id, "deleted by the caller", _DELETED)
+
+    async def update(self, sandbox_id: str, request: UpdateSandbox, *, org: str = DEFAULT_ORG) -> Sandbox:
+        """Change what the request names. That counts as a use: it is not paused at once. `SandboxNotRunning` when it
+        has ended."""
+        row = await self._guests.row(sandbox_id, org)
+        if row.state not in LIVE:
+            raise not_running(row)
+        self._guests.touch(row.id)
+        async with self.store.database.write() as connection:
+            values = request.model_dump(exclude_unset=True)
+            await self.store.sandboxes.note(connection, row.id, last_active=time.time(), **values)
+        return await self.get(sandbox_id, org=org)
 
     async def pause(
         self, sandbox_id: str, request: Pause | None = None, *, by: str | None = None, org: str = DEFAULT_ORG

@@ -29,7 +29,7 @@ from hutch.model.node import (
     SnapshotRequest,
     WarmTemplate,
 )
-from hutch.model.sandbox import Pause, Resumed, Sandbox, SandboxState
+from hutch.model.sandbox import Pause, Resumed, Sandbox, SandboxState, UpdateSandbox
 from hutch.model.snapshot import (
     CreateSnapshot,
     Fork,
@@ -113,6 +113,7 @@ __all__ = [
     "TaskState",
     "TemplateInfo",
     "TimelineEntry",
+    "UpdateSandbox",
     "UploadInput",
     "UrlInput",
     "Usage",

@@ -73,3 +73,11 @@ class Sandbox(Model):
     breaches: list[LimitBreach] = []
     usage: Usage = Usage()
     task: Task | None = Field(None, description="The task it was created for.")
+
+
+class UpdateSandbox(Model):
+    """`PATCH /v1/sandboxes/{id}`: what is left out stays as it is."""
+
+    idle_timeout: float | None = Field(
+        None, gt=0, le=365 * 86400, description="Seconds without activity after which it is paused; null: never."
+    )

@@ -3,16 +3,18 @@ said. With it, a task that is taken back to the snapshot goes on from there."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from sqlalchemy import delete, select
 
+from hutch.model import SnapshotReason
 from hutch.store.engine import Database, Transaction
 from hutch.store.readers import ReaderRow
 from hutch.store.tables import bookmarks
 
+_KEPT = 120
+"""Of each reason: some more than a node keeps snapshots."""
 _READER = [column.name for column in fields(ReaderRow) if column.name != "task_id"]
 
 
@@ -37,11 +39,16 @@ class Bookmarks:
         self._database = database
 
     async def put(self, connection: Transaction, row: Bookmark) -> None:
-        """Write it down; in the place of an earlier one of the same snapshot."""
-        await self.drop(connection, [row.snapshot])
+        """Write it down, in the place of an earlier one of the same snapshot. Old ones of the same reason, whose
+        snapshots are not kept any more, are forgotten; those that a person took may have a name, and stay."""
+        await connection.execute(delete(bookmarks).where(bookmarks.c.snapshot == row.snapshot))
         reader = asdict(row.reader)
         values = {name: getattr(row, name) for name in ("snapshot", "task_id", "reason", "created_at", "turn", "task")}
         await connection.execute(bookmarks.insert().values(**values, **{name: reader[name] for name in _READER}))
+        if row.reason != SnapshotReason.MANUAL:
+            same = (bookmarks.c.task_id == row.task_id, bookmarks.c.reason == row.reason)
+            newest = select(bookmarks.c.snapshot).where(*same).order_by(bookmarks.c.created_at.desc()).limit(_KEPT)
+            await connection.execute(delete(bookmarks).where(*same, bookmarks.c.snapshot.not_in(newest)))
 
     async def get(self, snapshot: str) -> Bookmark | None:
         """Of this snapshot."""
@@ -63,10 +70,6 @@ class Bookmarks:
         )
         async with self._database.read() as connection:
             return {row.snapshot: row.turn for row in (await connection.execute(statement)).all()}
-
-    async def drop(self, connection: Transaction, snapshots: Collection[str]) -> None:
-        """Forget these; no error for one that is not there."""
-        await connection.execute(delete(bookmarks).where(bookmarks.c.snapshot.in_(snapshots)))
 
     async def _select(self, statement: Any) -> list[Bookmark]:
         async with self._database.read() as connection:

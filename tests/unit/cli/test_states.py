@@ -11,6 +11,7 @@ from aiohttp import web
 from hutch.cli.timeline import branches
 from tests.unit.cli.conftest import Hutch
 from tests.unit.sdk.server import SANDBOX_ID, Server, problem, sandbox
+from tests.unit.sdk.server import task as task_body
 
 BOX = f"/v1/sandboxes/{SANDBOX_ID}"
 OTHER = "sbx_" + "ab" * 11
@@ -32,7 +33,7 @@ TREE = [
     snapshot("a", sandbox_id=OTHER, reason="fork"),
     snapshot("b", 1, name="clean", parent="snp_" + "a" * 22),
     snapshot("c", 2, reason="safety", created_by="key_1"),
-    snapshot("d", 1, name="evil\x1b[2J", reason="pause"),
+    snapshot("d", 1, turn=12, name="evil\x1b[2J", reason="pause"),
 ]
 
 
@@ -88,6 +89,39 @@ def test_snapshot(at: Server, hutch: Hutch) -> None:
     assert sent == [("snapshots", {"name": "n"})]
 
 
+def test_snapshots_are_deleted_by_name_or_the_beginning_of_an_id(at: Server, hutch: Hutch) -> None:
+    scripted(at)
+    gone: list[str] = []
+    for letter in "bc":
+
+        @at.on("DELETE", f"/v1/snapshots/snp_{letter * 22}")
+        async def delete(request: web.Request) -> web.StreamResponse:
+            gone.append(request.path.rpartition("/")[2])
+            return web.Response(status=204)
+
+    said = hutch("snapshot", "rm", SANDBOX_ID, "clean", "snp_c", "bbb")
+    assert gone == said.out.split() == ["snp_" + "b" * 22, "snp_" + "c" * 22]
+    gone.clear()
+    assert hutch("snapshot", "rm", SANDBOX_ID, "clean", "nothing").code == 1
+    assert gone == [], "all are found before the first is deleted"
+
+
+def test_rollback_to_a_turn(at: Server, hutch: Hutch) -> None:
+    sent = scripted(at)
+    task = "tsk_" + "a" * 22
+
+    @at.on("GET", f"/v1/tasks/{task}")
+    async def get(request: web.Request) -> web.StreamResponse:
+        return web.json_response(task_body(id=task))
+
+    said = hutch("rollback", task, "--turn", "7")
+    assert said.out == SANDBOX_ID + "\n" and "back at turn 7" in said.err
+    assert hutch("rollback", SANDBOX_ID, "--turn", "0").code == 0
+    assert sent == [("rollback", {"turn": 7}), ("rollback", {"turn": 0})]
+    assert hutch("rollback", SANDBOX_ID).code == 2
+    assert hutch("rollback", SANDBOX_ID, "clean", "--turn", "1").code == 2
+
+
 @pytest.mark.parametrize("given", ["clean", "snp_bb", "bbb", "snp_" + "b" * 22])
 def test_rollback_to_a_name_or_the_beginning_of_an_id(at: Server, hutch: Hutch, given: str) -> None:
     sent = scripted(at)
@@ -116,7 +150,7 @@ def test_timeline_is_a_tree(at: Server, hutch: Hutch) -> None:
     lines = hutch("timeline", SANDBOX_ID).out.splitlines()
     assert [line.split("snp_")[0] for line in lines] == ["", "├─ ", "│  └─ ", "└─ "]
     assert f"of {OTHER[:12]}" in lines[0] and "clean" in lines[1] and "by key_1" in lines[2]
-    assert lines[3].endswith("◀ here") and "evil" in lines[3] and "\x1b" not in lines[3]
+    assert lines[3].endswith("◀ here") and "turn 12" in lines[3] and "evil" in lines[3] and "\x1b" not in lines[3]
     assert [each["depth"] for each in hutch("timeline", SANDBOX_ID, "--json").json] == [0, 1, 2, 1]
 
 
@@ -133,7 +167,8 @@ def test_run_from_a_snapshot_names_no_template(at: Server, hutch: Hutch) -> None
         bodies.append(await request.json())
         return problem(404, "snapshot_not_found")
 
-    assert hutch("run", "--from", "snp_x", "--idle-timeout", "5m", "--", "ls").code == 1
+    assert hutch("run", "--from", "snp_x", "--idle-timeout", "5m", "--checkpoints", "1m", "--", "ls").code == 1
     (body,) = bodies
+    assert body["checkpoints"] == 60
     assert body["from"] == "snp_x" and body["idle_timeout"] == 300 and "template" not in body
     json.dumps(body)

@@ -89,6 +89,15 @@ async def test_a_fork_that_fails_leaves_nothing(control: Control, node: ModelNod
     assert [each.id for each in (await control.list()).items] == [box.id]
 
 
+async def test_a_fork_of_now_that_fails_leaves_no_snapshot(control: Control, node: ModelNode) -> None:
+    box = await make(control)
+    node.refusals["boot"] = ThawFailed("no")
+    for key in (None, Idempotency("key_1", "k"), Idempotency("key_1", "k")):
+        with pytest.raises(ThawFailed):
+            await control.fork(box.id, Fork(count=2), idempotency=key)
+        assert node.records == {}
+
+
 async def test_a_fork_that_a_crash_cut_is_finished_by_the_same_key(settings: Settings, node: ModelNode) -> None:
     key = Idempotency("key_1", "k")
     first = Control(settings, ModelFleet(node))

@@ -13,7 +13,8 @@ from tests.unit.control.conftest import controlling
 from tests.unit.control.model_node import ModelNode
 
 from hutch.control.service import Control
-from hutch.model import CreateSandbox, ExecState, SandboxState
+from hutch.errors import SandboxNotRunning
+from hutch.model import CreateSandbox, ExecState, SandboxState, UpdateSandbox
 from hutch.settings import Settings
 
 EXEC = "exe_" + "a" * 22
@@ -36,6 +37,21 @@ async def test_what_nobody_uses_is_paused_and_wakes_when_it_is_used(control: Con
     assert not await is_paused(control, idle)
     await until(lambda: is_paused(control, idle), 6)
     assert node.records[(await control.get(idle)).snapshot or ""].created_by is None
+
+
+async def test_the_timeout_is_changed_and_taken_away_later(control: Control) -> None:
+    id = await make(control)
+    assert (await control.update(id, UpdateSandbox(idle_timeout=1.0))).idle_timeout == 1.0
+    assert (await control.update(id, UpdateSandbox())).idle_timeout == 1.0, "what is left out stays"
+    await until(lambda: is_paused(control, id), 6)
+    assert (await control.update(id, UpdateSandbox(idle_timeout=None))).idle_timeout is None
+    assert await is_paused(control, id), "it wakes nobody"
+    await control.resume(id)
+    await asyncio.sleep(2.5)
+    assert not await is_paused(control, id)
+    await control.delete(id)
+    with pytest.raises(SandboxNotRunning):
+        await control.update(id, UpdateSandbox(idle_timeout=1.0))
 
 
 async def test_calls_keep_it_awake(control: Control) -> None:

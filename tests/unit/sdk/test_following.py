@@ -87,6 +87,19 @@ async def test_a_server_that_sends_events_again_is_not_believed(server: Server, 
     assert [each.offset async for each in of(client).events(6)] == list(range(6, LAST + 2))
 
 
+async def test_a_result_that_a_rollback_takes_back_ends_nothing(server: Server, client: AsyncHutch) -> None:
+    @server.on("GET", EVENTS)
+    async def events(request: web.Request) -> web.StreamResponse:
+        if int(request.query["from"]) > 3:
+            return web.Response(status=204)
+        response = await begin(request, "text/event-stream")
+        back = event(2, "rolled_back", turn=1, snapshot="snp_1", safety="snp_2")
+        await response.write(event(1, "result", state="failed") + back + event(3, "result", state="succeeded"))
+        return cut(request)
+
+    assert [each.offset async for each in of(client).events()] == [1, 2, 3]
+
+
 async def test_a_restart_is_bridged(server: Server, client: AsyncHutch) -> None:
     calls = 0
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from aiohttp import web
 
 from hutch import AsyncHutch, AsyncSandbox, Hutch, Sandbox
+from hutch.errors import InvalidRequest
 from hutch.model import SandboxState
-from tests.unit.sdk.server import SANDBOX_ID, Server, problem, sandbox
+from tests.unit.sdk.server import SANDBOX_ID, TASK_ID, Server, problem, sandbox, task
 
 BOX = f"/v1/sandboxes/{SANDBOX_ID}"
 SNAPSHOT = "snp_" + "a" * 22
@@ -71,6 +73,30 @@ async def test_a_snapshot_is_named_and_gone_back_to(server: Server, client: Asyn
     await client.snapshots.delete(SNAPSHOT)
     await client.snapshots.delete(SNAPSHOT)
     assert len(gone) == 2
+
+
+async def test_back_to_a_turn(server: Server, client: AsyncHutch) -> None:
+    on(server, "GET", BOX, sandbox(task=task()))
+    of_box = on(server, "POST", f"{BOX}/rollback", sandbox())
+    of_task = on(server, "POST", f"/v1/tasks/{TASK_ID}/rollback", task(state="running", turn=7))
+    box = await client.sandboxes.get(SANDBOX_ID)
+    await box.rollback(turn=3)
+    assert (await box.task.rollback(7)).turn == box.task.info.turn == 7
+    await box.task.rollback(snapshot=SNAPSHOT)
+    assert [body for body, _ in of_box] == [{"turn": 3}]
+    assert [body for body, _ in of_task] == [{"turn": 7}, {"snapshot": SNAPSHOT}]
+    for nothing in (box.rollback(), box.rollback(SNAPSHOT, turn=1), box.task.rollback()):
+        with pytest.raises(InvalidRequest):
+            await nothing
+
+
+async def test_the_idle_timeout_is_changed_or_taken_away(server: Server, client: AsyncHutch) -> None:
+    on(server, "GET", BOX, sandbox())
+    sent = on(server, "PATCH", BOX, sandbox(idle_timeout=60.0))
+    box = await client.sandboxes.get(SANDBOX_ID)
+    assert (await box.update(idle_timeout=60)).idle_timeout == 60
+    await box.update(idle_timeout=None)
+    assert [body for body, _ in sent] == [{"idle_timeout": 60}, {"idle_timeout": None}]
 
 
 async def test_a_fork_is_made_once_however_often_it_is_sent(server: Server, client: AsyncHutch) -> None:

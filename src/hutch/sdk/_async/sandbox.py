@@ -172,6 +172,12 @@ class AsyncSandbox:
         with suppress(NotFound):
             await self._transport.request("DELETE", self._base)
 
+    async def update(self, *, idle_timeout: float | None) -> SandboxInfo:
+        """Change after how many seconds without use it is paused; None: never."""
+        body = {"idle_timeout": idle_timeout}
+        self.info = parse(SandboxInfo, await self._transport.json("PATCH", self._base, body=body, repeat=True))
+        return self.info
+
     async def pause(self, mode: Literal["full", "disk"] = "full") -> SandboxInfo:
         """Save its memory, processes and files, and take it off the host: it costs no CPU and no memory then. The next
         call that needs it wakes it. With `mode="disk"` only its files are saved: it is booted anew when it is woken,
