@@ -58,6 +58,8 @@ class Outcome:
     """The adapter's own memory between lines."""
     turns: int = 0
     """Answers that the model has completed. An agent that has none to tell of stays at 0."""
+    answering: bool = False
+    """An answer of the model has begun and is not over."""
     over: bool = False
     """The agent has said that it is done."""
 

@@ -47,6 +47,7 @@ class ClaudeCode(Agent):
             case "assistant" if record:
                 return _flush(outcome) + self._assistant(record, outcome)
             case "user" if record:
+                outcome.answering = False  # a stream that broke off has no end
                 return _flush(outcome) + self._user(record)
             case "result" if record:
                 return _flush(outcome) + self._result(record, outcome)
@@ -61,6 +62,7 @@ class ClaudeCode(Agent):
             return []
         match event.get("type"):
             case "message_start":
+                outcome.answering = True
                 outcome.state["live"] = lines.label(lines.mapping(event.get("message")).get("id"))
             case "content_block_delta":
                 delta = lines.mapping(event.get("delta"))
@@ -69,6 +71,7 @@ class ClaudeCode(Agent):
             case "content_block_stop":
                 return _flush(outcome)
             case "message_stop":
+                outcome.answering = False
                 outcome.turns += 1
         return []
 

@@ -141,7 +141,8 @@ class AgentRun:
             raise GuestUnavailable("the agent's output does not come") from None
         async with self._reading:
             await self._store(transcript)
-            yield Halt(transcript.outcome.turns, transcript.ended or transcript.outcome.over)
+            outcome = transcript.outcome
+            yield Halt(outcome.turns, outcome.answering, transcript.ended or outcome.over)
 
     async def _store(self, transcript: Transcript) -> None:
         if not transcript.dirty:

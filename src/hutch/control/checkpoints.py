@@ -32,6 +32,8 @@ _SLICE = 2.0
 """Seconds of it that the node waits at once: it goes on for so long when we are killed."""
 _HELD = 3.0
 """Seconds for which calls are held at most, until the freeze begins."""
+_TRIES, _AGAIN = 20, 0.1
+"""How often, and after how many seconds, it is tried again while an answer is being told."""
 _REST = 1.0
 """How many times as long as the last one took nothing is taken: turns may come as fast as a guest likes."""
 
@@ -41,6 +43,8 @@ class Halt:
     """An agent whose whole output so far is read and stored, while nothing more is read."""
 
     turn: int
+    answering: bool
+    """It has told of the beginning of an answer of the model, and not yet of its end."""
     over: bool
     """It has ended, or says that it is about to."""
 
@@ -73,7 +77,10 @@ class Checkpointer:
         while self._task.checkpoints != "off":
             await self._due()
             try:
-                await self._take()
+                for _ in range(_TRIES):
+                    if await self._take():
+                        break
+                    await asyncio.sleep(_AGAIN)
             except LeaseLost:
                 return
             except (NodeUnavailable, GuestUnavailable, SandboxNotRunning) as error:
@@ -90,16 +97,20 @@ class Checkpointer:
         await self._turned.wait()
         self._turned.clear()
 
-    async def _take(self) -> None:
+    async def _take(self) -> bool:
+        """False when the agent has not told all of the last answer yet: soon it has."""
         node = await self._node()
         await self._hold(node)
         begun = time.monotonic()
         try:
             async with self._halted() as halt:
-                if halt.over or (halt.turn == self._done and self._task.checkpoints == "turns"):
-                    return await node.release_llm(self._task.sandbox_id)
+                known = halt.turn == self._done and self._task.checkpoints == "turns"
+                if halt.over or halt.answering or known:
+                    await node.release_llm(self._task.sandbox_id)
+                    return not halt.answering
                 self._done = halt.turn
                 await self._snapshot(halt.turn)
+                return True
         except BaseException:
             with suppress(NodeUnavailable):
                 await node.release_llm(self._task.sandbox_id)

@@ -117,6 +117,23 @@ async def test_none_of_an_agent_that_is_done(control: Control, node: ModelNode) 
     assert node.calls["snapshot"] == 0
 
 
+async def test_an_answer_that_is_being_told_is_waited_for(control: Control, node: ModelNode) -> None:
+    await running(control)
+
+    def stream(kind: str) -> None:
+        node.agent.say({"type": "stream_event", "event": {"type": kind, "message": {"id": "msg_2"}}})
+
+    node.doors["hold"] = asyncio.Event()
+    node.agent.answer()
+    stream("message_start")
+    node.doors["hold"].set()
+    await until(lambda: asyncio.sleep(0, node.calls["release"]), 5)
+    assert node.calls["snapshot"] == 0
+    stream("message_stop")
+    assert "snapshot" in (await checkpoint(control, 2)).data
+    assert [event.data["turn"] for event in await told(control, "checkpoint")] == [2]
+
+
 async def test_no_output_is_taken_while_one_is_taken(control: Control, node: ModelNode) -> None:
     await running(control)
     node.doors["snapshot"] = asyncio.Event()
