@@ -99,6 +99,8 @@ class Guest:
     def layers(self) -> list[Mapping[str, str]]:
         """The environment below a request's own."""
         identity = {"HUTCH_SANDBOX_ID": self.sandbox_id} if self.sandbox_id else {}
+        if "E2B_SANDBOX" in self.env:  # made through E2B's API: its programs look for its names
+            identity["E2B_SANDBOX_ID"] = "i" + self.sandbox_id.removeprefix("sbx_")
         return [self.template.env, identity, self.env]
 
     async def start(self, request: StartRequest) -> Process:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 
 from hutch_guest.accounts import Account
@@ -12,6 +13,8 @@ from hutch_guest.files.paths import chown, make_directories
 from hutch_guest.files.work import in_thread
 from hutch_guest.http.messages import Body
 
+PART = re.compile(r"\..{0,200}\.[0-9a-f]{8}\.part", re.DOTALL)
+"""The name of a file that is still being written."""
 _RESERVE = 1 << 20
 """Left free by a refused upload, so that a full disk can still be worked with."""
 

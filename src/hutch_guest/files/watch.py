@@ -12,6 +12,7 @@ from hutch_guest.errors import FileMissing, GuestError, InvalidPath, LimitReache
 from hutch_guest.files import inotify
 from hutch_guest.files.entries import Entry
 from hutch_guest.files.inotify import Inotify
+from hutch_guest.files.upload import PART
 
 MAX_EVENTS = 10_000
 MAX_WATCHERS = 128
@@ -38,6 +39,8 @@ class DirectoryWatch:
         self._names: dict[int, str] = {}
         self._events: deque[dict[str, Any]] = deque(maxlen=MAX_EVENTS)
         self._waiter: asyncio.Future[None] | None = None
+        self._arriving = False
+        """An upload has just left its temporary name; the name that comes next is its own."""
         self._loop = asyncio.get_running_loop()
         try:
             self._inotify = Inotify()
@@ -87,8 +90,15 @@ class DirectoryWatch:
             if mask & inotify.IGNORED:
                 self._names.pop(number, None)
             directory = self._names.get(number)
-            if directory is not None and name:
-                self._take(os.path.join(directory, name), mask)
+            if directory is None or not name:
+                continue
+            if PART.fullmatch(name):  # an upload, which nobody is to see before it is whole
+                self._arriving = bool(mask & inotify.MOVED_FROM)
+                continue
+            self._take(os.path.join(directory, name), mask)
+            if self._arriving and mask & inotify.MOVED_TO:
+                self._take(os.path.join(directory, name), inotify.MODIFY)
+            self._arriving = False
         if self._events and self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
