@@ -28,7 +28,13 @@ class Machine:
     def __init__(self, **settings: str) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="ht-", dir="/tmp"))
         self.root.chmod(0o755)
-        values = {"data_dir": str(self.root / "data"), "run_dir": str(self.root / "run"), "port": "0", **settings}
+        values = {
+            "data_dir": str(self.root / "data"),
+            "run_dir": str(self.root / "run"),
+            "port": "0",
+            "gateway_port": "0",
+            **settings,
+        }
         self._env = {**os.environ, **{f"HUTCH_{name.upper()}": value for name, value in values.items()}}
         self._env["HUTCH_FIRST_KEY_FILE"] = str(self.root / "first-key")
         self._processes: dict[Daemon, subprocess.Popen[bytes]] = {}

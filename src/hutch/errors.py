@@ -29,6 +29,7 @@ HutchError
 ├── DiskFull                  507 disk_full              of the sandbox or of the node
 ├── NodeUnavailable           503 node_unavailable       retryable
 ├── GuestUnavailable          503 guest_unavailable      the sandbox's PID 1 does not answer; retryable
+│   └── PortClosed            502 port_closed            nothing in the sandbox listens on the port
 ├── BootFailed                500 boot_failed
 ├── FreezeFailed              500 freeze_failed          no snapshot was made; the sandbox runs on
 ├── ThawFailed                500 thaw_failed            the snapshot is as it was, nothing was started
@@ -218,6 +219,12 @@ class GuestUnavailable(HutchError):
     code = "guest_unavailable"
     http_status = 503
     retryable = True
+
+
+class PortClosed(GuestUnavailable):
+    code = "port_closed"
+    http_status = 502
+    retryable = False
 
 
 class BootFailed(HutchError):

@@ -29,6 +29,17 @@ class Settings(BaseSettings):
     run_dir: Path = Field(Path("/run/hutch"), description="Sockets, pid files, and keys of running sandboxes; a tmpfs.")
     host: str = Field("127.0.0.1", description="Address on which the API listens.")
     port: int = Field(8700, ge=0, le=65535, description="Port on which the API listens; 0 takes a free one.")
+    gateway_port: int = Field(
+        8701,
+        ge=0,
+        le=65535,
+        description="Port, on the same address, on which sandboxes' own ports are reached; 0 takes a free one.",
+    )
+    gateway_domain: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9.-]+(:[0-9]{1,5})?$",
+        description="Domain (or `domain:port`) of which all `<port>-<sandbox>` names lead to the gateway.",
+    )
     database_url: str | None = Field(None, description="SQLAlchemy URL; default: SQLite below `data_dir`.")
     server_user: str = Field("hutch", description="System user that the server process runs as.")
     runsc: str = Field("runsc", description="The gVisor binary.")

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from hutch.demo.leftovers import traces_of
@@ -40,6 +41,7 @@ class Hutch:
             "HUTCH_DATA_DIR": str(self.root / "data"),
             "HUTCH_RUN_DIR": str(self.root / "run"),
             "HUTCH_PORT": "0",
+            "HUTCH_GATEWAY_PORT": "0",
             "HUTCH_SLOTS_AHEAD": "1",
             "XDG_CONFIG_HOME": str(self.root / "config"),
         }
@@ -371,6 +373,14 @@ def test_detached_run_and_its_logs(hutch: Hutch) -> None:
     assert hutch("logs", "-f", id, code=9) == b"one\n"
     assert hutch("logs", id) == b"one\n"
     assert hutch.json("task", "show", id)["result"]["exit_code"] == 9
+
+
+def test_e2b_prints_where_to_and_a_key_that_opens(hutch: Hutch) -> None:
+    values = json.loads(hutch("e2b", "--json"))
+    with httpx.Client(headers={"X-API-KEY": values["E2B_API_KEY"]}, trust_env=False) as client:
+        assert client.get(f"{values['E2B_API_URL']}/v2/sandboxes").status_code == 200
+        assert client.get(values["E2B_SANDBOX_URL"]).status_code == 400  # it answers, and misses the headers
+    assert f"export E2B_API_KEY={values['E2B_API_KEY']}\n" in hutch("e2b").decode()
 
 
 def test_keys_that_are_made_work_until_revoked(hutch: Hutch) -> None:

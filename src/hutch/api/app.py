@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import cast
 
 from fastapi import FastAPI
 
 from hutch.api import (
     execs,
     files,
+    gateway,
     health,
     keys,
     node,
@@ -28,8 +30,10 @@ from hutch.api import (
 from hutch.api.auth import Authenticate
 from hutch.api.bodies import BodyLimit
 from hutch.api.context import RequestContext
+from hutch.api.e2b_paths import E2bPaths
 from hutch.api.openapi import build_openapi
 from hutch.control.service import Control
+from hutch.e2b import create_e2b_app
 from hutch.identity import KeyRing
 from hutch.settings import Settings
 
@@ -59,17 +63,20 @@ def create_app(settings: Settings, control: Control, deliver_first_key: Callable
     app.state.settings = settings
     app.state.control = control
     app.state.stopping = asyncio.Event()
+    app.state.gateway_port = settings.gateway_port
     app.openapi = lambda: build_openapi(app)  # type: ignore[method-assign]
     problems.install(app)
     _add_routes(app)
-    for layer in (BodyLimit, Authenticate, RequestContext):  # the last one added is the outermost
-        app.add_middleware(layer)
+    app.add_middleware(Authenticate)  # the last one added is the outermost
+    app.add_middleware(E2bPaths, e2b=create_e2b_app(settings, control, lambda: cast(KeyRing, app.state.keys)))
+    app.add_middleware(BodyLimit)
+    app.add_middleware(RequestContext)
     return app
 
 
 def _add_routes(app: FastAPI) -> None:
     for module in (
         *(sandboxes, states, snapshots, execs, files, tasks, uploads),
-        *(templates, keys, node, pty, task_stream, health),
+        *(templates, keys, node, gateway, pty, task_stream, health),
     ):
         app.include_router(module.router)

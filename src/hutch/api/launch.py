@@ -20,6 +20,7 @@ from hutch.api.mounts import Need, open_paths
 from hutch.settings import Settings
 
 LISTEN_FD = "HUTCH_LISTEN_FD"
+GATEWAY_FD = "HUTCH_GATEWAY_FD"
 FIRST_KEY_FILE = "HUTCH_FIRST_KEY_FILE"
 SERVER_FILE = "api.json"
 
@@ -33,8 +34,8 @@ class LaunchError(Exception):
     """The server cannot start here; the message says what to do."""
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """The listening socket. Connections notice by themselves when the other machine has vanished."""
+def listen(host: str, port: int, setting: str = "HUTCH_PORT") -> socket.socket:
+    """A listening socket. Connections notice by themselves when the other machine has vanished."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         sock = socket.socket(family, kind, proto)
@@ -45,7 +46,7 @@ def listen(host: str, port: int) -> socket.socket:
         sock.bind(address)
         sock.listen(2048)
     except OSError as error:
-        raise LaunchError(f"cannot listen on {host}:{port}: {error}. Set HUTCH_HOST or HUTCH_PORT.") from error
+        raise LaunchError(f"cannot listen on {host}:{port}: {error}. Set HUTCH_HOST or {setting}.") from error
     return sock
 
 
@@ -54,8 +55,11 @@ def become_user(settings: Settings) -> NoReturn:
     user = _user(settings.server_user)
     _make_directories(settings, user)
     sock = listen(settings.host, settings.port)
-    os.set_inheritable(sock.fileno(), True)
-    environment = _environment(settings) | {LISTEN_FD: str(sock.fileno()), "HOME": str(settings.server_dir)}
+    gateway = listen(settings.host, settings.gateway_port, "HUTCH_GATEWAY_PORT")
+    for each in (sock, gateway):
+        os.set_inheritable(each.fileno(), True)
+    environment = _environment(settings) | {LISTEN_FD: str(sock.fileno()), GATEWAY_FD: str(gateway.fileno())}
+    environment["HOME"] = str(settings.server_dir)
     if fd := _first_key_fd():
         environment[FIRST_KEY_FILE] = fd
     _open_paths(settings, user)

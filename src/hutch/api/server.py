@@ -16,9 +16,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from hutch.api.app import create_app
-from hutch.api.launch import FIRST_KEY_FILE, LISTEN_FD, SERVER_FILE, listen
+from hutch.api.launch import FIRST_KEY_FILE, GATEWAY_FD, LISTEN_FD, SERVER_FILE, listen
 from hutch.api.logs import configure_logs
 from hutch.control.service import Control
+from hutch.gateway import Gateway
 from hutch.settings import Settings
 
 GRACE_SECONDS = 15
@@ -35,7 +36,7 @@ its connection is closed is lost, and a POST cannot be sent again."""
 class Server(uvicorn.Server):
     """uvicorn, with our two announcements: where it listens, and that it is about to stop."""
 
-    def __init__(self, app: FastAPI, address_file: Path, url: str) -> None:
+    def __init__(self, app: FastAPI, address_file: Path, url: str, gateway: Gateway | None = None) -> None:
         config = uvicorn.Config(
             app,
             loop="uvloop",
@@ -52,31 +53,41 @@ class Server(uvicorn.Server):
         self._app = app
         self._address_file = address_file
         self._url = url
+        self._gateway = gateway
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            _write_address(self._address_file, self._url)
-            _log.info("listening", url=self._url, pid=os.getpid())
+            if self._gateway is not None:
+                await self._gateway.start()
+            gateway = url_of(self._gateway.listener) if self._gateway is not None else None
+            _write_address(self._address_file, self._url, gateway)
+            _log.info("listening", url=self._url, gateway=gateway, pid=os.getpid())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         _log.info("stopping; sandboxes and agents go on")
         self._address_file.unlink(missing_ok=True)
         stopping: asyncio.Event = self._app.state.stopping
         stopping.set()
+        if self._gateway is not None:
+            await self._gateway.stop()
         await super().shutdown(sockets)
 
 
 def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT; the exit status."""
     configure_logs(settings)
-    sock = _inherited_socket() or listen(settings.host, settings.port)
+    sock = _inherited_socket(LISTEN_FD) or listen(settings.host, settings.port)
+    gate = _inherited_socket(GATEWAY_FD) or listen(settings.host, settings.gateway_port, "HUTCH_GATEWAY_PORT")
     if not settings.host.startswith("127.") and settings.host not in ("::1", "localhost"):
         _log.warning("keys travel in clear text: put a proxy with TLS in front of the API", host=settings.host)
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn takes them, stops, and raises them again when it is done
         signal.signal(number, lambda *_: sys.exit(0))
     address_file = Path(os.path.realpath(settings.run_dir / SERVER_FILE))
-    server = Server(create_app(settings, Control(settings), deliver_first_key), address_file, url_of(sock))
+    control = Control(settings)
+    app = create_app(settings, control, deliver_first_key)
+    app.state.gateway_port = gate.getsockname()[1]
+    server = Server(app, address_file, url_of(sock), Gateway(control, gate))
     server.run(sockets=[sock])
     return 0 if server.started else 1
 
@@ -103,15 +114,15 @@ def deliver_first_key(key: str) -> None:
         file.write(key + "\n")
 
 
-def _inherited_socket() -> socket.socket | None:
-    fd = os.environ.get(LISTEN_FD)
+def _inherited_socket(name: str) -> socket.socket | None:
+    fd = os.environ.get(name)
     return socket.socket(fileno=int(fd)) if fd else None
 
 
-def _write_address(path: Path, url: str) -> None:
+def _write_address(path: Path, url: str, gateway: str | None) -> None:
     """Whole or not at all: others wait for this file to appear."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps({"url": url, "pid": os.getpid()}) + "\n")
+    temporary.write_text(json.dumps({"url": url, "gateway": gateway, "pid": os.getpid()}) + "\n")
     temporary.chmod(0o644)
     temporary.replace(path)

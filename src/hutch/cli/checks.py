@@ -174,20 +174,26 @@ def memory(settings: Settings) -> Check:
 
 
 def port(settings: Settings, ours: bool) -> Check:
-    """Whether the API can listen."""
-    where = f"{settings.host}:{settings.port}"
-    if ours or settings.port == 0:
-        return Check("port", "ok", f"{where} is ours" if ours else "a free one is taken")
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    """Whether the API and the gateway can listen."""
+    where = f"{settings.host}:{settings.port} and {settings.gateway_port}"
+    if ours:
+        return Check("port", "ok", f"{where} are ours")
+    for number, setting in ((settings.port, "HUTCH_PORT"), (settings.gateway_port, "HUTCH_GATEWAY_PORT")):
+        if trouble := _cannot_listen(settings.host, number):
+            advice = f"Set {setting} to another, or end what uses it."
+            return Check("port", "fail", f"{settings.host}:{number}: {trouble}", advice)
+    return Check("port", "ok", f"{where} are free")
+
+
+def _cannot_listen(host: str, number: int) -> str | None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((settings.host, settings.port))
+            probe.bind((host, number))
         except OSError as error:
-            return Check(
-                "port", "fail", f"{where}: {error.strerror}", "Set HUTCH_PORT to another, or end what uses it."
-            )
-    return Check("port", "ok", f"{where} is free")
+            return error.strerror or str(error)
+    return None
 
 
 def guarded(name: str, check: Callable[[Settings], Check], settings: Settings) -> Check:

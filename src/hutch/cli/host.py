@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -216,6 +217,14 @@ def recorded_sandboxes(settings: Settings) -> int:
         except (OSError, ValueError, KeyError, TypeError):
             count += 1  # torn: it is looked after as one that runs
     return count
+
+
+def gateway_port(settings: Settings) -> int | None:
+    """On which port the server says that its gateway listens."""
+    try:
+        return urlsplit(str(json.loads((settings.run_dir / "api.json").read_text())["gateway"])).port
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def server_url(settings: Settings) -> str | None:

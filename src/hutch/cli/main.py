@@ -13,6 +13,7 @@ from hutch.cli import (
     copying,
     demo,
     doctor,
+    e2b,
     executing,
     keys,
     logs,
@@ -60,6 +61,7 @@ app.command("demo", rich_help_panel=HOST)(demo.demo)
 app.add_typer(tasks.app, name="task", rich_help_panel=MORE)
 app.add_typer(templates.app, name="template", rich_help_panel=MORE)
 app.add_typer(keys.app, name="key", rich_help_panel=MORE)
+app.command("e2b", rich_help_panel=MORE)(e2b.e2b)
 app.command("version", rich_help_panel=MORE)(version.version)
 
 

@@ -12,7 +12,7 @@ from typing import IO
 from urllib.parse import urlsplit
 
 from hutch.cli.console import note
-from hutch.cli.host import HostProblem, NodeSocket, StateFile, find_daemons, server_url, stop_processes
+from hutch.cli.host import HostProblem, NodeSocket, StateFile, find_daemons, gateway_port, server_url, stop_processes
 from hutch.settings import Settings
 
 READY_SECONDS = 60.0
@@ -121,8 +121,10 @@ class Supervisor:
         except BaseException:
             await self._end_daemons()
             raise
-        # A port that was chosen freely stays the same over the server's lives.
+        # Ports that were chosen freely stay the same over the server's lives.
         self._api.environment["HUTCH_PORT"] = str(urlsplit(url).port)
+        if (gateway := gateway_port(self._settings)) is not None:
+            self._api.environment["HUTCH_GATEWAY_PORT"] = str(gateway)
         self._state.write(url=url, ready=True)
         return url
 

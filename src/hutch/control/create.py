@@ -19,7 +19,7 @@ from hutch.control.lifecycle import Lifecycle, seal_env
 from hutch.control.notifier import sandbox as topic
 from hutch.control.supervisor import Supervisor
 from hutch.control.templates import Templates
-from hutch.control.types import Idempotency
+from hutch.control.types import Also, Idempotency
 from hutch.control.views import sandbox_view, shorten
 from hutch.errors import HutchError, IdempotencyConflict, NodeUnavailable, UploadNotFound, from_problem
 from hutch.model import CreateSandbox, DenyAll, Sandbox, SnapshotRecord, UploadInput, Usage, new_id
@@ -49,7 +49,9 @@ class Creator:
         self._templates = templates
         self._boots: dict[str, asyncio.Task[SandboxRow]] = {}
 
-    async def create(self, request: CreateSandbox, org: str, idempotency: Idempotency | None) -> Sandbox:
+    async def create(
+        self, request: CreateSandbox, org: str, idempotency: Idempotency | None, also: Also | None = None
+    ) -> Sandbox:
         """See `Control.create`."""
         digest = _digest(request, org)
         if idempotency is not None:
@@ -63,7 +65,7 @@ class Creator:
             now = time.time()
             key = IdempotencyRow(idempotency.owner, idempotency.key, digest, row.id, now, now + _REMEMBERED)
         try:
-            await self._insert(row, task, prompt, key)
+            await self._insert(row, task, prompt, key, also)
         except IntegrityError:
             found = await self._known(idempotency) if idempotency is not None else None
             if found is None:
@@ -149,11 +151,20 @@ class Creator:
             if isinstance(wanted, UploadInput) and await self._store.uploads.get(wanted.upload, org, now) is None:
                 raise UploadNotFound(f"no upload {wanted.upload[:64]}", field="inputs")
 
-    async def _insert(self, row: SandboxRow, task: TaskRow | None, prompt: str, key: IdempotencyRow | None) -> None:
+    async def _insert(
+        self,
+        row: SandboxRow,
+        task: TaskRow | None,
+        prompt: str,
+        key: IdempotencyRow | None,
+        also: Also | None,
+    ) -> None:
         async with self._store.database.write() as connection:
             if key is not None:
                 await self._store.idempotency.insert(connection, key)
             await self._store.sandboxes.insert(connection, row)
+            if also is not None:
+                await also(connection, row.id)
             if task is not None:
                 await self._store.tasks.insert(connection, task, prompt)
                 await self._store.readers.insert(connection, task.id)

@@ -24,6 +24,7 @@ from hutch.control.lifecycle import Lifecycle
 from hutch.control.moves import Moves
 from hutch.control.outputs import Outputs
 from hutch.control.places import Places
+from hutch.control.ports import Ports
 from hutch.control.reconcile import Reconciler
 from hutch.control.rewinds import Rewinds
 from hutch.control.snapshots import Snapshots
@@ -31,7 +32,8 @@ from hutch.control.streams import TaskStreams
 from hutch.control.supervisor import Supervisor
 from hutch.control.sweeper import Sweeper
 from hutch.control.templates import Templates
-from hutch.control.types import Download, Idempotency, Page, Stream, Upload
+from hutch.control.timeouts import Timeouts
+from hutch.control.types import Also, Download, Idempotency, Page, Stream, Upload
 from hutch.control.uploads import Uploader
 from hutch.control.views import row_states, sandbox_view, task_view
 from hutch.errors import NodeUnavailable, TaskNotFound
@@ -41,6 +43,8 @@ from hutch.model import (
     CreateSnapshot,
     Event,
     Fork,
+    GuestFigures,
+    NetworkPolicy,
     NodeInfo,
     Pause,
     Rollback,
@@ -79,6 +83,8 @@ class Control:
     """Open between `start` and `stop`; identity uses `store.keys`."""
     execs: Execs
     files: Files
+    ports: Ports
+    timeouts: Timeouts
 
     def __init__(self, settings: Settings, fleet: Fleet | None = None) -> None:
         self._settings = settings
@@ -110,6 +116,7 @@ class Control:
                 self._reconciler.watch(),
                 self._sweeper.watch(),
                 self._idle.watch(),
+                self.timeouts.watch(),
                 self._supervisor.watch(),
             )
         ]
@@ -134,6 +141,8 @@ class Control:
         self._idle = Idle(context, self._moves, known)
         self._snapshots = Snapshots(context, self._guests, self._moves, rewinds, self._supervisor)
         self._forks = Forks(context, self._guests, self._snapshots, self._creator, self._lifecycle)
+        self.ports = Ports(context, self._guests)
+        self.timeouts = Timeouts(context, self._lifecycle, self._moves)
         self.execs = Execs(self._guests)
         self.files = Files(self._guests)
 
@@ -154,10 +163,16 @@ class Control:
     # ---- sandboxes ----
 
     async def create(
-        self, request: CreateSandbox, *, org: str = DEFAULT_ORG, idempotency: Idempotency | None = None
+        self,
+        request: CreateSandbox,
+        *,
+        org: str = DEFAULT_ORG,
+        idempotency: Idempotency | None = None,
+        also: Also | None = None,
     ) -> Sandbox:
-        """A plain sandbox: returns when it is `running`. With an agent: returns at once, with `task` set."""
-        return await self._creator.create(request, org, idempotency)
+        """A plain sandbox: returns when it is `running`. With an agent: returns at once, with `task` set. `also` is
+        written with it, or neither is."""
+        return await self._creator.create(request, org, idempotency, also)
 
     async def get(self, sandbox_id: str, *, org: str = DEFAULT_ORG) -> Sandbox:
         """The sandbox, with fresh figures of use."""
@@ -210,6 +225,15 @@ class Control:
             await self.store.sandboxes.note(connection, row.id, last_active=time.time(), **values)
         return await self.get(sandbox_id, org=org)
 
+    async def set_network(self, sandbox_id: str, policy: NetworkPolicy, *, org: str = DEFAULT_ORG) -> None:
+        """What it may reach from now on; a paused one, when it is resumed. `SandboxNotRunning` when it has ended."""
+        row = await self._moves.settled((await self._guests.row(sandbox_id, org)).id)
+        if row.state not in ("running", "paused"):
+            raise not_running(row)
+        await self._context.node_of(row).set_network(row.id, policy)
+        async with self.store.database.write() as connection:
+            await self.store.sandboxes.note(connection, row.id, network=policy.model_dump(mode="json"))
+
     async def pause(
         self, sandbox_id: str, request: Pause | None = None, *, by: str | None = None, org: str = DEFAULT_ORG
     ) -> Sandbox:
@@ -228,6 +252,14 @@ class Control:
         row = await self._guests.row(sandbox_id, org)
         await self._moves.awake(row.id)
         return await self.get(sandbox_id, org=org)
+
+    async def figures(self, sandbox_id: str, *, org: str = DEFAULT_ORG) -> GuestFigures | None:
+        """What it uses just now, by its guest's own account; None when it does not run."""
+        row = await self._guests.row(sandbox_id, org)
+        if row.state != "running":
+            return None
+        async with self._guests.of(sandbox_id, org, wake=False) as guest:
+            return await guest.figures()
 
     # ---- snapshots ----
 

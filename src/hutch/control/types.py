@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypeVar
 
+from hutch.store.engine import Transaction
+
 T = TypeVar("T")
+
+Also = Callable[[Transaction, str], Awaitable[None]]
+"""What else is written in the transaction that makes the sandbox of this id."""
 
 
 @dataclass(frozen=True)

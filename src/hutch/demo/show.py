@@ -103,6 +103,7 @@ class Show:
             "HUTCH_CACHE_DIR": str(settings.cache_dir),
             "HUTCH_RUNSC": settings.runsc,
             "HUTCH_PORT": "0",
+            "HUTCH_GATEWAY_PORT": "0",
             "HUTCH_SLOTS_AHEAD": "1",
             "XDG_CONFIG_HOME": str(root / "config"),
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,7 @@ from hutch.errors import GuestUnavailable
 from hutch.fleet.frames import Frame, FrameKind, FrameParser
 from hutch.fleet.guest_files import GuestFiles
 from hutch.fleet.transport import Answer, Body, GuestTransport
-from hutch.model import ExecState, LimitBreach, PtySize
+from hutch.model import ExecState, GuestFigures, LimitBreach, PtySize
 
 __all__ = ["Frame", "FrameKind", "GuestClient", "Output", "ProcessSpec", "exec_state", "exit_state", "limit_breach"]
 
@@ -107,6 +107,23 @@ class GuestClient:
         self._sandbox_id = sandbox_id
         self._token = token
         self.files = GuestFiles(self._open, self._json)
+
+    @property
+    def token(self) -> str:
+        """What the guest asks for; nobody else may see it."""
+        return self._token
+
+    async def connect(self, port: int, protocol: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
+        """A connection of its own to a port of the sandbox. Raises `PortClosed`, `SandboxNotRunning`,
+        `GuestUnavailable`, `NodeUnavailable`."""
+        return await self._transport.connect(self._sandbox_id, port, protocol)
+
+    async def figures(self) -> GuestFigures:
+        """What the sandbox uses, as its guest says: for a person's eyes, not for limits or bills."""
+        try:
+            return GuestFigures.model_validate(await self._json("GET", "/metrics"))
+        except ValidationError as error:
+            raise GuestUnavailable("the sandbox's guest answered nonsense") from error
 
     async def start(self, spec: ProcessSpec) -> ExecState:
         """Start the process, or find the one that was started with this id."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
@@ -25,7 +26,7 @@ from hutch.errors import (
 )
 from hutch.fleet.connection import Body, Connection, Cut, Silent
 from hutch.fleet.pool import Exchange, Pool, framing, head_of
-from hutch.fleet.tunnel import connect_tunnel
+from hutch.fleet.tunnel import connect_tunnel, open_port
 
 __all__ = ["Answer", "Body", "GuestTransport", "HungUp"]
 
@@ -144,6 +145,10 @@ class GuestTransport:
         if answer.status >= 400:
             raise _error(answer.status, await answer.body(_MAX_ERROR), path)
         return answer
+
+    async def connect(self, sandbox_id: str, port: int, protocol: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
+        """A connection to a port that is its caller's alone. Raises as `open_port`."""
+        return await open_port(self._socket, sandbox_id, port, protocol)
 
     async def aclose(self) -> None:
         await self._pool.aclose()

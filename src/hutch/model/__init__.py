@@ -13,10 +13,12 @@ from hutch.model.common import (
 )
 from hutch.model.event import Event, EventType
 from hutch.model.execution import ExecFrame, ExecRequest, ExecResult, ExecState, FileInfo, PtySize
+from hutch.model.figures import GuestFigures
 from hutch.model.ids import is_id, new_id
 from hutch.model.key import ApiKey, CreateKey, NewApiKey
 from hutch.model.node import (
     BootRequest,
+    GatewayInfo,
     Held,
     HoldRequest,
     JournalEntry,
@@ -74,7 +76,9 @@ __all__ = [
     "ExecState",
     "FileInfo",
     "Fork",
+    "GatewayInfo",
     "GitInput",
+    "GuestFigures",
     "Held",
     "HoldRequest",
     "Input",

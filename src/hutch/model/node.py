@@ -153,6 +153,13 @@ class WarmTemplate(Model):
     memory_bytes: int = Field(description="Memory of those that wait.")
 
 
+class GatewayInfo(Model):
+    """Where the ports of sandboxes are reached."""
+
+    url: str = Field(description="With the headers `E2b-Sandbox-Id` and `E2b-Sandbox-Port`.")
+    domain: str | None = Field(None, description="Of the names `<port>-<sandbox>.<domain>`, where there are such.")
+
+
 class NodeInfo(Model):
     """The node's health and size."""
 

@@ -6,6 +6,8 @@ and column it belongs to) is authenticated with it, so that a value copied into 
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 import secrets
 import stat
@@ -28,6 +30,7 @@ class Vault:
 
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(key)
+        self._tokens = hmac.new(key, b"tokens", hashlib.sha256).digest()
 
     def __repr__(self) -> str:
         return "Vault()"
@@ -54,6 +57,10 @@ class Vault:
             return self._cipher.decrypt(nonce, body, _VERSION + context.encode()).decode()
         except (InvalidTag, ValueError) as error:
             raise VaultError("a sealed value does not open: it was changed, or sealed with another key") from error
+
+    def token(self, context: str) -> str:
+        """A token that nobody else can make, the same for the same context whenever it is asked for."""
+        return hmac.new(self._tokens, context.encode(), hashlib.sha256).hexdigest()
 
 
 def _create(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hutch.store.bookmarks import Bookmarks
+from hutch.store.e2b import E2bSandboxes
 from hutch.store.engine import Database
 from hutch.store.events import Events
 from hutch.store.idempotency import IdempotencyKeys
@@ -26,6 +27,7 @@ class Store:
         self.database = database
         self.keys = Keys(database)
         self.sandboxes = Sandboxes(database)
+        self.e2b = E2bSandboxes(database)
         self.tasks = Tasks(database)
         self.events = Events(database)
         self.readers = Readers(database)

@@ -102,6 +102,15 @@ labels = Table(
     Index("ix_labels_key_value", "key", "value"),
 )
 
+e2b_sandboxes = Table(
+    "e2b_sandboxes",
+    metadata,
+    Column("sandbox_id", String(32), ForeignKey("sandboxes.id", ondelete="CASCADE"), primary_key=True),
+    Column("options", JSON, nullable=False, comment="what the call that made it asked for"),
+    Column("timeout", Float, nullable=False, comment="seconds that it was last given"),
+    Column("end_at", Float, comment="when it is killed or paused; unset while it is paused"),
+)
+
 tasks = Table(
     "tasks",
     metadata,

@@ -13,6 +13,7 @@ from hutch.model import (
     ApiKey,
     Budget,
     Checkpoints,
+    GatewayInfo,
     Input,
     NetworkPolicy,
     NewApiKey,
@@ -65,6 +66,10 @@ class AsyncHutch:
     async def node(self) -> NodeInfo:
         """The health and size of the node."""
         return parse(NodeInfo, await self.transport.json("GET", "/v1/node"))
+
+    async def gateway(self) -> GatewayInfo:
+        """Where the ports of sandboxes are reached."""
+        return parse(GatewayInfo, await self.transport.json("GET", "/v1/gateway"))
 
     async def upload(self, local: LocalInput, watch: Watch | None = None) -> UploadInput:
         """Send a local input ahead of a task; give the answer as one of its `inputs`."""

@@ -14,6 +14,7 @@ from hutch.model import (
     ApiKey,
     Budget,
     Checkpoints,
+    GatewayInfo,
     Input,
     NetworkPolicy,
     NewApiKey,
@@ -66,6 +67,10 @@ class Hutch:
     def node(self) -> NodeInfo:
         """The health and size of the node."""
         return parse(NodeInfo, self.transport.json("GET", "/v1/node"))
+
+    def gateway(self) -> GatewayInfo:
+        """Where the ports of sandboxes are reached."""
+        return parse(GatewayInfo, self.transport.json("GET", "/v1/gateway"))
 
     def upload(self, local: LocalInput, watch: Watch | None = None) -> UploadInput:
         """Send a local input ahead of a task; give the answer as one of its `inputs`."""

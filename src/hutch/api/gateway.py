@@ -1,0 +1,20 @@
+"""`/v1/gateway`: where the ports of sandboxes are reached."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+
+from hutch.api.deps import SettingsDep
+from hutch.api.problems import documented
+from hutch.model import GatewayInfo
+
+router = APIRouter(prefix="/v1/gateway", tags=["node"])
+
+
+@router.get("", responses=documented())
+async def get_gateway(request: Request, settings: SettingsDep) -> GatewayInfo:
+    """Where the gateway listens, by the name that this call was sent to."""
+    port: int = request.app.state.gateway_port
+    host = request.url.hostname or settings.host
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return GatewayInfo(url=url, domain=settings.gateway_domain)

@@ -1,0 +1,98 @@
+"""The application: E2B's paths, each with its handler. Errors leave in E2B's form, whatever happens."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from hutch.control.service import Control
+from hutch.e2b import errors, figures, lists, sandboxes, snapshots, states
+from hutch.e2b.context import Call, Server, call_of
+from hutch.e2b.errors import NotOffered
+from hutch.e2b.templates import find_source
+from hutch.errors import HutchError
+from hutch.identity import KeyRing
+from hutch.settings import Settings
+
+ROOTS = frozenset(
+    ("sandboxes", "snapshots", "templates", "volumes", "volumecontent", "secrets", "teams", "v2", "v3", "health")
+)
+"""First parts of E2B's paths. Hutch's own are others."""
+
+Handler = Callable[[Call], Awaitable[Response]]
+
+ROUTES: tuple[tuple[str, str, Handler], ...] = (
+    ("POST", "/sandboxes", sandboxes.create_v1),
+    ("POST", "/v2/sandboxes", sandboxes.create_v2),
+    ("GET", "/sandboxes", lists.list_v1),
+    ("GET", "/v2/sandboxes", lists.list_v2),
+    ("GET", "/sandboxes/metrics", figures.metrics_of_many),
+    ("GET", "/sandboxes/{id}", sandboxes.get),
+    ("DELETE", "/sandboxes/{id}", sandboxes.kill),
+    ("POST", "/sandboxes/{id}/connect", states.connect),
+    ("POST", "/v2/sandboxes/{id}/connect", states.connect),
+    ("POST", "/sandboxes/{id}/resume", states.resume),
+    ("POST", "/sandboxes/{id}/timeout", states.set_timeout),
+    ("POST", "/sandboxes/{id}/refreshes", states.refresh),
+    ("POST", "/sandboxes/{id}/pause", states.pause),
+    ("PUT", "/sandboxes/{id}/network", states.update_network),
+    ("POST", "/sandboxes/{id}/snapshots", snapshots.take),
+    ("POST", "/sandboxes/{id}/fork", snapshots.fork),
+    ("GET", "/snapshots", snapshots.list_all),
+    ("DELETE", "/templates/{id:path}", snapshots.delete),
+    ("GET", "/sandboxes/{id}/metrics", figures.metrics),
+    ("GET", "/sandboxes/{id}/logs", figures.logs_v1),
+    ("GET", "/v2/sandboxes/{id}/logs", figures.logs_v2),
+)
+
+
+def create_e2b_app(settings: Settings, control: Control, keys: Callable[[], KeyRing]) -> Starlette:
+    """The app; `control` is started and stopped by others."""
+    server = Server(settings, control, keys)
+    routes = [Route(path, _endpoint(server, handler), methods=[method]) for method, path, handler in ROUTES]
+    routes.append(Route("/templates/aliases/{alias:path}", _endpoint(server, _alias), methods=["GET"]))
+    routes.append(Route("/health", _health, methods=["GET"]))
+    every = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+    for root in ("templates", "v2/templates", "v3/templates", "volumes", "volumecontent", "secrets", "teams"):
+        routes.append(Route(f"/{root}", _endpoint(server, _not_offered), methods=every))
+        routes.append(Route(f"/{root}/{{rest:path}}", _endpoint(server, _not_offered), methods=every))
+    return Starlette(
+        routes=routes,
+        exception_handlers={
+            HutchError: errors.hutch_error,
+            ValidationError: errors.invalid,
+            HTTPException: errors.http_error,
+            Exception: errors.unexpected,
+        },
+    )
+
+
+def _endpoint(server: Server, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        return await handler(await call_of(server, request))
+
+    return endpoint
+
+
+async def _alias(call: Call) -> Response:
+    """`GET /templates/aliases/{alias}`: whether there is such a template."""
+    alias = str(call.request.path_params["alias"])
+    await find_source(call.control, alias, call.org)
+    return JSONResponse({"templateID": alias, "public": False})
+
+
+async def _not_offered(call: Call) -> Response:
+    """What a drop-in would have, and this one says that it has not."""
+    noun = call.request.url.path.strip("/").removeprefix("v2/").removeprefix("v3/").partition("/")[0]
+    hint = "Templates are built with `hutch template build`." if noun == "templates" else "docs/e2b.md lists what is."
+    raise NotOffered(f"E2B's API of {noun} is not offered by Hutch", hint=hint)
+
+
+async def _health(_: Request) -> Response:
+    return Response(status_code=204)

@@ -1,0 +1,111 @@
+"""The bodies of E2B's calls. `null` is what is not there; fields that are newer than this file are ignored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+from hutch.model.common import MAX_STRING
+
+
+class Body(BaseModel):
+    """Names are camelCase on the wire, unless a field says otherwise."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True, str_max_length=MAX_STRING
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, raw: Any) -> Any:
+        return {name: value for name, value in raw.items() if value is not None} if isinstance(raw, dict) else raw
+
+
+class AutoResume(Body):
+    """What wakes a paused sandbox."""
+
+    enabled: bool = False
+
+
+class Egress(Body):
+    """What the sandbox may reach."""
+
+    allow_out: list[str] = Field([], max_length=1000)
+    deny_out: list[str] = Field([], max_length=1000)
+    dns_servers: list[str] = []
+    egress_proxy: dict[str, Any] = {}
+    rules: dict[str, Any] = {}
+
+
+class NetworkUpdate(Egress):
+    """`PUT /sandboxes/{id}/network`: what is not there is cleared."""
+
+    allow_internet_access: bool | None = Field(None, alias="allow_internet_access")
+
+
+class Network(Egress):
+    """`network` of a new sandbox."""
+
+    allow_public_traffic: bool | None = None
+    mask_request_host: str | None = Field(None, max_length=253, pattern=r"^[!-~]+$")
+    https_ports: list[int] = []
+
+
+class NewSandbox(Body):
+    """`POST /sandboxes`, `POST /v2/sandboxes`."""
+
+    template_id: str = Field("base", alias="templateID", min_length=1, max_length=256)
+    timeout: int = 300
+    metadata: dict[str, str] = {}
+    env_vars: dict[str, str] = {}
+    auto_pause: bool = False
+    auto_pause_memory: bool = True
+    auto_resume: AutoResume = AutoResume()
+    allow_internet_access: bool | None = Field(None, alias="allow_internet_access")
+    network: Network = Network()
+    volume_mounts: list[Any] = []
+    mcp: dict[str, Any] = {}
+    iam: dict[str, Any] = {}
+    secure: bool | None = None
+
+
+class Connect(Body):
+    """`POST /sandboxes/{id}/connect` and `/resume`."""
+
+    timeout: int = 300
+    auto_pause: bool | None = None
+    memory: bool = True
+
+
+class Timeout(Body):
+    """`POST /sandboxes/{id}/timeout`."""
+
+    timeout: int
+
+
+class Refresh(Body):
+    """`POST /sandboxes/{id}/refreshes`."""
+
+    duration: int = Field(60, ge=0)
+
+
+class PauseSandbox(Body):
+    """`POST /sandboxes/{id}/pause`."""
+
+    memory: bool = True
+
+
+class TakeSnapshot(Body):
+    """`POST /sandboxes/{id}/snapshots`."""
+
+    name: str | None = Field(None, min_length=1, max_length=256)
+    memory: bool = True
+
+
+class ForkSandbox(Body):
+    """`POST /sandboxes/{id}/fork`."""
+
+    count: int = Field(1, ge=1, le=20)
+    timeout: int = 300

@@ -1,0 +1,84 @@
+"""Who may come in: the access token and signatures for the guest, the traffic token for all other ports."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import time
+from collections.abc import Iterable
+from urllib.parse import parse_qs
+
+from hutch.control.ports import Door
+from hutch.gateway import refusals
+from hutch.gateway.heads import Request
+from hutch.gateway.refusals import Refusal
+
+GUEST_PORT = 49983
+ACCESS_HEADER, TRAFFIC_HEADER = b"x-access-token", b"e2b-traffic-access-token"
+
+_OPERATIONS = {b"GET": "read", b"HEAD": "read", b"POST": "write"}
+_CALLS = frozenset((b"/health", b"/files", b"/files/compose", b"/metrics", b"/envs"))
+_SERVICES = (b"/process.Process/", b"/filesystem.Filesystem/")
+
+
+def check_access(request: Request, door: Door, port: int) -> None:
+    """Raises `Refusal`."""
+    if port != GUEST_PORT:
+        if not door.public and not _same(request.get(TRAFFIC_HEADER), door.traffic_token):
+            raise refusals.forbidden(door.sandbox_id)
+        return
+    path = request.path
+    if path not in _CALLS and not path.startswith(_SERVICES):
+        raise refusals.internal_route(path.decode("latin-1"))
+    if not door.secure or path == b"/health" or request.method == b"OPTIONS":
+        return
+    given = request.get(ACCESS_HEADER)
+    if given is None and path == b"/files":
+        return check_signature(request, door.access_token)
+    if given is None:
+        raise refusals.unauthorized("missing X-Access-Token header")
+    if not _same(given, door.access_token):
+        raise refusals.unauthorized("invalid access token")
+
+
+def check_signature(request: Request, token: str) -> None:
+    """A signed URL of `/files`. Raises `Refusal`."""
+    query = _query(request)
+    given, expiration = query.get("signature"), query.get("signature_expiration")
+    if not given:
+        raise refusals.unauthorized("missing signature query parameter")
+    if not _same(given.encode("latin-1", "replace"), _sign(request, query, token)):
+        raise refusals.unauthorized("invalid signature")
+    if expiration is not None and not (expiration.isdecimal() and int(expiration[:18]) >= time.time()):
+        raise refusals.unauthorized("signature is already expired")
+
+
+def signed_by(request: Request, tokens: Iterable[tuple[str, str]]) -> str | None:
+    """Of these (name, token), the name of the one that has signed the URL; None when it is none of them."""
+    query = _query(request)
+    given = query.get("signature", "").encode("latin-1", "replace")
+    if request.path != b"/files" or not given:
+        return None
+    return next((name for name, token in tokens if _same(given, _sign(request, query, token))), None)
+
+
+def _sign(request: Request, query: dict[str, str], token: str) -> str:
+    parts = [query.get("path", ""), _OPERATIONS.get(request.method, ""), query.get("username", ""), token]
+    if "signature_expiration" in query:
+        parts.append(query["signature_expiration"])
+    digest = hashlib.sha256(":".join(parts).encode("utf-8", "surrogateescape")).digest()
+    return "v1_" + base64.b64encode(digest).decode().rstrip("=")
+
+
+def _query(request: Request) -> dict[str, str]:
+    text = request.target.partition(b"?")[2].decode("latin-1")
+    try:
+        found = parse_qs(text, keep_blank_values=True, errors="surrogateescape", max_num_fields=64)
+    except ValueError:
+        raise Refusal(400, "too many query parameters") from None
+    return {name: given[-1] for name, given in found.items()}
+
+
+def _same(given: bytes | None, wanted: str) -> bool:
+    return given is not None and hmac.compare_digest(given, wanted.encode())

@@ -1,0 +1,73 @@
+"""One request on its way through, and what is changed of it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from hutch.control.ports import Door
+from hutch.gateway.access import ACCESS_HEADER, GUEST_PORT, TRAFFIC_HEADER
+from hutch.gateway.framing import Framing
+from hutch.gateway.heads import HOP_BY_HOP, Answer, Fields, Request, dump_answer, dump_request, tokens
+from hutch.gateway.routing import PORT_HEADER, SANDBOX_HEADER, Place
+
+_OURS = frozenset((SANDBOX_HEADER, PORT_HEADER, TRAFFIC_HEADER))
+_SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
+
+
+@dataclass
+class Exchange:
+    """A request, and where it goes."""
+
+    request: Request
+    upload: Framing
+    door: Door | None = None
+    place: Place | None = None
+    held: ExitStack = field(default_factory=ExitStack)
+    """Says that the sandbox is used."""
+    begun: bool = False
+    """Something of the answer has gone to the client."""
+
+    @property
+    def to_guest(self) -> bool:
+        """Whether it is for the guest itself, which never speaks another protocol."""
+        return self.place is not None and self.place.port == GUEST_PORT
+
+    @property
+    def upgrades(self) -> bool:
+        return self.request.upgrades and not self.to_guest
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it may be sent a second time."""
+        return self.request.method in _SAFE and self.upload.done and not self.begun
+
+    def head(self, guest_token: str) -> bytes:
+        """The request as the sandbox sees it."""
+        request = self.request
+        fields = _without(request.fields, _OURS | ({ACCESS_HEADER} if self.to_guest else set()))
+        if self.to_guest:
+            fields.append((b"X-Access-Token", guest_token.encode()))
+        elif self.door is not None and self.door.masked_host and self.place is not None:
+            host = self.door.masked_host.replace("${PORT}", str(self.place.port)).encode("latin-1", "replace")
+            fields = [(b"Host", host), *_without(fields, frozenset((b"host",)))]
+        if self.upgrades:
+            fields += [(b"Connection", b"Upgrade"), (b"Upgrade", request.get(b"upgrade") or b"")]
+        return dump_request(request, fields)
+
+
+def answer_head(answer: Answer, close: bool) -> bytes:
+    """The answer's head as the client sees it."""
+    fields = _without(answer.fields, frozenset())
+    if answer.status == 101:
+        upgrade = [value for name, value in answer.fields if name.lower() == b"upgrade"]
+        fields += [(b"Connection", b"Upgrade"), *((b"Upgrade", value) for value in upgrade)]
+    elif close:
+        fields.append((b"Connection", b"close"))
+    return dump_answer(answer.status, answer.reason, fields)
+
+
+def _without(fields: Fields, names: frozenset[bytes] | set[bytes]) -> Fields:
+    """Those that are passed on: not what belongs to one connection, nor what its `Connection` names."""
+    gone = HOP_BY_HOP | (tokens(fields, b"connection") - {b"content-length", b"transfer-encoding", b"host"}) | names
+    return [(name, value) for name, value in fields if name.lower() not in gone]

@@ -1,0 +1,68 @@
+"""A connection whose reading can be stopped for more than one reason."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from typing import cast
+
+HIGH_WATER = 512 << 10
+"""Bytes that wait to be written on one side before the other side is not read."""
+_RESET = struct.pack("ii", 1, 0)
+
+
+class Flow(asyncio.Protocol):
+    """The transport, and who holds its reading."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._holders: set[str] = set()
+
+    @property
+    def open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its class
+        self._transport.set_write_buffer_limits(high=HIGH_WATER)
+        if self._holders:
+            self._transport.pause_reading()
+
+    def write(self, data: bytes | bytearray) -> None:
+        """Send; nothing when it is closed."""
+        if self._transport is not None and data:
+            self._transport.write(data)
+
+    def hold(self, reason: str) -> None:
+        """Read no more until this reason is gone."""
+        if not self._holders and self.open and self._transport is not None:
+            self._transport.pause_reading()
+        self._holders.add(reason)
+
+    def release(self, reason: str) -> None:
+        """This reason is gone."""
+        if reason not in self._holders:
+            return
+        self._holders.discard(reason)
+        if not self._holders and self.open and self._transport is not None:
+            self._transport.resume_reading()
+
+    def finish_writing(self) -> None:
+        """Send no more; the other side may."""
+        if self.open and self._transport is not None and self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def close(self) -> None:
+        """Once what was written is sent."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def reset(self) -> None:
+        """At once, and so that nobody takes it for a proper end."""
+        if self._transport is None:
+            return
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None and sock.family != socket.AF_UNIX and not self._transport.is_closing():
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._transport.abort()

@@ -1,0 +1,312 @@
+"""A client's connection: one request after the other, each to any port of any sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from hutch.errors import HutchError
+from hutch.gateway import refusals
+from hutch.gateway.exchange import Exchange
+from hutch.gateway.flow import Flow
+from hutch.gateway.framing import framing_of
+from hutch.gateway.heads import MAX_HEAD, BadHead, Request, length_of, parse_request
+from hutch.gateway.outbound import Outbound
+from hutch.gateway.refusals import Refusal
+
+if TYPE_CHECKING:
+    from hutch.gateway.server import Gateway
+
+log = structlog.get_logger("hutch.gateway")
+
+IDLE_SECONDS = 620.0
+"""Longer than clients keep a connection (E2B's 300 s): the one that closes it must be the one that would use it."""
+HEAD_SECONDS = 30.0
+_LINGER_SECONDS = 3.0
+"""For which the rest of a refused upload is read and thrown away, so that the client can read the answer."""
+_AHEAD = 256 << 10
+"""Bytes of a request that are taken before the sandbox's port is open."""
+_FULL, _WRITING = "too much is waiting", "the other side writes"
+
+
+class Inbound(Flow):
+    """Reads requests, finds their ways, passes bytes."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__()
+        self._gateway = gateway
+        self._buffer = bytearray()
+        self._exchange: Exchange | None = None
+        self._upstream: Outbound | None = None
+        self._work: asyncio.Task[None] | None = None
+        self._connected = False
+        """The current request's head has gone to the sandbox."""
+        self._raw = False
+        self._lingering = False
+        self._slow = False
+        """The client does not read as fast as we write."""
+        self.deadline = 0.0
+        """When it is closed if nothing happens until then (monotonic); 0 while somebody works for it."""
+
+    # -- what the loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.deadline = time.monotonic() + IDLE_SECONDS
+        self._gateway.joined(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        self._gateway.left(self)
+        if self._work is not None:
+            self._work.cancel()
+        self._end_exchange()
+        self._drop_upstream()
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self._exchange
+        if self._lingering:
+            return
+        if self._raw and self._upstream is not None:
+            self._touch()
+            self._upstream.write(data)
+        elif exchange is not None and self._connected and not self._buffer and not exchange.upload.done:
+            self._pass(exchange, data)
+        else:
+            self._buffer += data
+            self._advance()
+
+    def eof_received(self) -> bool:
+        if self._raw and self._upstream is not None:
+            self._upstream.finish_writing()
+            return True
+        return False
+
+    def pause_writing(self) -> None:
+        self._slow = True
+        if self._upstream is not None:
+            self._upstream.hold(_WRITING)
+
+    def resume_writing(self) -> None:
+        self._slow = False
+        if self._upstream is not None:
+            self._upstream.release(_WRITING)
+
+    # -- the request
+
+    def _advance(self) -> None:
+        """Go on with what has been read."""
+        exchange = self._exchange
+        if exchange is None:
+            self._read_head()
+        elif self._connected and not exchange.upload.done:
+            data, self._buffer = bytes(self._buffer), bytearray()
+            self._pass(exchange, data)
+        if len(self._buffer) > _AHEAD:
+            self.hold(_FULL)
+
+    def _read_head(self) -> None:
+        while self._buffer[:2] == b"\r\n":
+            del self._buffer[:2]
+        if not self._buffer:
+            return
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0 and len(self._buffer) <= MAX_HEAD:
+            self.deadline = min(self.deadline, time.monotonic() + HEAD_SECONDS)
+            return
+        try:
+            if not 0 <= end <= MAX_HEAD:
+                raise BadHead("the request's head is too long")
+            request = parse_request(bytes(self._buffer[:end]))
+            exchange = Exchange(request, framing_of(length_of(request.fields)))
+        except BadHead as error:
+            self.write(Refusal(400, str(error)).render(close=True))
+            return self._linger()
+        del self._buffer[: end + 4]
+        self._exchange, self._connected, self.deadline = exchange, False, 0.0
+        self._start(exchange)
+
+    def _start(self, exchange: Exchange) -> None:
+        self._work = asyncio.create_task(self._open(exchange))
+
+    async def _open(self, exchange: Exchange) -> None:
+        """Find the way, and send the request on it."""
+        try:
+            upstream = await self._find(exchange)
+        except Refusal as refusal:
+            return self._refuse(refusal)
+        except HutchError as error:
+            return self._refuse(refusals.unavailable(error.detail))
+        except Exception:
+            log.exception("no way was found")
+            return self._refuse(Refusal(500, {"code": 500, "message": "something went wrong inside Hutch"}))
+        if upstream is None:
+            return self._greet_browser()
+        self._connected = True
+        upstream.begin(exchange)
+        if not self._buffer:
+            return
+        self._advance()
+        if len(self._buffer) <= _AHEAD:
+            self.release(_FULL)
+
+    async def _find(self, exchange: Exchange) -> Outbound | None:
+        """An open connection to the request's port; None for a browser that only asks. Raises `Refusal`."""
+        request = exchange.request
+        if _is_preflight(request):
+            return None
+        place, door = await self._gateway.route(request)
+        exchange.place, exchange.door = place, door
+        exchange.held.enter_context(self._gateway.ports.using(door))
+        known = self._upstream
+        if known is not None and known.place == place and known.open and known.reusable:
+            known.reused = True
+            if exchange.to_guest or exchange.repeatable:
+                return known
+        self._drop_upstream()
+        upstream = Outbound(self, place)
+        upstream.guest_token = await self._gateway.connect(door, place, upstream)
+        self._upstream = upstream
+        if self._slow:
+            upstream.hold(_WRITING)
+        if not self.open:  # the client has gone meanwhile
+            self._drop_upstream()
+        return upstream
+
+    def _pass(self, exchange: Exchange, data: bytes) -> None:
+        """More of the body."""
+        try:
+            taken = exchange.upload.take(data)
+        except BadHead:
+            return self.reset()
+        if self._upstream is not None:
+            self._upstream.write(data if taken == len(data) else data[:taken])
+        self._buffer += data[taken:]
+
+    # -- the answer
+
+    def closes_after(self) -> bool:
+        exchange = self._exchange
+        return exchange is None or not exchange.request.keeps_alive or not exchange.upload.done
+
+    def answered(self, ends_with_connection: bool) -> None:
+        close = ends_with_connection or self.closes_after()
+        whole = self._exchange is None or self._exchange.upload.done
+        self._end_exchange()
+        if self._upstream is not None and not self._upstream.reusable:
+            self._drop_upstream()
+        if close:
+            return self.close() if whole else self._linger()
+        self._next()
+
+    def switched(self) -> None:
+        self._end_exchange()
+        self._raw = True
+        self.release(_FULL)
+        if self._upstream is not None:
+            self._upstream.write(bytes(self._buffer))
+        self._buffer.clear()
+
+    def finished(self) -> None:
+        self._touch()
+        self.finish_writing()
+
+    def gone(self, upstream: Outbound) -> None:
+        if self._upstream is upstream:
+            self._upstream = None
+
+    def lost(self) -> None:
+        """The sandbox's side has ended in the middle: of another protocol, or of an answer."""
+        exchange, upstream = self._exchange, self._upstream
+        self._upstream = None
+        if exchange is None or exchange.door is None or upstream is None:
+            return self.close() if self._raw else self.reset()
+        if exchange.begun and not upstream.ends_by_closing:
+            return self.reset()
+        self._work = asyncio.create_task(self._after_loss(exchange, upstream))
+
+    async def _after_loss(self, exchange: Exchange, upstream: Outbound) -> None:
+        """The end of an answer, if the sandbox lives; nothing that looks like one, if it does not."""
+        assert exchange.door is not None and exchange.place is not None
+        running = await self._gateway.ports.running(exchange.door)
+        if upstream.ends_by_closing:
+            return self.answered(ends_with_connection=True) if running else self.reset()
+        if running and upstream.reused and exchange.repeatable:
+            self._connected = False
+            return self._start(exchange)
+        if running:
+            return self._refuse(refusals.cut(exchange.place.sandbox_id, exchange.place.port))
+        self._refuse(refusals.not_found(exchange.place.sandbox_id))
+
+    # -- our own answers
+
+    def _greet_browser(self) -> None:
+        exchange = self._exchange
+        close = exchange is None or not exchange.request.keeps_alive or not exchange.upload.done
+        self.write(refusals.preflight(close))
+        self._after_own_answer(close)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            return
+        if not exchange.upload.done:
+            try:
+                taken = exchange.upload.take(bytes(self._buffer))
+            except BadHead:
+                return self.reset()
+            del self._buffer[:taken]
+        close = self.closes_after()
+        self.write(refusal.render(close, exchange.request.method == b"HEAD"))
+        self._after_own_answer(close)
+
+    def _after_own_answer(self, close: bool) -> None:
+        whole = self._exchange is None or self._exchange.upload.done
+        self._end_exchange()
+        if not close:
+            self._next()
+        elif whole:
+            self.close()
+        else:
+            self._linger()
+
+    # -- ends
+
+    def _next(self) -> None:
+        self.deadline = time.monotonic() + IDLE_SECONDS
+        if len(self._buffer) <= _AHEAD:
+            self.release(_FULL)
+        if self._buffer:
+            self._advance()
+
+    def _end_exchange(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        self._connected = False
+        if exchange is not None:
+            exchange.held.close()
+
+    def _drop_upstream(self) -> None:
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.forget_client()
+            self.release(_WRITING)
+
+    def _linger(self) -> None:
+        """Say that there is no more, and wait a moment for the client to understand."""
+        self._lingering = True
+        self._buffer.clear()
+        self._drop_upstream()
+        self.finish_writing()
+        self.release(_FULL)
+        self.deadline = time.monotonic() + _LINGER_SECONDS
+
+    def _touch(self) -> None:
+        if self._upstream is not None:
+            self._gateway.touch(self._upstream.place.sandbox_id)
+
+
+def _is_preflight(request: Request) -> bool:
+    return request.method == b"OPTIONS" and request.get(b"access-control-request-method") is not None

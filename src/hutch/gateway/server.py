@@ -1,0 +1,109 @@
+"""The gateway's listener, and what its connections ask of the rest of Hutch."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+
+from hutch.control.ports import Door, Ports
+from hutch.control.service import Control
+from hutch.errors import GuestUnavailable, PortClosed, SandboxNotFound, SandboxNotRunning
+from hutch.gateway import refusals
+from hutch.gateway.access import GUEST_PORT, check_access, signed_by
+from hutch.gateway.heads import Request
+from hutch.gateway.inbound import Inbound
+from hutch.gateway.outbound import Outbound
+from hutch.gateway.refusals import Refusal
+from hutch.gateway.routing import Place, find_place
+
+_TICK = 1.0
+
+
+class Gateway:
+    """Listens on this socket between `start` and `stop`."""
+
+    def __init__(self, control: Control, listener: socket.socket) -> None:
+        self._control = control
+        self.listener = listener
+        self._server: asyncio.Server | None = None
+        self._connections: set[Inbound] = set()
+        self._sweeper: asyncio.Task[None] | None = None
+
+    @property
+    def ports(self) -> Ports:
+        """The way to all ports."""
+        return self._control.ports
+
+    async def start(self) -> None:
+        """Take connections."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Inbound(self), sock=self.listener)
+        self._sweeper = asyncio.create_task(self._sweep())
+
+    async def stop(self) -> None:
+        """Cut all connections: whoever has one sees that it was cut."""
+        if self._server is not None:
+            self._server.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
+        for connection in list(self._connections):
+            connection.reset()
+        await asyncio.sleep(0)
+
+    def joined(self, connection: Inbound) -> None:
+        """It is open."""
+        self._connections.add(connection)
+
+    def left(self, connection: Inbound) -> None:
+        """It is closed."""
+        self._connections.discard(connection)
+
+    def touch(self, sandbox_id: str) -> None:
+        """Bytes have come for it."""
+        self.ports.touch(sandbox_id)
+
+    async def route(self, request: Request) -> tuple[Place, Door]:
+        """Where the request goes. Raises `Refusal` when it may not."""
+        place = find_place(request) or await self._signed(request)
+        if place is None:
+            raise Refusal(400, "missing header e2b-sandbox-id")
+        try:
+            door = await self.ports.door(place.sandbox_id)
+        except SandboxNotFound:
+            raise refusals.not_found(place.sandbox_id) from None
+        check_access(request, door, place.port)
+        return place, door
+
+    async def connect(self, door: Door, place: Place, upstream: Outbound) -> str:
+        """Open this connection; the token of the guest behind it. Raises `Refusal`."""
+        try:
+            way = await self.ports.connect(door, place.port, lambda: upstream)
+        except PortClosed:
+            raise refusals.port_closed(place.sandbox_id, place.port) from None
+        except (SandboxNotFound, SandboxNotRunning):
+            raise refusals.not_found(place.sandbox_id) from None
+        except GuestUnavailable:
+            if await self.ports.running(door):
+                raise
+            raise refusals.not_found(place.sandbox_id) from None
+        return way.guest_token
+
+    async def _signed(self, request: Request) -> Place | None:
+        """A signed file URL without a name: the sandbox whose token has signed it."""
+        if b"signature=" not in request.target:
+            return None
+        tokens = ((id, self.ports.access_token(id)) for id in await self.ports.live())
+        found = signed_by(request, tokens)
+        if found is None:
+            raise refusals.unauthorized("invalid signature")
+        return Place(found, GUEST_PORT)
+
+    async def _sweep(self) -> None:
+        """Close what has been silent for too long."""
+        while True:
+            await asyncio.sleep(_TICK)
+            now = time.monotonic()
+            for connection in [each for each in self._connections if 0 < each.deadline < now]:
+                connection.reset()

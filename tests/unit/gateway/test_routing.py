@@ -1,0 +1,126 @@
+"""Which sandbox a request is for, and whether it may come in."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import time
+
+import pytest
+
+from hutch.control.ports import Door
+from hutch.gateway.access import check_access, signed_by
+from hutch.gateway.heads import Request, parse_request
+from hutch.gateway.refusals import Refusal
+from hutch.gateway.routing import Place, find_place
+from hutch.model.e2b import e2b_key, e2b_sandbox_id, hutch_key, hutch_sandbox_id
+
+ID = "sbx_" + "ab234567" * 2 + "abcdef"
+E2B = e2b_sandbox_id(ID)
+TOKEN, TRAFFIC = "t" * 64, "p" * 64
+
+
+def request(method: str, target: str, *fields: str) -> Request:
+    return parse_request("\r\n".join([f"{method} {target} HTTP/1.1", *fields]).encode())
+
+
+def door(secure: bool = True, public: bool = False) -> Door:
+    return Door(ID, "org", secure, public, True, None, TOKEN, TRAFFIC)
+
+
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ([f"Host: 8080-{E2B}.box.example:9"], Place(ID, 8080)),
+        ([f"Host: 8080-{E2B.upper()}-more.x"], Place(ID, 8080)),
+        (["Host: 127.0.0.1:1", f"E2b-Sandbox-Id: {E2B}", "E2b-Sandbox-Port: 49983"], Place(ID, 49983)),
+        (["Host: localhost", f"E2B-SANDBOX-ID: {ID}", "e2b-sandbox-port: 1"], Place(ID, 1)),
+        (["Host: 127.0.0.1"], None),
+    ],
+)
+def test_places(fields: list[str], place: Place | None) -> None:
+    assert find_place(request("GET", "/", *fields)) == place
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [f"E2b-Sandbox-Id: {E2B}"],
+        ["E2b-Sandbox-Port: 80"],
+        [f"E2b-Sandbox-Id: {E2B}", "E2b-Sandbox-Port: 0"],
+        [f"E2b-Sandbox-Id: {E2B}", "E2b-Sandbox-Port: 65536"],
+        [f"E2b-Sandbox-Id: {E2B}", "E2b-Sandbox-Port: ٣"],
+        ["E2b-Sandbox-Id: ../x", "E2b-Sandbox-Port: 80"],
+        ["Host: 8080-toolong0189.example"],
+    ],
+)
+def test_places_that_cannot_be(fields: list[str]) -> None:
+    with pytest.raises(Refusal) as caught:
+        find_place(request("GET", "/", *fields))
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("/metrics", 401),
+        ("/files?path=x", 401),
+        ("/process.Process/List", 401),
+        ("/init", 404),
+        ("/hutch/processes", 404),
+        ("/%68utch/processes", 404),
+        ("//hutch/processes", 404),
+        ("/files/../hutch/processes", 404),
+        ("/process.Process/../hutch/prepare", 401),
+    ],
+)
+def test_the_guest_is_closed(target: str, status: int) -> None:
+    with pytest.raises(Refusal) as caught:
+        check_access(request("POST", target), door(), 49983)
+    assert caught.value.status == status
+
+
+def test_tokens_open() -> None:
+    check_access(request("GET", "/health"), door(), 49983)
+    check_access(request("GET", "/metrics", f"X-Access-Token: {TOKEN}"), door(), 49983)
+    check_access(request("GET", "/metrics"), door(secure=False), 49983)
+    check_access(request("GET", "/"), door(public=True), 80)
+    check_access(request("GET", "/", f"e2b-traffic-access-token: {TRAFFIC}"), door(), 80)
+    for fields in ((), (f"e2b-traffic-access-token: {TOKEN}",), (f"X-Access-Token: {TRAFFIC}",)):
+        with pytest.raises(Refusal) as caught:
+            check_access(request("GET", "/", *fields), door(), 80)
+        assert caught.value.status == 403
+
+
+def signed(operation: str, path: str, token: str, expiration: int | None = None) -> str:
+    text = f"{path}:{operation}::{token}" + (f":{expiration}" if expiration is not None else "")
+    signature = "v1_" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
+    more = f"&signature_expiration={expiration}" if expiration is not None else ""
+    return f"/files?path={path}&signature={signature.replace('+', '%2B')}{more}"
+
+
+def test_signatures() -> None:
+    later, past = int(time.time()) + 60, int(time.time()) - 60
+    for good in (signed("read", "a", TOKEN), signed("read", "a", TOKEN, later)):
+        check_access(request("GET", good), door(), 49983)
+        assert signed_by(request("GET", good), [("other", TRAFFIC), ("it", TOKEN)]) == "it"
+        assert signed_by(request("GET", good), [("other", TRAFFIC)]) is None
+    for method, bad in (
+        ("POST", signed("read", "a", TOKEN)),
+        ("GET", signed("write", "a", TOKEN)),
+        ("GET", signed("read", "a", TRAFFIC)),
+        ("GET", signed("read", "a", TOKEN, past)),
+        ("GET", signed("read", "a", TOKEN, later).replace("path=a", "path=b")),
+    ):
+        with pytest.raises(Refusal) as caught:
+            check_access(request(method, bad), door(), 49983)
+        assert caught.value.status == 401
+
+
+def test_ids_and_keys_go_both_ways() -> None:
+    assert hutch_sandbox_id(E2B) == ID == hutch_sandbox_id(ID) == hutch_sandbox_id(f"{E2B}-hutch")
+    assert [hutch_sandbox_id(bad) for bad in ("", "i", "i1", "sbx_1", E2B + "a", E2B.upper())] == [None] * 6
+    for key in ("hk_" + "a" * 22 + "_" + "7" * 52, "hk_" + "7" * 22 + "_" + "a" * 52):
+        assert hutch_key(e2b_key(key) or "") == key
+    assert e2b_key("hk_short") is None and hutch_key("e2b_00") == "e2b_00" and hutch_key("hk_x") == "hk_x"
+    assert hutch_key("e2b_" + "f" * 93) == "e2b_" + "f" * 93
