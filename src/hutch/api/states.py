@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
 
 from hutch.api.deps import ControlDep, IdempotencyDep, KeyIdDep, OrgDep, SandboxId
 from hutch.api.idempotency import KEY_HEADER
@@ -14,12 +16,16 @@ from hutch.errors import (
     Conflict,
     DiskFull,
     FreezeFailed,
+    GuestUnavailable,
     IdempotencyConflict,
+    LimitReached,
     SandboxNotFound,
     SandboxNotRunning,
     SnapshotNotFound,
 )
-from hutch.model import Fork, Pause, Rollback, Sandbox
+from hutch.model import Diff, DiffRequest, Fork, Pause, Rollback, Sandbox
+from hutch.model.diff import MOST_CHANGES
+from hutch.model.node import SNAPSHOT_ID
 
 router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["states"])
 
@@ -45,6 +51,34 @@ async def pause_sandbox(
 async def resume_sandbox(request: Request, sandbox_id: SandboxId, control: ControlDep, org: OrgDep) -> Sandbox:
     """Bring a paused or hibernated sandbox back; `resumed` says whether its memory survived. As it is when it runs."""
     return sandbox_with_urls(request, await control.resume(sandbox_id, org=org))
+
+
+@router.get(
+    "/diff",
+    responses=documented(
+        SandboxNotFound, SandboxNotRunning, SnapshotNotFound, Conflict, LimitReached, GuestUnavailable, DiskFull
+    ),
+)
+async def diff_sandbox(
+    sandbox_id: SandboxId,
+    control: ControlDep,
+    org: OrgDep,
+    from_snapshot: Annotated[
+        str | None,
+        Query(alias="from", pattern=SNAPSHOT_ID, description="Of its timeline; unset: the template's image."),
+    ] = None,
+    to_snapshot: Annotated[
+        str | None,
+        Query(alias="to", pattern=SNAPSHOT_ID, description="Of its timeline; unset: as it is now."),
+    ] = None,
+    path: Annotated[str, Query(max_length=4096, description="Only this path, and what is below it.")] = "",
+    text: Annotated[bool, Query(description="Unified diffs of text files too.")] = False,
+    limit: Annotated[int, Query(ge=1, le=MOST_CHANGES, description="How many changes are listed at most.")] = 1000,
+) -> Diff:
+    """Files added, changed and removed between two points of a sandbox. It goes on, or sleeps on, meanwhile; a snapshot
+    with memory is looked into in a hidden copy of it, which takes a second, once."""
+    wanted = DiffRequest(from_snapshot=from_snapshot, to_snapshot=to_snapshot, path=path, text=text, limit=limit)
+    return await control.diff(sandbox_id, wanted, org=org)
 
 
 @router.post("/rollback", responses=documented(*_FREEZE, SnapshotNotFound, Conflict, *WAKING))

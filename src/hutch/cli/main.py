@@ -12,6 +12,7 @@ import typer
 from hutch.cli import (
     copying,
     demo,
+    diffing,
     doctor,
     e2b,
     executing,
@@ -54,6 +55,7 @@ app.add_typer(timeline.snapshots, name="snapshot", rich_help_panel=STATES)
 app.command("rollback", rich_help_panel=STATES)(states.rollback)
 app.command("fork", rich_help_panel=STATES)(states.fork)
 app.command("timeline", rich_help_panel=STATES)(timeline.timeline)
+app.command("diff", rich_help_panel=STATES)(diffing.diff)
 app.command("up", rich_help_panel=HOST)(upping.up)
 app.command("down", rich_help_panel=HOST)(upping.down)
 app.command("doctor", rich_help_panel=HOST)(doctor.doctor)

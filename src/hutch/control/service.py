@@ -41,6 +41,8 @@ from hutch.fleet import Fleet, LocalFleet
 from hutch.model import (
     CreateSandbox,
     CreateSnapshot,
+    Diff,
+    DiffRequest,
     Event,
     Fork,
     GuestFigures,
@@ -309,6 +311,10 @@ class Control:
     async def timeline(self, sandbox_id: str, *, org: str = DEFAULT_ORG) -> Sequence[tuple[int, Snapshot]]:
         """The tree of snapshots that the sandbox is in: each after its parent, with its depth."""
         return await self._snapshots.timeline(sandbox_id, org)
+
+    async def diff(self, sandbox_id: str, request: DiffRequest, *, org: str = DEFAULT_ORG) -> Diff:
+        """What differs between two points of its timeline, its image, or what it is now. Wakes nobody."""
+        return await self._snapshots.diff(sandbox_id, request, org)
 
     async def rollback(
         self, sandbox_id: str, request: Rollback, *, by: str | None = None, org: str = DEFAULT_ORG

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
-from hutch.control.context import Context
+from hutch.control.context import Context, not_running
 from hutch.control.found import find_snapshot
 from hutch.control.guests import Guests
 from hutch.control.moves import Moves
@@ -19,6 +19,8 @@ from hutch.control.types import Download, Idempotency, Stream
 from hutch.control.views import snapshot_view
 from hutch.errors import Conflict, IdempotencyConflict, NodeUnavailable, SnapshotNotFound
 from hutch.model import (
+    Diff,
+    DiffRequest,
     Rollback,
     Snapshot,
     SnapshotKind,
@@ -142,6 +144,19 @@ class Snapshots:
                 hint="Cancel the task first, or fork the snapshot into a new sandbox.",
             )
         await self._moves.rollback(row.id, snapshot_id, by)
+
+    async def diff(self, sandbox_id: str, request: DiffRequest, org: str) -> Diff:
+        """What differs between two of its timeline; where there is no second, up to now. Raises `Conflict` for
+        another's, `SandboxNotRunning`, and what keeps a snapshot from being looked into."""
+        row = await self._guests.row(sandbox_id, org)
+        for id in (request.from_snapshot, request.to_snapshot):
+            if id is not None:
+                await self.check_of(row, id)
+        if request.to_snapshot is None:
+            row = await self._moves.settled(row.id)
+            if row.state not in ("running", "paused"):
+                raise not_running(row)
+        return await self._context.node_of(row).diff(row.id, request)
 
     async def check_no_task(self, row: SandboxRow, hint: str) -> None:
         """Raise `Conflict` while a task goes on in it: its events go on from an output that there would not be."""

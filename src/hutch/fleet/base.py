@@ -13,6 +13,8 @@ from typing import Any
 from hutch.fleet.guest import GuestClient
 from hutch.model import (
     BootRequest,
+    Diff,
+    DiffRequest,
     JournalEntry,
     LlmGrant,
     NetworkPolicy,
@@ -86,6 +88,12 @@ class Node(ABC):
     @abstractmethod
     async def find_snapshot(self, snapshot_id: str) -> SnapshotRecord | None:
         """One of them; None when the node does not have it."""
+
+    @abstractmethod
+    async def diff(self, sandbox_id: str, request: DiffRequest) -> Diff:
+        """What differs between two points of a sandbox, which may be gone where both are snapshots. Raises
+        `SnapshotNotFound`, `SandboxNotRunning`, `Conflict` (they have different images), `LimitReached`,
+        `GuestUnavailable`, `DiskFull`, `ThawFailed`, `SnapshotIncompatible`, `SnapshotCorrupt`."""
 
     @abstractmethod
     async def delete_snapshot(self, snapshot_id: str) -> None:

@@ -17,6 +17,8 @@ from hutch.fleet.transport import GuestTransport
 from hutch.fleet.tunnel import connect_unix
 from hutch.model import (
     BootRequest,
+    Diff,
+    DiffRequest,
     Held,
     HoldRequest,
     JournalEntry,
@@ -95,6 +97,9 @@ class LocalNode(Node):
     async def find_snapshot(self, snapshot_id: str) -> SnapshotRecord | None:
         found = await self._call("GET", f"/snapshots/{snapshot_id}", none_for_404=True)
         return _parse(SnapshotRecord, found) if found is not None else None
+
+    async def diff(self, sandbox_id: str, request: DiffRequest) -> Diff:
+        return _parse(Diff, await self._change(f"/sandboxes/{sandbox_id}/diff", request))
 
     async def delete_snapshot(self, snapshot_id: str) -> None:
         await self._call("DELETE", f"/snapshots/{snapshot_id}", none_for_404=True)

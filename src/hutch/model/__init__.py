@@ -11,6 +11,7 @@ from hutch.model.common import (
     ResourcesOverride,
     Start,
 )
+from hutch.model.diff import Diff, DiffRequest, FileChange, FileState
 from hutch.model.event import Event, EventType
 from hutch.model.execution import ExecFrame, ExecRequest, ExecResult, ExecState, FileInfo, PtySize
 from hutch.model.figures import GuestFigures
@@ -68,13 +69,17 @@ __all__ = [
     "CreateSandbox",
     "CreateSnapshot",
     "DenyAll",
+    "Diff",
+    "DiffRequest",
     "Event",
     "EventType",
     "ExecFrame",
     "ExecRequest",
     "ExecResult",
     "ExecState",
+    "FileChange",
     "FileInfo",
+    "FileState",
     "Fork",
     "GatewayInfo",
     "GitInput",

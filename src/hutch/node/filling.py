@@ -43,7 +43,7 @@ class Filler:
         guest refuses, `SnapshotCorrupt`, `SandboxNotRunning`."""
         saved = await asyncio.to_thread(archive.read_manifest, snapshot)
         try:
-            await self._prepare(entry, handle, saved.env if env is None else env, boot_id)
+            await self.prepare(entry, handle, saved.env if env is None else env, boot_id)
             record = entry.record
             putting = self._guests.restore(record.address, record.guest_token, snapshot)
             await unless_doomed(entry, putting, handle, ThawFailed)
@@ -64,7 +64,8 @@ class Filler:
         except (BootFailed, UnknownTemplate, InvalidTemplate, TemplateNotBuilt) as error:
             log.warning("resident processes not started", sandbox=entry.id, error=error.detail)
 
-    async def _prepare(self, entry: Entry, handle: Handle, env: dict[str, str], boot_id: str) -> None:
+    async def prepare(self, entry: Entry, handle: Handle, env: dict[str, str], boot_id: str) -> None:
+        """Tell the guest of a sandbox that has just been booted who it is, with a new token."""
         record = entry.record = entry.record.but(guest_token=new_token(), next_token="")
         who = (record.address, entry.id, record.guest_token, boot_id)
         prepare = self._parts.guests.prepare(*who, env, record.resources, within=_READY_SECONDS)

@@ -10,14 +10,16 @@ from pathlib import Path
 import aiohttp
 
 from hutch.errors import GuestUnavailable
-from hutch.node.disk import archive
+from hutch.node.disk import archive, listing
 from hutch.node.disk.archive import DiskManifest
+from hutch.node.disk.comparing import Listing
 from hutch.node.disk.entries import Hostile
 from hutch.node.disk.feed import read_in_thread
 from hutch.node.guest import GuestClient
 
 _CHANGES = "/hutch/changes"
 _LEAST_SECONDS = 60.0
+_LISTING_SECONDS = 120.0
 _SLOWEST = 8 << 20
 """Bytes a second, below which a guest is given up."""
 _PIECE = 1 << 20
@@ -55,6 +57,28 @@ class GuestDisk:
         if restored != manifest.entries:
             raise GuestUnavailable(f"the disk was not put back: {str(said)[:300]}")
 
+    async def changes(self, address: str, token: str, *, still: bool) -> Listing:
+        """What differs from the image. `still`: the rest of the sandbox stands still from here on. Raises also
+        `LimitReached`."""
+        path = f"{_CHANGES}?still=1" if still else _CHANGES
+        try:
+            async with self._guests.opened("GET", address, path, token, _LISTING_SECONDS) as response:
+                return await read_in_thread(_pieces(response), listing.from_guest)
+        except Hostile as error:
+            raise GuestUnavailable(f"what has changed cannot be told: {error}") from error
+
+    async def read(self, address: str, token: str, layer: str, paths: list[str], most: int) -> list[bytes | None]:
+        """The files `paths`, as they are (`layer` now) or as the image has them (image); None for what is no file, or
+        has more than `most` bytes."""
+        wanted = {"files": [{"path": path, "layer": layer} for path in paths], "most": most}
+        body = _one(json.dumps(wanted).encode())
+        call = ("POST", address, f"{_CHANGES}/read", token, _LISTING_SECONDS)
+        try:
+            async with self._guests.opened(*call, body) as response:
+                return await read_in_thread(_pieces(response), lambda s: archive.contents(s, len(paths), most))
+        except Hostile as error:
+            raise GuestUnavailable(f"files cannot be read: {error}") from error
+
     async def go_on(self, address: str, token: str) -> None:
         """End the standing still that `pack` has begun."""
         async with self._guests.opened("POST", address, f"{_CHANGES}/release", token, 5.0):
@@ -64,6 +88,10 @@ class GuestDisk:
 async def _pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     async for piece in response.content.iter_any():
         yield piece
+
+
+async def _one(data: bytes) -> AsyncIterator[bytes]:
+    yield data
 
 
 async def _in_pieces(parts: Iterator[bytes]) -> AsyncIterator[bytes]:

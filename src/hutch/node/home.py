@@ -43,6 +43,11 @@ class NodeHome:
         return self.directory / "images"
 
     @property
+    def listings(self) -> Path:
+        """What snapshots have changed, as far as somebody has asked; may be removed at any time."""
+        return self.directory / "listings"
+
+    @property
     def snapshots(self) -> Path:
         """The snapshot store."""
         return self.directory / "snapshots"

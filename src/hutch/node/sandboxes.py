@@ -14,14 +14,16 @@ from datetime import UTC, datetime
 import structlog
 
 from hutch.errors import BootFailed, DiskFull, HutchError, InvalidRequest, SandboxNotRunning
-from hutch.model import BootRequest, LimitBreach, LlmGrant, NetworkPolicy, NodeSandbox, is_id
+from hutch.model import BootRequest, Diff, DiffRequest, LimitBreach, LlmGrant, NetworkPolicy, NodeSandbox, is_id
 from hutch.node.booting import Booter, Stopwatch
 from hutch.node.claiming import Claimer
+from hutch.node.differ import Differ
 from hutch.node.ending import TOMBSTONE_SECONDS, Ender
 from hutch.node.entry import Entry
 from hutch.node.keeping import Keeper
 from hutch.node.limits import Watcher
 from hutch.node.parts import Parts
+from hutch.node.peeking import Peeker
 from hutch.node.process import boot_id
 from hutch.node.records import SandboxRecord
 from hutch.node.room import Room
@@ -55,6 +57,7 @@ class Sandboxes:
         claimer = Claimer(parts, self.pool, thawer, self.ender)
         self._starter = Starter(parts, booter, thawer, self.ender, self.templates, claimer)
         self.states = States(parts, self.ender, self._room, thawer, self.watch)
+        self._differ = Differ(parts, Peeker(parts, thawer, self.ender, self._room))
         self._watcher = Watcher(parts.runtime, parts.guests, self.ender.breached, self._ended)
         self._machine_boot = boot_id()
         self._background: set[asyncio.Task[None]] = set()
@@ -95,6 +98,10 @@ class Sandboxes:
             with contextlib.suppress(OSError):  # it may be dying just now
                 entry.saw(await self._parts.runtime.stats(entry.handle))
         return self.view(entry)
+
+    async def diff(self, id: str, request: DiffRequest) -> Diff:
+        """What differs between two points of it; it may be gone where both are snapshots. See `Differ.diff`."""
+        return await self._differ.diff(self._registry.find(id), request)
 
     def list(self) -> list[NodeSandbox]:
         """All sandboxes; figures at most a moment old."""

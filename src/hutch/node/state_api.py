@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 from aiohttp import web
 
-from hutch.model import Held, HoldRequest, Model, PauseRequest, RollbackRequest, SnapshotRequest
+from hutch.model import DiffRequest, Held, HoldRequest, Model, PauseRequest, RollbackRequest, SnapshotRequest
 from hutch.node.archives import Archives
 from hutch.node.parts import Parts
 from hutch.node.sandboxes import Sandboxes
@@ -29,6 +29,7 @@ class StateApi:
             web.post("/sandboxes/{id}/resume", self.resume),
             web.post("/sandboxes/{id}/rollback", self.rollback),
             web.post("/sandboxes/{id}/snapshots", self.snapshot),
+            web.post("/sandboxes/{id}/diff", self.diff),
             web.post("/sandboxes/{id}/llm/hold", self.hold),
             web.delete("/sandboxes/{id}/llm/hold", self.let_go),
             web.get("/snapshots", self.list),
@@ -65,6 +66,10 @@ class StateApi:
     async def let_go(self, request: web.Request) -> web.Response:
         self._states.let_go(request.match_info["id"])
         return web.Response(status=204)
+
+    async def diff(self, request: web.Request) -> web.Response:
+        body = DiffRequest.model_validate_json(await request.read())
+        return _json(await self._sandboxes.diff(request.match_info["id"], body))
 
     async def list(self, request: web.Request) -> web.Response:
         records = await self._snapshots.records(request.query.get("sandbox"), request.query.get("org"))

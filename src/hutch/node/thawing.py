@@ -104,6 +104,24 @@ class Thawer:
             await unless_doomed(entry, self._rehearse(entry, note.guest_token), handle, ThawFailed)
         return handle, note.guest_token
 
+    async def aside(self, entry: Entry, snapshot: str) -> None:
+        """A copy that is nobody's, of which only the guest is asked something. Raises as `resume`."""
+        parts = self._parts
+        async with parts.snapshots.opened(snapshot) as (directory, note):
+            await self._cpu.acquire()
+            try:
+                handle = await self._load(entry, directory, None, Stopwatch(), 1.0)
+            finally:
+                self._cpu.release()
+            frozen = [token for token in (note.guest_token, note.next_token) if token]
+            await self.introduce(entry, handle, frozen, {}, entry.record.boot_id)
+
+    async def bare(self, entry: Entry) -> None:
+        """The image of `entry`, booted, that is nobody's. Raises as `resume`."""
+        async with self._cpu:
+            handle = await self._load(entry, None, None, Stopwatch(), 1.0)
+        await self._disks.prepare(entry, handle, {}, entry.record.boot_id)
+
     async def _rehearse(self, entry: Entry, token: str) -> None:
         """Wait until it answers, and have it do once what comes first when it is claimed. A kernel that has just been
         thawed maps each page when it is touched: whoever touches it first waits."""

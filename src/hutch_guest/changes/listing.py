@@ -18,9 +18,11 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def listing(out: BinaryIO, written: int, image: int) -> None:
-    """Write all lines, and the end. Raises `OSError`."""
+    """Write all lines, and the end. Sockets are left out, as they are when it is packed. Raises `OSError`."""
     count = 0
     for change in walk(written, image):
+        if change.now is not None and stat.S_ISSOCK(change.now.st_mode):
+            continue
         for entry in _entries(change):
             write_line(out, entry)
             count += 1
@@ -37,12 +39,26 @@ def _entries(change: Change) -> Iterator[dict[str, Any]]:
         return
     if now != was:
         yield {"path": change.path, "now": now, "was": was}
+    yield from hidden_by(change)
+
+
+def hidden_by(change: Change) -> Iterator[dict[str, Any]]:
+    """What the image has below a path, and nobody sees any more because of this change, as removed."""
     if change.was is None or not stat.S_ISDIR(change.was.st_mode):
         return
     if change.now is None or not stat.S_ISDIR(change.now.st_mode):
         yield from _below(change.path, change.name, change.image)
     elif change.opaque:
         yield from _hidden(change)
+
+
+def before(change: Change) -> dict[str, Any] | None:
+    """What the image has at the path; with its digest where size and type do not tell it from what is there now."""
+    was, now = change.was, change.now
+    if was is None:
+        return None
+    doubtful = now is not None and stat.S_ISREG(now.st_mode) and now.st_size == was.st_size
+    return _state(was, change.name, change.image, doubtful and stat.S_ISREG(was.st_mode))
 
 
 def _state(found: os.stat_result | None, name: str, directory: int, digested: bool) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from hutch_guest.changes.describe import attributes, describe, open_file
+from hutch_guest.changes.listing import before, hidden_by
 from hutch_guest.changes.stream import BLOCK, SEGMENT, write_line
 from hutch_guest.changes.walk import Change, walk
 
@@ -23,23 +24,28 @@ def pack(out: BinaryIO, written: int, image: int) -> None:
     count = 0
     for change in walk(written, image):
         count += _pack_one(out, change, first)
+        for hidden in hidden_by(change):
+            write_line(out, {"path": hidden["path"], "type": "hidden", "was": hidden["was"]})
+            count += 1
     write_line(out, {"end": True, "entries": count})
 
 
 def _pack_one(out: BinaryIO, change: Change, first: dict[tuple[int, int], str]) -> int:
     now = change.now
-    if now is None:
-        write_line(out, {"path": change.path, "type": "gone"})
-        return 1
-    if stat.S_ISSOCK(now.st_mode):
+    if now is not None and stat.S_ISSOCK(now.st_mode):
         return 0
+    was = before(change)
+    known = {"was": was} if was is not None else {}
+    if now is None:
+        write_line(out, {"path": change.path, "type": "gone", **known})
+        return 1
     identity = (now.st_dev, now.st_ino)
     if identity in first:
-        write_line(out, {"path": change.path, "type": "hardlink", "target": first[identity]})
+        write_line(out, {"path": change.path, "type": "hardlink", "target": first[identity], **known})
         return 1
     if now.st_nlink > 1 and not stat.S_ISDIR(now.st_mode):
         first[identity] = change.path
-    entry = {"path": change.path, **describe(now, change.name, change.written)}
+    entry = {"path": change.path, **describe(now, change.name, change.written), **known}
     if change.opaque:
         entry["opaque"] = True
     if not (stat.S_ISREG(now.st_mode) or stat.S_ISDIR(now.st_mode)):

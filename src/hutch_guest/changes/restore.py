@@ -53,6 +53,8 @@ class Restore:
 
     def apply(self, entry: dict[str, Any], source: BinaryIO) -> None:
         """One path, with its content out of `source`."""
+        if entry["type"] == "hidden":  # by a directory that was made anew or removed: that is an entry of its own
+            return
         path, kind = entry["path"], entry["type"]
         check(path)
         above, _, name = path.rpartition("/")

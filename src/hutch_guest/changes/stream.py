@@ -4,8 +4,9 @@
     [offset: u64][length: u32][bytes] ... [0][0]          for a file: what is not given is a hole
     {"end": true, "entries": n}\\n                         or {"error": "..."}\\n
 
-`type` is file, directory, symlink, hardlink (`target`: the path of the first name), fifo, char, block, or gone. `mtime`
-is in nanoseconds. Names that are not UTF-8 are escaped surrogates in the JSON.
+`type` is file, directory, symlink, hardlink (`target`: the path of the first name), fifo, char, block, gone (removed),
+or hidden (gone with a directory above it). `was` is what the image has there, as in a listing. `mtime` is in
+nanoseconds. Names that are not UTF-8 are escaped surrogates in the JSON.
 """
 
 from __future__ import annotations

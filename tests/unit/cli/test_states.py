@@ -154,6 +154,40 @@ def test_timeline_is_a_tree(at: Server, hutch: Hutch) -> None:
     assert [each["depth"] for each in hutch("timeline", SANDBOX_ID, "--json").json] == [0, 1, 2, 1]
 
 
+def test_diff(at: Server, hutch: Hutch) -> None:
+    scripted(at)
+    asked: list[dict[str, str]] = []
+    file = {"type": "file", "size": 2048, "mode": "0644", "uid": 0, "gid": 0}
+    changes = [
+        {"path": "/a\x1b[2J", "change": "added", "after": file},
+        {"path": "/b", "change": "changed", "before": file, "after": {**file, "mode": "0600"}, "no_text": "binary"},
+        {
+            "path": "/c",
+            "change": "changed",
+            "before": file,
+            "after": file,
+            "text": "--- a/c\n+++ b/c\n- \x1b[1mx\n+  y\n",
+        },
+        {"path": "/d", "change": "removed", "before": {**file, "type": "directory", "size": None}},
+    ]
+
+    @at.on("GET", f"{BOX}/diff")
+    async def diff(request: web.Request) -> web.StreamResponse:
+        asked.append(dict(request.query))
+        counts = {"added": 1, "changed": 2, "removed": 7, "truncated": True}
+        return web.json_response({"from": "snp_" + "b" * 22, "to": None, "changes": changes, **counts})
+
+    said = hutch("diff", SANDBOX_ID, "clean", "--text", "--path", "/x")
+    assert said.out.splitlines() == [
+        *("+ /a  2.0 KiB", "~ /b  0644 → 0600", "  (no text)", "~ /c  2.0 KiB"),
+        *("--- a/c", "+++ b/c", "- x", "+  y", "- /d  directory"),
+    ]
+    assert "1 added, 2 changed, 7 removed" in said.err and "the first 4" in said.err
+    assert hutch("diff", SANDBOX_ID, "--json").json["changes"][0]["change"] == "added"
+    assert (asked[0]["from"], asked[0]["text"], asked[0]["path"]) == ("snp_" + "b" * 22, "true", "/x")
+    assert "from" not in asked[1]
+
+
 def test_branches_of_several_roots() -> None:
     assert branches([0, 1, 0, 1, 2, 2, 1]) == ["", "└─ ", "", "├─ ", "│  ├─ ", "│  └─ ", "└─ "]
     assert branches([]) == []

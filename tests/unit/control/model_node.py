@@ -15,6 +15,8 @@ from hutch.errors import Conflict, HutchError, NodeUnavailable, SandboxNotRunnin
 from hutch.fleet import Fleet, GuestClient, Node
 from hutch.model import (
     BootRequest,
+    Diff,
+    DiffRequest,
     ExecState,
     JournalEntry,
     LlmGrant,
@@ -242,6 +244,10 @@ class ModelNode(Node):
     async def find_snapshot(self, snapshot_id: str) -> SnapshotRecord | None:
         self._alive()
         return self.records.get(snapshot_id)
+
+    async def diff(self, sandbox_id: str, request: DiffRequest) -> Diff:
+        await self._enter("diff")
+        return Diff(from_snapshot=request.from_snapshot, added=0, changed=0, removed=0, changes=[])
 
     async def delete_snapshot(self, snapshot_id: str) -> None:
         self._alive()

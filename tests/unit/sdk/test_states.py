@@ -99,6 +99,27 @@ async def test_the_idle_timeout_is_changed_or_taken_away(server: Server, client:
     assert [body for body, _ in sent] == [{"idle_timeout": 60}, {"idle_timeout": None}]
 
 
+async def test_what_differs_is_asked_for_by_its_points(server: Server, client: AsyncHutch) -> None:
+    on(server, "GET", BOX, sandbox())
+    asked: list[dict[str, str]] = []
+
+    @server.on("GET", f"{BOX}/diff")
+    async def diff(request: web.Request) -> web.StreamResponse:
+        asked.append(dict(request.query))
+        new = {"type": "file", "size": 1, "mode": "0644", "uid": 0, "gid": 0}
+        change = {"path": "/f", "change": "added", "after": new, "text": "+x\n"}
+        return web.json_response({"from": SNAPSHOT, "added": 1, "changed": 0, "removed": 0, "changes": [change]})
+
+    box = await client.sandboxes.get(SANDBOX_ID)
+    found = await box.diff(SNAPSHOT, text=True, path="/home")
+    assert (found.from_snapshot, found.changes[0].text) == (SNAPSHOT, "+x\n")
+    await box.diff()
+    assert asked == [
+        {"from": SNAPSHOT, "path": "/home", "text": "true", "limit": "1000"},
+        {"path": "", "text": "false", "limit": "1000"},
+    ]
+
+
 async def test_a_fork_is_made_once_however_often_it_is_sent(server: Server, client: AsyncHutch) -> None:
     on(server, "GET", BOX, sandbox())
     made = {"sandboxes": [sandbox(id="sbx_" + letter * 22) for letter in "bc"]}

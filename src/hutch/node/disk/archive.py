@@ -58,7 +58,7 @@ def write(source: BinaryIO, into: Path, most: int) -> DiskManifest:
     `Hostile`, `OSError`."""
     with (into / INDEX).open("wb") as index, (into / PAGES).open("wb") as pages:
         writer = _Writer(source, index, pages, most)
-        env = _env(entries.parse_line(writer.line()))
+        env = _env(entries.parse_line(read_line(source)))
         count = writer.run()
         size = max(writer.place, _LEAST_PAGES)
         pages.truncate(size)
@@ -104,7 +104,8 @@ def stream(directory: Path) -> Iterator[bytes]:
         for entry in read_index(directory):
             count += 1
             extents = entry.pop("data", [])
-            entry.pop("digest", None)
+            for known in ("digest", "was"):
+                entry.pop(known, None)
             yield json.dumps(entry, separators=(",", ":")).encode() + b"\n"
             if entry["type"] == "file":
                 yield from _content(pages.fileno(), extents, directory.name)
@@ -118,6 +119,62 @@ def content(directory: Path, entry: Entry) -> bytes:
         for offset, length, place in entry["data"]:
             data[offset : offset + length] = _read(pages.fileno(), length, place, directory.name)
     return bytes(data)
+
+
+def contents(source: BinaryIO, count: int, most: int) -> list[bytes | None]:
+    """What a guest answers when it is asked for files (`hutch_guest/changes/reading.py`). Blocks. Raises `Hostile`."""
+    found: list[bytes | None] = []
+    while True:
+        raw = entries.parse_line(read_line(source))
+        if raw.get("end") and len(found) == count:
+            return found
+        size = raw.get("size")
+        if "size" not in raw or len(found) == count:
+            raise Hostile(str(raw.get("error", "the answer is not what was asked for"))[:300])
+        found.append(None if size is None else _whole(source, size, most))
+
+
+def read_line(source: BinaryIO) -> bytes:
+    """One line. Raises `Hostile`."""
+    line = source.readline(MOST_LINE)
+    if not line.endswith(b"\n"):
+        raise Hostile("the stream has ended too early")
+    return line
+
+
+def read_segment(source: BinaryIO) -> tuple[int, int]:
+    """Offset and length of what comes next; length 0 behind the last. Raises `Hostile`."""
+    head = source.read(_SEGMENT.size)
+    if len(head) < _SEGMENT.size:
+        raise Hostile("the stream has ended too early")
+    offset, length = _SEGMENT.unpack(head)
+    if length > _MOST_SEGMENT:
+        raise Hostile("a segment is too long")
+    return offset, length
+
+
+def read_bytes(source: BinaryIO, length: int) -> bytes:
+    """So many. Raises `Hostile`."""
+    data = source.read(length)
+    if len(data) < length:
+        raise Hostile("the stream has ended too early")
+    return data
+
+
+def _whole(source: BinaryIO, size: object, most: int) -> bytes:
+    if not isinstance(size, int) or not 0 <= size <= most:
+        raise Hostile("a file has more bytes than were asked for")
+    data = b""
+    while True:
+        offset, length = read_segment(source)
+        if length == 0:
+            break
+        if offset != len(data) or offset + length > size:
+            raise Hostile("a file's content is not in its order")
+        data += read_bytes(source, length)
+    if len(data) != size:
+        raise Hostile("a file is shorter than it says")
+    return data
 
 
 def _content(pages: int, extents: list[list[int]], snapshot: str) -> Iterator[bytes]:
@@ -155,18 +212,11 @@ class _Writer:
         self._left = most
         self.place = 0
 
-    def line(self) -> bytes:
-        """One line. Raises `Hostile`."""
-        line = self._source.readline(MOST_LINE)
-        if not line.endswith(b"\n"):
-            raise Hostile("the stream has ended too early")
-        return line
-
     def run(self) -> int:
         """To the end; how many entries there were."""
         count = 0
         while True:
-            raw = entries.parse_line(self.line())
+            raw = entries.parse_line(read_line(self._source))
             if "error" in raw:
                 raise Hostile(f"the guest says: {str(raw['error'])[:300]}")
             if raw.get("end"):
@@ -220,18 +270,10 @@ class _Writer:
             view, self.place = view[done:], self.place + done
 
     def _segment(self) -> tuple[int, bytes] | None:
-        head = self._source.read(_SEGMENT.size)
-        if len(head) < _SEGMENT.size:
-            raise Hostile("the stream has ended too early")
-        offset, length = _SEGMENT.unpack(head)
+        offset, length = read_segment(self._source)
         if length == 0:
             return None
-        if length > _MOST_SEGMENT:
-            raise Hostile("a segment is too long")
         self._left -= length + -length % PAGE  # as it counts on the sandbox's own disk
         if self._left < 0:
             raise Hostile("it is more than the sandbox's disk holds")
-        data = self._source.read(length)
-        if len(data) < length:
-            raise Hostile("the stream has ended too early")
-        return offset, data
+        return offset, read_bytes(self._source, length)

@@ -18,7 +18,7 @@ _MOST_ID = 2**32 - 1
 Entry = dict[str, Any]
 
 PLAIN = ("file", "directory", "symlink", "fifo", "char", "block", "socket")
-_LINKS = ("hardlink", "gone")
+_LINKS = ("hardlink", "gone", "hidden")
 
 
 class Hostile(Exception):
@@ -40,6 +40,8 @@ def packed(raw: Entry) -> Entry:
     """An entry of a packed stream, with nothing in it that we do not know. Raises `Hostile`."""
     kind = raw.get("type")
     entry: Entry = {"path": path(raw.get("path")), "type": kind}
+    if raw.get("was") is not None:
+        entry["was"] = state(raw["was"])
     if kind in _LINKS:
         return entry | ({"target": path(raw.get("target"))} if kind == "hardlink" else {})
     if kind == "socket":

@@ -12,6 +12,7 @@ from hutch.errors import NotFound, TaskNotFound
 from hutch.model import (
     Budget,
     Checkpoints,
+    Diff,
     ExecRequest,
     ExecResult,
     ExecState,
@@ -211,6 +212,24 @@ class AsyncSandbox:
         """The tree of snapshots that it is in, those that it was forked from too: each after its parent."""
         answer = await self._transport.json("GET", f"{self._base}/timeline")
         return [parse(TimelineEntry, each) for each in answer["snapshots"]]
+
+    async def diff(
+        self,
+        from_snapshot: str | Snapshot | None = None,
+        to_snapshot: str | Snapshot | None = None,
+        *,
+        path: str = "",
+        text: bool = False,
+        limit: int = 1000,
+    ) -> Diff:
+        """Files added, changed and removed between two snapshots of its timeline; from the template's image, and up to
+        now, where one is left out. `path`: only that, and what is below it; `text`: unified diffs of text files too."""
+        params: dict[str, Any] = {"path": path, "text": str(text).lower(), "limit": limit}
+        for name, point in (("from", from_snapshot), ("to", to_snapshot)):
+            if point is not None:
+                params[name] = point if isinstance(point, str) else point.id
+        answer = await self._transport.json("GET", f"{self._base}/diff", params=params, timeout=self._patience)
+        return parse(Diff, answer)
 
     async def rollback(self, snapshot: str | Snapshot | None = None, *, turn: int | None = None) -> SandboxInfo:
         """Back to a snapshot of its timeline, or to a turn of its task, under the same id, after a safety snapshot of
