@@ -17,18 +17,22 @@ import httpx
 from tests.inside import program
 from tests.node_host import NodeHost
 
-_ADD = "exec 3<>/dev/tcp/127.0.0.1/7000 && echo NUMBER >&3 && cat <&3"
-_LOOK = f"{_ADD.replace('NUMBER', '0')}; cd /home/user/kept && sha256sum * 2>/dev/null; true"
+_ADD = "{ exec 3<>/dev/tcp/127.0.0.1/7000; } 2>/dev/null && echo NUMBER >&3 && cat <&3"
+_LOOK = f"{_ADD.replace('NUMBER', '0')} || echo none none; cd /home/user/kept && sha256sum * 2>/dev/null; true"
 
 
 @dataclass(frozen=True)
 class Content:
     """What is in a sandbox."""
 
-    total: int = 0
+    total: int | None = 0
+    """None: the process is gone."""
     noise: str = ""
     files: dict[str, str] = field(default_factory=dict)
     """Hashes by name."""
+
+    def without_memory(self) -> Content:
+        return replace(self, total=None, noise="")
 
     def with_file(self, name: str, hash: str) -> Content:
         return replace(self, files=self.files | {name: hash})
@@ -150,13 +154,17 @@ class Stack(NodeHost):
         box = self.must(self.ask("POST", "/v1/sandboxes", request))["id"]
         path, params = f"/v1/sandboxes/{box}/files", {"path": "/tmp/counter.py"}
         self.must(self.ask("PUT", path, params=params, content=program("counter")))
+        return box, self.start_counter(box)
+
+    def start_counter(self, box: str) -> Content:
+        """In a sandbox that has none; what is in it then."""
         start = "mkdir -p /home/user/kept; exec python3 /tmp/counter.py"
         self.change(box, "exec", {"command": start, "background": True})
         end = time.monotonic() + 20
-        while not (content := self.look_if_ready(box)):
+        while (content := self.contents(box)).total is None:
             assert time.monotonic() < end, self.words()
             time.sleep(0.05)
-        return box, content
+        return content
 
     def execute(self, box: str, command: str) -> str:
         """What a command that succeeds prints."""
@@ -175,14 +183,7 @@ class Stack(NodeHost):
 
     def contents(self, box: str) -> Content:
         """What is in it."""
-        content = self.look_if_ready(box)
-        assert content is not None, "its counter does not answer"
-        return content
-
-    def look_if_ready(self, box: str) -> Content | None:
         said = self.execute(box, _LOOK).splitlines()
-        if not said:
-            return None
         total, noise = said[0].split()
         files = dict(reversed(line.split()) for line in said[1:])  # type: ignore[arg-type]
-        return Content(int(total), noise, files)
+        return Content(files=files).without_memory() if total == "none" else Content(int(total), noise, files)

@@ -38,7 +38,7 @@ class Box:
     content: Content
     snapshots: list[str]
     """Those that it may go back to."""
-    paused: bool = False
+    state: str = "running"
 
 
 class Sandboxes(RuleBasedStateMachine):
@@ -69,37 +69,48 @@ class Sandboxes(RuleBasedStateMachine):
     @rule(number=PICK, more=st.integers(1, 9))
     def count(self, number: int, more: int) -> None:
         box = self.box(number)
-        assert self.stack.add(box.id, more) == box.content.total + more
-        box.content, box.paused = replace(box.content, total=box.content.total + more), False
+        if box.content.total is None:
+            started = self.stack.start_counter(box.id)
+            assert (started.total, started.files) == (0, box.content.files)
+            box.content = started
+        total = (box.content.total or 0) + more
+        assert self.stack.add(box.id, more) == total
+        box.content, box.state = replace(box.content, total=total), "running"
 
     @rule(number=PICK, name=st.sampled_from("abc"), kilobytes=st.integers(0, 300))
     def write(self, number: int, name: str, kilobytes: int) -> None:
         box, self.written = self.box(number), self.written + 1
         data = f"{self.written} ".encode() * (kilobytes * 512)
         self.stack.write(box.id, name, data)
-        box.content, box.paused = box.content.with_file(name, hashlib.sha256(data).hexdigest()), False
+        box.content, box.state = box.content.with_file(name, hashlib.sha256(data).hexdigest()), "running"
 
     @rule(number=PICK)
     def compare(self, number: int) -> None:
         box = self.box(number)
-        assert self.stack.state(box.id) == ("paused" if box.paused else "running")
+        assert self.stack.state(box.id) == box.state
         assert self.stack.contents(box.id) == box.content
-        box.paused = False
+        box.state = "running"
 
-    @rule(number=PICK)
-    def pause(self, number: int) -> None:
+    @rule(number=PICK, mode=st.sampled_from(["full", "disk"]))
+    def pause(self, number: int, mode: str) -> None:
         box = self.box(number)
-        paused = self.stack.change(box.id, "pause")
-        if not box.paused:  # what it stood on may have been one of its snapshots' copies, and stays what it is
+        paused = self.stack.change(box.id, "pause", {"mode": mode})
+        if box.state == "running":
+            box.state = {"full": "paused", "disk": "hibernated"}[mode]
+            if mode == "disk":
+                box.content = box.content.without_memory()
             box.snapshots.append(paused["snapshot"])
             self.saved[paused["snapshot"]] = box.content
-        box.paused = True
+        assert paused["state"] == box.state
 
     @rule(number=PICK)
     def resume(self, number: int) -> None:
         box = self.box(number)
-        assert self.stack.change(box.id, "resume")["state"] == "running"
-        box.paused = False
+        resumed = self.stack.change(box.id, "resume")
+        assert resumed["state"] == "running"
+        if box.state != "running":
+            assert resumed["resumed"]["memory"] == (box.state == "paused")
+        box.state = "running"
 
     @rule(number=PICK, name=st.sampled_from([None, "kept"]))
     def snapshot(self, number: int, name: str | None) -> None:
@@ -107,7 +118,7 @@ class Sandboxes(RuleBasedStateMachine):
         taken = self.stack.change(box.id, "snapshots", {"name": name})["id"]
         box.snapshots.append(taken)
         self.saved[taken] = box.content
-        assert self.stack.state(box.id) == ("paused" if box.paused else "running")
+        assert self.stack.state(box.id) == box.state
 
     @precondition(lambda self: any(box.snapshots for box in self.boxes))
     @rule(number=PICK, which=PICK)
@@ -120,7 +131,7 @@ class Sandboxes(RuleBasedStateMachine):
         assert safety["reason"] == "safety"
         self.saved[safety["id"]] = box.content
         box.snapshots.append(safety["id"])
-        box.content, box.paused = self.saved[target], False
+        box.content, box.state = self.saved[target], "running"
         assert self.stack.contents(box.id) == box.content
 
     @precondition(lambda self: len(self.boxes) < MOST)
