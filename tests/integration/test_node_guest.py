@@ -49,7 +49,7 @@ async def thaw(within: float = 2.0) -> None:
     client = GuestClient()
     await client.start()
     try:
-        await client.thaw(ADDRESS, "sbx_x", "old", "new", "boot", None, RESOURCES, within)
+        await client.thaw(ADDRESS, "sbx_x", ["old"], "new", "boot", None, RESOURCES, within)
     finally:
         await client.stop()
 

@@ -38,7 +38,7 @@ async def test_they_run_as_the_templates_user_and_the_check_is_tried_until_it_su
 
 
 async def test_one_that_dies_is_told_with_what_it_said(shared_node: NodeHost) -> None:
-    with pytest.raises(BootFailed, match="exit code 3") as caught:
+    with pytest.raises(BootFailed, match="exit code 3; it said: no database") as caught:
         await begin(shared_node, start=["sleep 1000", "seq 100000; echo no database >&2; exit 3"])
     assert caught.value.extra["log"].endswith("no database") and len(caught.value.extra["log"]) <= 2000
 

@@ -24,6 +24,7 @@ _SETTLE = 1.0
 _BETWEEN = 0.3
 """Seconds between two tries of the readiness check."""
 _CHECK = "ready"
+_LINE = 200
 
 
 class Residents:
@@ -54,15 +55,16 @@ class Residents:
 
     async def _ready(self, recipe: Recipe, command: str, processes: GuestProcesses) -> None:
         end = time.monotonic() + recipe.ready_timeout
+        said = ""
         while True:
             await self._check_alive(recipe, processes)
             left = end - time.monotonic()
             if await self._try(command, processes, left):
                 return await self._check_alive(recipe, processes)
+            said = await processes.tail(_CHECK) or said  # the last try may have had no time to say anything
             if end - time.monotonic() <= _BETWEEN:
-                said = await processes.tail(_CHECK)
                 raise BootFailed(
-                    f"not ready within {recipe.ready_timeout:g} s: {command!r} did not exit with 0",
+                    f"not ready within {recipe.ready_timeout:g} s: {command!r} did not exit with 0{_last_line(said)}",
                     hint="`ready` in template.toml is the check, `ready_timeout` its time limit.",
                     log=said,
                 )
@@ -88,7 +90,12 @@ class Residents:
             if not state.running and state.exit_code != 0:
                 how = f"exit code {state.exit_code}" if state.exit_code is not None else f"{state.signal or 'a signal'}"
                 said = await processes.tail(_name(number))
-                raise BootFailed(f"resident process {command!r} ended with {how}", log=said)
+                raise BootFailed(f"resident process {command!r} ended with {how}{_last_line(said)}", log=said)
+
+
+def _last_line(said: str) -> str:
+    """For the error itself; all of it is its `log`."""
+    return f"; it said: {said.splitlines()[-1][:_LINE]}" if said else ""
 
 
 def _name(number: int) -> str:

@@ -340,7 +340,8 @@ def test_templates(at: Server, hutch: Hutch) -> None:
     @at.on("POST", "/v1/templates/standard/build")
     async def build(request: web.Request) -> web.StreamResponse:
         response = await begin(request, "application/x-ndjson")
-        last: dict[str, Any] = {"type": "done", "template": {**found, "image": "abc", "image_bytes": 5 << 20}}
+        built = {**found, "image": "abc", "image_bytes": 5 << 20}
+        last: dict[str, Any] = {"type": "done", "template": built, "note": "no snapshot: disk\x1b full"}
         if (await request.json())["force"]:
             error = {"code": "template_build_failed", "detail": "step 1 said no", "hint": "read it"}
             last = {"type": "error", "problem": error}
@@ -357,9 +358,15 @@ def test_templates(at: Server, hutch: Hutch) -> None:
     assert hutch("template", "show", "nope").code == 1
     said = hutch("template", "build", "standard", "-v")
     assert said.code == 0 and "5.0 MiB" in said.out and "[1/2]" in said.err and "\x1b" not in said.err
+    assert "no snapshot: disk" in said.err
     assert [line["type"] for line in hutch("template", "build", "all", "--json").lines] == ["log", "progress", "done"]
     said = hutch("template", "build", "--force", "standard")
     assert said.code == 1 and "step 1 said no" in said.err and "read it" in said.err
+    found["image"] = "abc"
+    for start in ({}, {"snapshot": True}, {"snapshot": True, "warm": 3}):
+        found.update(start)
+        word = "3 warm" if "warm" in start else "thaw" if start else "boot"
+        assert word in hutch("template", "ls").out and word in hutch("template", "show", "standard").out
 
 
 def test_tasks(at: Server, hutch: Hutch, tmp_path: Path) -> None:
