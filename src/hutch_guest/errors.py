@@ -48,6 +48,11 @@ class ExecNotFound(NotFound):
     code = "exec_not_found"
 
 
+class PortClosed(GuestError):
+    code = "port_closed"
+    status = 502
+
+
 class MethodNotAllowed(GuestError):
     code = "method_not_allowed"
     status = 405

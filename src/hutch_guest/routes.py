@@ -20,6 +20,7 @@ _STATIC = {
     ("POST", "/hutch/token"): "api.token:renew",
     ("GET", "/hutch/stats"): "api.system:stats",
     ("POST", "/hutch/limit"): "api.limit:limit",
+    ("POST", "/hutch/connect"): "api.connect:connect",
     ("GET", "/hutch/processes"): "api.processes:list_all",
     ("POST", "/hutch/processes"): "api.processes:start",
     ("GET", "/hutch/files"): "api.files:download",

@@ -116,7 +116,7 @@ class GuestClient:
     async def connect(self, port: int, protocol: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
         """A connection of its own to a port of the sandbox. Raises `PortClosed`, `SandboxNotRunning`,
         `GuestUnavailable`, `NodeUnavailable`."""
-        return await self._transport.connect(self._sandbox_id, port, protocol)
+        return await self._transport.connect(self._sandbox_id, self._token, port, protocol)
 
     async def figures(self) -> GuestFigures:
         """What the sandbox uses, as its guest says: for a person's eyes, not for limits or bills."""

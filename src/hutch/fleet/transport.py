@@ -22,15 +22,15 @@ from hutch.errors import (
     LimitReached,
     NotFound,
     PayloadTooLarge,
+    PortClosed,
     RequestTimeout,
 )
 from hutch.fleet.connection import Body, Connection, Cut, Silent
 from hutch.fleet.pool import Exchange, Pool, framing, head_of
-from hutch.fleet.tunnel import connect_tunnel, open_port
+from hutch.fleet.tunnel import GUEST_PORT, connect_tunnel, open_local_port, open_port
 
 __all__ = ["Answer", "Body", "GuestTransport", "HungUp"]
 
-GUEST_PORT = 49983
 _MAX_ERROR = 64 << 10
 _MAX_DETAIL = 2000
 _MAX_IDLE = 512
@@ -146,9 +146,15 @@ class GuestTransport:
             raise _error(answer.status, await answer.body(_MAX_ERROR), path)
         return answer
 
-    async def connect(self, sandbox_id: str, port: int, protocol: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
-        """A connection to a port that is its caller's alone. Raises as `open_port`."""
-        return await open_port(self._socket, sandbox_id, port, protocol)
+    async def connect(
+        self, sandbox_id: str, token: str, port: int, protocol: Callable[[], asyncio.Protocol]
+    ) -> asyncio.Transport:
+        """A connection to a port that is its caller's alone, also where a program listens for its own machine only.
+        Raises as `open_port`."""
+        try:
+            return await open_port(self._socket, sandbox_id, port, protocol)
+        except PortClosed:
+            return await open_local_port(self._socket, sandbox_id, token, port, protocol)
 
     async def aclose(self) -> None:
         await self._pool.aclose()

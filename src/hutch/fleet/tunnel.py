@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 from hutch.errors import GuestUnavailable, HutchError, NodeUnavailable, PortClosed, SandboxNotRunning
 from hutch.fleet.connection import Connection, Cut, Silent
+from hutch.fleet.handshake import Handshake
 
+GUEST_PORT = 49983
 _MAX_LINE = 1024
 _CONNECT_TIMEOUT = 15.0
 _HANDSHAKE_TIMEOUT = 15.0
@@ -56,11 +57,10 @@ async def open_port(
 ) -> asyncio.Transport:
     """Connect to a port inside a sandbox; from the moment on at which the tunnel is open, the connection is this
     protocol's. Raises `PortClosed`, `NodeUnavailable`, `SandboxNotRunning`, `GuestUnavailable`."""
-    loop = asyncio.get_running_loop()
-    greeting = _Greeting(f"HUTCH/1 {sandbox_id} {port}\n".encode(), protocol, loop.create_future())
+    greeting = Handshake(f"HUTCH/1 {sandbox_id} {port}\n".encode(), b"\n", b"OK".__eq__, protocol)
     try:
         async with asyncio.timeout(_HANDSHAKE_TIMEOUT):
-            await loop.create_unix_connection(lambda: greeting, str(socket))
+            await asyncio.get_running_loop().create_unix_connection(lambda: greeting, str(socket))
             answer = await greeting.answer
     except OSError as error:  # a `TimeoutError` is one too
         greeting.abort()
@@ -70,53 +70,34 @@ async def open_port(
         raise
     if greeting.handed_over is None:
         greeting.abort()
-        raise _refusal(answer, sandbox_id)
+        raise _refusal(answer.decode(errors="replace"), sandbox_id)
     return greeting.handed_over
 
 
-class _Greeting(asyncio.Protocol):
-    """Says the first line, reads the answer, and hands the connection over without losing a byte."""
-
-    def __init__(self, line: bytes, protocol: Callable[[], asyncio.Protocol], answer: asyncio.Future[str]) -> None:
-        self._line = line
-        self._protocol = protocol
-        self._transport: asyncio.Transport | None = None
-        self._buffer = bytearray()
-        self.answer = answer
-        self.handed_over: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its class
-        self._transport.write(self._line)
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        end = self._buffer.find(b"\n")
-        if (end < 0 and len(self._buffer) < _MAX_LINE) or self.answer.done():
-            return
-        line = bytes(self._buffer[:end])
-        if line == b"OK" and self._transport is not None:
-            self._hand_over(self._transport, bytes(self._buffer[end + 1 :]))
-        self.answer.set_result(line.decode(errors="replace"))
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(NodeUnavailable("the node's tunnel hung up"))
-
-    def abort(self) -> None:
-        """Nobody wants it any more."""
-        if self.answer.done() and not self.answer.cancelled():
-            self.answer.exception()
-        if self._transport is not None:
-            self._transport.abort()
-
-    def _hand_over(self, transport: asyncio.Transport, early: bytes) -> None:
-        protocol = self._protocol()
-        transport.set_protocol(protocol)
-        self.handed_over = transport
-        protocol.connection_made(transport)
-        if early:
-            protocol.data_received(early)
+async def open_local_port(
+    socket: Path, sandbox_id: str, token: str, port: int, protocol: Callable[[], asyncio.Protocol]
+) -> asyncio.Transport:
+    """The same for a port on which a program listens for its own machine only: its guest connects to it. Raises as
+    `open_port`."""
+    lines = [f"POST /hutch/connect?port={port} HTTP/1.1", f"Host: {sandbox_id}", f"X-Access-Token: {token}"]
+    hello = "\r\n".join([*lines, "Connection: Upgrade", "Upgrade: hutch-port", "Content-Length: 0", "", ""]).encode()
+    asking = Handshake(hello, b"\r\n\r\n", lambda answer: answer.startswith(b"HTTP/1.1 101 "), protocol)
+    transport = await open_port(socket, sandbox_id, GUEST_PORT, lambda: asking)
+    try:
+        async with asyncio.timeout(_HANDSHAKE_TIMEOUT):
+            answer = await asking.answer
+    except TimeoutError as error:
+        transport.abort()
+        raise GuestUnavailable(f"the guest of {sandbox_id} does not answer") from error
+    except BaseException:
+        transport.abort()
+        raise
+    if asking.handed_over is None:
+        transport.abort()
+        if answer.startswith(b"HTTP/1.1 502 "):
+            raise PortClosed(f"{sandbox_id}: nothing listens on port {port} of the sandbox")
+        raise GuestUnavailable(f"the guest of {sandbox_id} does not connect to port {port}")
+    return transport
 
 
 def _refusal(line: str, sandbox_id: str) -> HutchError:

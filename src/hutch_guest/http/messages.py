@@ -117,16 +117,18 @@ class Request:
 
 
 Stream = AsyncGenerator[bytes, None]
+Takeover = Callable[[asyncio.Transport, bytes], None]
 
 
 class Response:
     """One answer. A body that is a generator is streamed: with `length` as it is, without in chunks.
 
     A generator that raises cuts the connection, so that the client does not take a part for the whole. `first` is the
-    piece before the generator's own, sent together with the head.
+    piece before the generator's own, sent together with the head. `takeover` is called with the connection and what
+    has come on it, once the head of a 101 is written: it is no HTTP from there on.
     """
 
-    __slots__ = ("body", "first", "headers", "length", "status")
+    __slots__ = ("body", "first", "headers", "length", "status", "takeover")
 
     def __init__(
         self,
@@ -136,7 +138,9 @@ class Response:
         headers: dict[str, str] | None = None,
         length: int | None = None,
         first: bytes = b"",
+        takeover: Takeover | None = None,
     ) -> None:
+        self.takeover = takeover
         self.status = status
         self.body = body
         self.first = first

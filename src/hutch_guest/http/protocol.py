@@ -17,10 +17,12 @@ _LINGER = 3.0
 """Seconds for which the rest of a refused upload is read and thrown away, so that the client can read the answer."""
 
 _REASONS = {
-    100: "Continue", 200: "OK", 201: "Created", 204: "No Content", 206: "Partial Content", 304: "Not Modified",
+    100: "Continue", 101: "Switching Protocols",
+    200: "OK", 201: "Created", 204: "No Content", 206: "Partial Content", 304: "Not Modified",
     400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 405: "Method Not Allowed", 409: "Conflict",
     413: "Content Too Large", 416: "Range Not Satisfiable", 429: "Too Many Requests", 499: "Client Closed Request",
     431: "Request Header Fields Too Large", 500: "Internal Server Error", 501: "Not Implemented",
+    502: "Bad Gateway",
     503: "Service Unavailable", 504: "Gateway Timeout", 507: "Insufficient Storage",
 }  # fmt: skip
 
@@ -134,6 +136,10 @@ class Connection(asyncio.Protocol):
 
     async def _serve(self, request: Request, head: Head) -> None:
         response = await self._handler(request)
+        if response.takeover is not None:
+            self._write_head(response, close=False)
+            self._task = None  # nobody is to cancel us when the connection ends as something else
+            return response.takeover(self._transport, bytes(self._buffer))
         close = not (head.keep_alive and request.body.complete)
         if isinstance(response.body, bytes):
             self._write_head(response, close, b"" if head.method == "HEAD" else response.body)
@@ -158,7 +164,7 @@ class Connection(asyncio.Protocol):
         lines = [f"HTTP/1.1 {response.status} {_REASONS.get(response.status, 'Status')}"]
         lines += [f"{name}: {value}" for name, value in response.headers.items()]
         if isinstance(response.body, bytes):
-            if response.status != 204:
+            if response.status not in (101, 204):
                 lines.append(f"Content-Length: {len(response.body)}")
         elif response.length is not None:
             lines.append(f"Content-Length: {response.length}")

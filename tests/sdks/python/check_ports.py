@@ -37,6 +37,14 @@ def test_a_public_port(sandbox: Sandbox, eventually: Callable[..., None]) -> Non
     assert sandbox.get_host(8123).startswith(f"8123-{sandbox.sandbox_id}.")
 
 
+def test_a_port_for_the_sandbox_itself(sandbox: Sandbox, eventually: Callable[..., None]) -> None:
+    """Many servers listen on localhost unless they are told otherwise."""
+    for port, host in ((8124, "127.0.0.1"), (8125, "localhost")):
+        sandbox.commands.run(f"exec python3 -m http.server {port} --bind {host} --directory /etc", background=True)
+        eventually(lambda port=port: fetch(sandbox.sandbox_id, port, "/hostname")[0] == 200)
+    assert sandbox.sandbox_id[1:] in fetch(sandbox.sandbox_id, 8124, "/hostname")[1].decode()
+
+
 def test_a_private_port(own: Callable[..., Sandbox], eventually: Callable[..., None]) -> None:
     made = own(network={"allow_public_traffic": False})
     token = made.traffic_access_token
