@@ -9,7 +9,7 @@ from rich.text import Text
 
 from hutch.cli.common import Json, SandboxArgument, connection, find_sandbox
 from hutch.cli.console import clean, note, one_line, out, print_json
-from hutch.cli.timeline import find_snapshot
+from hutch.cli.snapshots import find_snapshot
 from hutch.cli.units import human_bytes
 from hutch.model import Diff, FileChange, FileState
 

@@ -21,6 +21,7 @@ from hutch.cli import (
     running,
     sandboxes,
     shell,
+    snapshots,
     states,
     tasks,
     templates,
@@ -51,7 +52,7 @@ app.command("cp", rich_help_panel=RUN)(copying.cp)
 app.command("kill", rich_help_panel=RUN)(sandboxes.kill)
 app.command("pause", rich_help_panel=STATES)(states.pause)
 app.command("resume", rich_help_panel=STATES)(states.resume)
-app.add_typer(timeline.snapshots, name="snapshot", rich_help_panel=STATES)
+app.add_typer(snapshots.snapshots, name="snapshot", rich_help_panel=STATES)
 app.command("rollback", rich_help_panel=STATES)(states.rollback)
 app.command("fork", rich_help_panel=STATES)(states.fork)
 app.command("timeline", rich_help_panel=STATES)(timeline.timeline)

@@ -11,7 +11,7 @@ import typer
 
 from hutch.cli.common import Json, SandboxArgument, connection, find_sandbox, find_task, leave, short
 from hutch.cli.console import complain, note, out, print_json
-from hutch.cli.timeline import find_snapshot
+from hutch.cli.snapshots import find_snapshot
 from hutch.errors import HutchError
 from hutch.model import Sandbox
 from hutch.sdk import Hutch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -103,6 +104,7 @@ def test_snapshots_are_deleted_by_name_or_the_beginning_of_an_id(at: Server, hut
     assert gone == said.out.split() == ["snp_" + "b" * 22, "snp_" + "c" * 22]
     gone.clear()
     assert hutch("snapshot", "rm", SANDBOX_ID, "clean", "nothing").code == 1
+    assert hutch("snapshot", "rm", SANDBOX_ID).code == 2
     assert gone == [], "all are found before the first is deleted"
 
 
@@ -206,3 +208,59 @@ def test_run_from_a_snapshot_names_no_template(at: Server, hutch: Hutch) -> None
     assert body["checkpoints"] == 60
     assert body["from"] == "snp_x" and body["idle_timeout"] == 300 and "template" not in body
     json.dumps(body)
+
+
+def everything(server: Server) -> None:
+    @server.on("GET", "/v1/snapshots")
+    async def all(request: web.Request) -> web.Response:
+        return web.json_response({"snapshots": TREE})
+
+    @server.on("GET", "/v1/snapshots/usage")
+    async def usage(request: web.Request) -> web.Response:
+        return web.json_response({"snapshots": 4, "logical_bytes": 12 << 20, "stored_bytes": 300 << 10})
+
+
+def test_all_snapshots_are_listed_with_what_they_take(at: Server, hutch: Hutch) -> None:
+    everything(at)
+    said = hutch("snapshot", "ls")
+    assert said.code == 0 and "12.0 MiB in 4 take 300 KiB in the store" in said.err
+    assert [line.split()[0] for line in said.out.splitlines()[1:]] == [f"snp_{letter * 8}" for letter in "abcd"]
+    assert "\x1b[2J" not in said.out
+    found = json.loads(hutch("snapshot", "ls", "--json").out)
+    assert [each["id"] for each in found["snapshots"]] == [each["id"] for each in TREE]
+    assert found["usage"]["stored_bytes"] == 300 << 10
+
+
+def test_snapshots_of_a_sandbox_that_is_gone_are_deleted_by_their_ids(at: Server, hutch: Hutch) -> None:
+    everything(at)
+    deleted = []
+
+    @at.on("DELETE", "/v1/snapshots/snp_" + "c" * 22)
+    async def delete(request: web.Request) -> web.Response:
+        deleted.append(request.path)
+        return web.Response(status=204)
+
+    assert hutch("snapshot", "rm", "snp_ccc").code == 0
+    assert len(deleted) == 1
+
+
+def test_a_snapshot_goes_into_a_file_and_comes_back(at: Server, hutch: Hutch, tmp_path: Path) -> None:
+    everything(at)
+    sent = []
+
+    @at.on("GET", f"/v1/snapshots/snp_{'b' * 22}/archive")
+    async def archive(request: web.Request) -> web.Response:
+        return web.Response(body=b"tar and seal")
+
+    @at.on("POST", "/v1/snapshots/import")
+    async def take_in(request: web.Request) -> web.Response:
+        sent.append(await request.read())
+        return web.json_response(snapshot("e", sandbox_id="") | {"depth": None}, status=201)
+
+    file = tmp_path / "clean.tar"
+    assert hutch("snapshot", "export", "clean", str(file)).code == 0
+    assert file.read_bytes() == b"tar and seal"
+    said = hutch("snapshot", "import", str(file))
+    assert said.code == 0 and said.out.strip() == "snp_" + "e" * 22
+    assert sent == [b"tar and seal"]
+    assert hutch("snapshot", "import", str(tmp_path / "none")).code == 2

@@ -30,12 +30,12 @@ class AsyncSnapshots:
 
     async def list(self) -> builtins.list[Snapshot]:
         """All of yours, also of sandboxes that are gone, oldest first."""
-        answer = await self._transport.json("GET", "snapshots")
+        answer = await self._transport.json("GET", at("snapshots"))
         return [parse(Snapshot, each) for each in answer["snapshots"]]
 
     async def usage(self) -> SnapshotUsage:
         """What they take in the store."""
-        return parse(SnapshotUsage, await self._transport.json("GET", "snapshots/usage"))
+        return parse(SnapshotUsage, await self._transport.json("GET", at("snapshots", "usage")))
 
     async def export(self, id: str, to: str | os.PathLike[str] | IO[bytes]) -> int:
         """Write a snapshot to a local path (whole or not at all) or an open file; its size. It holds all that was in
@@ -47,7 +47,8 @@ class AsyncSnapshots:
         `InvalidArchive` when it was not exported by this installation."""
         content = lambda: aio.body_of(source)  # noqa: E731
         return parse(
-            Snapshot, await self._transport.json("POST", "snapshots/import", content=content, timeout=_IMPORT_TIMEOUT)
+            Snapshot,
+            await self._transport.json("POST", at("snapshots", "import"), content=content, timeout=_IMPORT_TIMEOUT),
         )
 
     async def _archive(self, id: str) -> AsyncIterator[bytes]:

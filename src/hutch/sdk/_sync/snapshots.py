@@ -31,12 +31,12 @@ class Snapshots:
 
     def list(self) -> builtins.list[Snapshot]:
         """All of yours, also of sandboxes that are gone, oldest first."""
-        answer = self._transport.json("GET", "snapshots")
+        answer = self._transport.json("GET", at("snapshots"))
         return [parse(Snapshot, each) for each in answer["snapshots"]]
 
     def usage(self) -> SnapshotUsage:
         """What they take in the store."""
-        return parse(SnapshotUsage, self._transport.json("GET", "snapshots/usage"))
+        return parse(SnapshotUsage, self._transport.json("GET", at("snapshots", "usage")))
 
     def export(self, id: str, to: str | os.PathLike[str] | IO[bytes]) -> int:
         """Write a snapshot to a local path (whole or not at all) or an open file; its size. It holds all that was in
@@ -48,7 +48,7 @@ class Snapshots:
         `InvalidArchive` when it was not exported by this installation."""
         content = lambda: blocking.body_of(source)  # noqa: E731
         return parse(
-            Snapshot, self._transport.json("POST", "snapshots/import", content=content, timeout=_IMPORT_TIMEOUT)
+            Snapshot, self._transport.json("POST", at("snapshots", "import"), content=content, timeout=_IMPORT_TIMEOUT)
         )
 
     def _archive(self, id: str) -> Iterator[bytes]:
