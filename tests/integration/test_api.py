@@ -226,7 +226,17 @@ async def test_snapshots_rollback_fork_and_timeline(machine: ApiMachine, client:
     assert (await client.get(f"/v1/snapshots/{clean}")).json()["sandbox_id"] in path
     assert (await client.delete(f"/v1/snapshots/{clean}")).status_code == 204
     assert (await client.delete(f"/v1/snapshots/{clean}")).json()["code"] == "snapshot_not_found"
+    refused = await client.post(f"{path}/rollback", json={"turn": 1})
+    assert refused.status_code == 409 and "no task" in refused.json()["detail"]
     await asyncio.gather(*(client.delete(each) for each in (path, *made)))
+
+
+async def test_idle_timeout_is_changed_later(client: httpx.AsyncClient, box: str) -> None:
+    for body, timeout in (({"idle_timeout": 900}, 900), ({}, 900), ({"idle_timeout": None}, None)):
+        answer = await client.patch(box, json=body)
+        assert answer.status_code == 200 and answer.json()["idle_timeout"] == timeout
+    assert (await client.patch(box, json={"idle_timeout": 0})).status_code == 400
+    assert (await client.patch(box, json={"lifetime": 5})).status_code == 400
 
 
 # Exec

@@ -19,7 +19,7 @@ import structlog
 from hutch.control.context import Context, event
 from hutch.control.moves import Moves
 from hutch.control.notifier import events_of
-from hutch.errors import FreezeFailed, GuestUnavailable, HutchError, NodeUnavailable, SandboxNotRunning
+from hutch.errors import FreezeFailed, HutchError, NodeUnavailable, SandboxNotRunning
 from hutch.fleet import Node
 from hutch.model import SnapshotReason, SnapshotRequest, new_id
 from hutch.store.tasks import LeaseLost, TaskRow
@@ -77,19 +77,23 @@ class Checkpointer:
         while self._task.checkpoints != "off":
             await self._due()
             try:
-                for _ in range(_TRIES):
-                    if await self._take():
-                        break
-                    await asyncio.sleep(_AGAIN)
+                await self._attempt()
             except LeaseLost:
                 return
-            except (NodeUnavailable, GuestUnavailable, SandboxNotRunning) as error:
-                log.info("no checkpoint", task=self._task.id, turn=self._turn, error=error.detail)
-            except HutchError as error:
-                await self._tell(turn=self._turn, error=error.code, detail=error.detail)
             except Exception:
                 log.exception("checkpoint failed on our side", task=self._task.id)
             await asyncio.sleep(_REST * self._took)
+
+    async def _attempt(self) -> None:
+        try:
+            for _ in range(_TRIES):
+                if await self._take():
+                    return
+                await asyncio.sleep(_AGAIN)
+        except SandboxNotRunning as error:  # paused, or gone: there is nothing to tell that its events do not
+            log.info("no checkpoint", task=self._task.id, turn=self._turn, error=error.detail)
+        except HutchError as error:
+            await self._tell(turn=self._turn, error=error.code, detail=error.detail)
 
     async def _due(self) -> None:
         if self._task.checkpoints != "turns":

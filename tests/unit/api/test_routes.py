@@ -41,3 +41,11 @@ async def test_last_key_is_not_revoked(api: Api) -> None:
 async def test_answers_that_hold_keys_are_not_cached(api: Api) -> None:
     answer = await api.client.post("/v1/keys", json={"name": "ci"})
     assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_a_rollback_names_a_snapshot_or_a_turn(api: Api) -> None:
+    for path in (f"/v1/tasks/tsk_{'a' * 22}/rollback", f"/v1/sandboxes/sbx_{'a' * 22}/rollback"):
+        for body in ({}, {"snapshot": "snp_" + "a" * 22, "turn": 1}, {"turn": -1}):
+            answer = await api.client.post(path, json=body)
+            assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request"), answer.text
+        assert (await api.client.post(path, json={"turn": 1})).status_code == 404

@@ -28,6 +28,11 @@ class ModelAgent:
     def end(self) -> int:
         return self.frames[-1].offset if self.frames else 0
 
+    @property
+    def told_end(self) -> int:
+        """What its guest says of `end`."""
+        return self.end
+
     def say(self, record: dict[str, Any]) -> None:
         self._add(FrameKind.STDOUT, json.dumps(record).encode() + b"\n")
 

@@ -49,7 +49,7 @@ class ModelGuest:
         box = self._node.boxes.get(self._id)
         if box is None or box.state != "running" or box.guest_token != self._token:
             raise SandboxNotRunning(f"{self._id} does not run")
-        return ExecState(id=exec_id, running=True, output_end=self._node.agent.end)
+        return ExecState(id=exec_id, running=True, output_end=self._node.agent.told_end)
 
     async def output(self, exec_id: str, start: int = 0, follow: bool = True) -> ModelOutput:
         await self.process(exec_id)

@@ -11,6 +11,7 @@ from tests.integration.control_host import until
 from tests.unit.control.model_node import ModelNode
 from tests.unit.control.test_task_moves import TASK, put_task
 
+from hutch.control import agent_run
 from hutch.control.service import Control
 from hutch.errors import DiskFull
 from hutch.model import CreateSandbox, Event, SnapshotReason
@@ -104,6 +105,18 @@ async def test_one_that_fails_is_told_and_the_task_goes_on(control: Control, nod
 
 async def _ended(control: Control) -> bool:
     return (await control.task(TASK)).state == "succeeded"
+
+
+async def test_a_guest_that_tells_of_output_that_never_comes_has_none(
+    control: Control, node: ModelNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_run, "_CATCH_UP", 0.2)
+    await running(control)
+    monkeypatch.setattr(type(node.agent), "told_end", property(lambda agent: agent.end + 1000))
+    node.agent.answer("one")
+    assert (await checkpoint(control, 1)).data["error"] == "guest_unavailable"
+    assert node.calls["snapshot"] == 0 and node.calls["release"] == 1
+    assert (await control.task(TASK)).state == "running"
 
 
 async def test_none_of_an_agent_that_is_done(control: Control, node: ModelNode) -> None:
