@@ -48,7 +48,8 @@ class Snapshots:
         `InvalidArchive` when it was not exported by this installation."""
         content = lambda: blocking.body_of(source)  # noqa: E731
         return parse(
-            Snapshot, self._transport.json("POST", at("snapshots", "import"), content=content, timeout=_IMPORT_TIMEOUT)
+            Snapshot,
+            self._transport.json("POST", at("snapshots", "import"), content=content, timeout=_IMPORT_TIMEOUT),
         )
 
     def _archive(self, id: str) -> Iterator[bytes]:
