@@ -23,7 +23,7 @@ from hutch.errors import (
     SandboxNotRunning,
     SnapshotNotFound,
 )
-from hutch.model import Diff, DiffRequest, Fork, Pause, Rollback, Sandbox
+from hutch.model import Diff, DiffRequest, Fork, Pause, Resume, Rollback, Sandbox
 from hutch.model.diff import MOST_CHANGES
 from hutch.model.node import SNAPSHOT_ID
 
@@ -47,10 +47,12 @@ async def pause_sandbox(
     return sandbox_with_urls(request, await control.pause(sandbox_id, body, by=key, org=org))
 
 
-@router.post("/resume", responses=documented(SandboxNotFound, SandboxNotRunning, *WAKING))
-async def resume_sandbox(request: Request, sandbox_id: SandboxId, control: ControlDep, org: OrgDep) -> Sandbox:
+@router.post("/resume", responses=documented(SandboxNotFound, SandboxNotRunning, Conflict, *WAKING))
+async def resume_sandbox(
+    request: Request, sandbox_id: SandboxId, control: ControlDep, org: OrgDep, body: Resume | None = None
+) -> Sandbox:
     """Bring a paused or hibernated sandbox back; `resumed` says whether its memory survived. As it is when it runs."""
-    return sandbox_with_urls(request, await control.resume(sandbox_id, org=org))
+    return sandbox_with_urls(request, await control.resume(sandbox_id, body, org=org))
 
 
 @router.get(

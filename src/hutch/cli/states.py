@@ -36,15 +36,25 @@ def pause(
     mode: Annotated[
         Mode, typer.Option("--mode", help="`full`: with memory and processes. `disk`: only the files; booted anew.")
     ] = Mode.full,
+    fallback: Annotated[
+        bool, typer.Option("--fallback", help="Keep the files apart too, to boot from where memory does not fit.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Save sandboxes, with memory and processes, and take them off the host. Whatever needs one wakes it."""
-    _each(ctx, sandboxes, lambda handle: handle.pause(mode.value), json)
+    _each(ctx, sandboxes, lambda handle: handle.pause(mode.value, fallback="disk" if fallback else None), json)
 
 
-def resume(ctx: typer.Context, sandboxes: Sandboxes, json: Json = False) -> None:
+def resume(
+    ctx: typer.Context,
+    sandboxes: Sandboxes,
+    fallback: Annotated[
+        bool, typer.Option("--fallback", help="Boot from the files where memory does not fit; processes are gone then.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Bring paused sandboxes back."""
-    _each(ctx, sandboxes, lambda handle: handle.resume(), json)
+    _each(ctx, sandboxes, lambda handle: handle.resume(fallback="disk" if fallback else None), json)
 
 
 def rollback(

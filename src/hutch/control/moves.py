@@ -26,6 +26,7 @@ from hutch.errors import HutchError, NodeUnavailable, SandboxNotFound
 from hutch.model import (
     NodeSandbox,
     PauseRequest,
+    ResumeRequest,
     RollbackRequest,
     SnapshotKind,
     SnapshotReason,
@@ -54,28 +55,32 @@ class Moves:
         by: str | None = None,
         unless: Callable[[], bool] | None = None,
         kind: SnapshotKind = SnapshotKind.FULL,
+        fallback: str | None = None,
     ) -> SandboxRow:
         """Save it and take it off the host; nothing to do when it is paused. `unless` is asked at the last moment at
-        which it can still be left running; `kind` is of the snapshot that it is to stand on. Raises
-        `SandboxNotRunning`, `NodeUnavailable` (then it is paused when the node is back), and what the node says (then
-        it runs on)."""
+        which it can still be left running; `kind` is of the snapshot that it is to stand on; `fallback` is as for
+        `awake`. Raises `SandboxNotRunning`, `NodeUnavailable` (then it is paused when the node is back), and what the
+        node says (then it runs on)."""
         state = "hibernating" if kind is SnapshotKind.DISK else "pausing"
         while (row := await self.settled(sandbox_id)).state != "paused":
             if row.state != "running":
                 raise not_running(row)
-            move = self._set_out(row, state, by, unless, taking=new_id("snp"))
+            chosen = {"fallback": fallback} if fallback is not None else {}
+            move = self._set_out(row, state, by, unless, taking=new_id("snp"), **chosen)
             if await self._run(row.id, state, move):
                 return await self._living(row.id)
         return row
 
-    async def awake(self, sandbox_id: str) -> SandboxRow:
-        """The running sandbox, resumed if it is paused; however many ask, it is woken once. Raises
+    async def awake(self, sandbox_id: str, fallback: str | None = None) -> SandboxRow:
+        """The running sandbox, resumed if it is paused; however many ask, it is woken once. `fallback`: what it falls
+        back to from now on (`disk`); unset: as before. Raises
         `SandboxNotRunning`, `NodeUnavailable` (then it is resumed when the node is back), and what the node says
         (then it is paused as before)."""
         while (row := await self.settled(sandbox_id, sharing="resuming")).state != "running":
             if row.state != "paused":
                 raise not_running(row)
-            await self._run(row.id, "resuming", self._set_out(row, "resuming"))
+            chosen = {"fallback": fallback} if fallback is not None else {}
+            await self._run(row.id, "resuming", self._set_out(row, "resuming", None, None, **chosen))
         return row
 
     async def rollback(
@@ -217,12 +222,13 @@ class Moves:
         match row.state:
             case "pausing":
                 async with places.kept(row.id, taking, SnapshotReason.PAUSE):
-                    return await node.pause(row.id, PauseRequest(snapshot=taking, created_by=by))
+                    disk = row.fallback == "disk"
+                    return await node.pause(row.id, PauseRequest(snapshot=taking, created_by=by, disk=disk))
             case "hibernating":
                 wanted = PauseRequest(snapshot=taking, kind=SnapshotKind.DISK, created_by=by)
                 return await node.pause(row.id, wanted)
             case "resuming":
-                return await node.resume(row.id)
+                return await node.resume(row.id, ResumeRequest(fallback=row.fallback == "disk"))
             case "rolling_back":
                 wish = RollbackRequest(snapshot=row.snapshot or "", safety=taking, created_by=by)
                 async with places.kept(row.id, taking, SnapshotReason.SAFETY):

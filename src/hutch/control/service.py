@@ -49,6 +49,7 @@ from hutch.model import (
     NetworkPolicy,
     NodeInfo,
     Pause,
+    Resume,
     Rollback,
     Sandbox,
     SandboxState,
@@ -244,15 +245,20 @@ class Control:
         disk is to be saved of one in which a task goes on."""
         row = await self._guests.row(sandbox_id, org)
         kind = request.mode if request is not None else SnapshotKind.FULL
-        if kind is SnapshotKind.DISK:
+        fallback = request.fallback if request is not None else None
+        if kind is SnapshotKind.DISK or fallback is not None:
             await self._snapshots.check_no_task(row, "Cancel the task first, or pause the sandbox with its memory.")
-        await self._moves.pause(row.id, by, kind=kind)
+        await self._moves.pause(row.id, by, kind=kind, fallback=fallback)
         return await self.get(sandbox_id, org=org)
 
-    async def resume(self, sandbox_id: str, *, org: str = DEFAULT_ORG) -> Sandbox:
-        """Bring a paused sandbox back; as it is when it runs."""
+    async def resume(self, sandbox_id: str, request: Resume | None = None, *, org: str = DEFAULT_ORG) -> Sandbox:
+        """Bring a paused sandbox back; as it is when it runs. `Conflict` where a task goes on in one that is to fall
+        back to its disk."""
         row = await self._guests.row(sandbox_id, org)
-        await self._moves.awake(row.id)
+        fallback = request.fallback if request is not None else None
+        if fallback is not None:
+            await self._snapshots.check_no_task(row, "Cancel the task first: on a disk there is no agent to go on.")
+        await self._moves.awake(row.id, fallback)
         return await self.get(sandbox_id, org=org)
 
     async def figures(self, sandbox_id: str, *, org: str = DEFAULT_ORG) -> GuestFigures | None:

@@ -67,6 +67,7 @@ def sandbox_view(row: SandboxRow, task: TaskRow | None, facts: NodeSandbox | Non
             "start": row.start,
             "start_reason": row.start_reason,
             "resumed": _resumed(row),
+            "fallback": row.fallback,
             "reason": row.reason,
             "breaches": [LimitBreach.model_validate(breach) for breach in row.breaches],
             "usage": sandbox_usage(row, facts),

@@ -22,6 +22,7 @@ from hutch.model import (
     NodeSandbox,
     PauseRequest,
     Resources,
+    ResumeRequest,
     RollbackRequest,
     SnapshotRecord,
     SnapshotRequest,
@@ -63,7 +64,7 @@ class Node(ABC):
         `AlreadyExists` (the snapshot's id is taken), `FreezeFailed` or `DiskFull`: then it runs on."""
 
     @abstractmethod
-    async def resume(self, sandbox_id: str) -> NodeSandbox:
+    async def resume(self, sandbox_id: str, request: ResumeRequest) -> NodeSandbox:
         """Bring a paused one back; at once when it runs. `address` and `guest_token` are new. Raises
         `SandboxNotRunning`; `LimitReached`, `ThawFailed`, `SnapshotIncompatible`, `SnapshotCorrupt`,
         `SnapshotCorrupt`, `DiskFull`: then it is paused as before."""

@@ -29,6 +29,7 @@ from hutch.model import (
     NodeSandbox,
     PauseRequest,
     Resources,
+    ResumeRequest,
     RollbackRequest,
     SnapshotRecord,
     SnapshotRequest,
@@ -81,8 +82,8 @@ class LocalNode(Node):
     async def pause(self, sandbox_id: str, request: PauseRequest) -> NodeSandbox:
         return _parse(NodeSandbox, await self._change(f"/sandboxes/{sandbox_id}/pause", request))
 
-    async def resume(self, sandbox_id: str) -> NodeSandbox:
-        return _parse(NodeSandbox, await self._change(f"/sandboxes/{sandbox_id}/resume"))
+    async def resume(self, sandbox_id: str, request: ResumeRequest) -> NodeSandbox:
+        return _parse(NodeSandbox, await self._change(f"/sandboxes/{sandbox_id}/resume", request))
 
     async def snapshot(self, sandbox_id: str, request: SnapshotRequest) -> SnapshotRecord:
         return _parse(SnapshotRecord, await self._change(f"/sandboxes/{sandbox_id}/snapshots", request))

@@ -28,11 +28,12 @@ from hutch.model.node import (
     NodeInfo,
     NodeSandbox,
     PauseRequest,
+    ResumeRequest,
     RollbackRequest,
     SnapshotRequest,
     WarmTemplate,
 )
-from hutch.model.sandbox import Pause, Resumed, Sandbox, SandboxState, UpdateSandbox
+from hutch.model.sandbox import Pause, Resume, Resumed, Sandbox, SandboxState, UpdateSandbox
 from hutch.model.snapshot import (
     CreateSnapshot,
     Fork,
@@ -104,6 +105,8 @@ __all__ = [
     "Recipe",
     "Resources",
     "ResourcesOverride",
+    "Resume",
+    "ResumeRequest",
     "Resumed",
     "Rollback",
     "RollbackRequest",

@@ -63,6 +63,7 @@ class PauseRequest(Model):
 
     snapshot: str = Field(pattern=SNAPSHOT_ID, description="Id of the snapshot that it will stand on.")
     kind: SnapshotKind = Field(SnapshotKind.FULL, description="`disk`: only what it has written is saved.")
+    disk: bool = Field(False, description="Save the disk apart as well, to fall back to.")
     created_by: str | None = Field(None, max_length=256, description="Who asked for it.")
 
 
@@ -76,6 +77,13 @@ class SnapshotRequest(Model):
     turn: int | None = Field(None, ge=0, description="The task's turn, for checkpoints.")
     held: bool = Field(False, description="Only while its calls to model providers are held; they are let go after.")
     kind: SnapshotKind = SnapshotKind.FULL
+    disk: bool = Field(False, description="With the disk apart as well; at a pause only.")
+
+
+class ResumeRequest(Model):
+    """`POST /sandboxes/{id}/resume` of the node."""
+
+    fallback: bool = Field(False, description="Boot it from the disk where memory does not fit this node.")
 
 
 class HoldRequest(Model):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Literal
 
 from pydantic import Field
 
@@ -37,6 +38,12 @@ class Resumed(Model):
     at: datetime
 
 
+FALLBACK = (
+    "`disk`: its pauses keep the disk apart beside memory, and where memory does not fit the node any more (another "
+    "version of the runtime, another CPU) it is booted from that, without its processes. Stays so."
+)
+
+
 class Pause(Model):
     """`POST /v1/sandboxes/{id}/pause`."""
 
@@ -44,6 +51,13 @@ class Pause(Model):
         SnapshotKind.FULL,
         description="`full`: with memory and processes; `disk`: only its files. It is hibernated then.",
     )
+    fallback: Literal["disk"] | None = Field(None, description=FALLBACK)
+
+
+class Resume(Model):
+    """`POST /v1/sandboxes/{id}/resume`."""
+
+    fallback: Literal["disk"] | None = Field(None, description=FALLBACK)
 
 
 class Sandbox(Model):
@@ -69,6 +83,7 @@ class Sandbox(Model):
     paused_at: datetime | None = Field(None, description="Since when it is paused or hibernated.")
     snapshot: str | None = Field(None, description="The snapshot that a paused or hibernated sandbox stands on.")
     resumed: Resumed | None = Field(None, description="Its last resume or rollback.")
+    fallback: Literal["disk"] | None = Field(None, description="What it falls back to where memory cannot be thawed.")
     reason: str | None = Field(None, description="Why it ended or failed, for a person.")
     breaches: list[LimitBreach] = []
     usage: Usage = Usage()

@@ -9,12 +9,15 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import structlog
 
 from hutch.errors import AlreadyExists, FreezeFailed, HutchError
 from hutch.model import SnapshotKind, SnapshotRecord, SnapshotRequest
 from hutch.node.booting import Stopwatch
+from hutch.node.disk import archive
 from hutch.node.ending import Ender
 from hutch.node.entry import Entry
 from hutch.node.packing import Packer
@@ -23,6 +26,8 @@ from hutch.node.tokens import renew_token
 from hutch.runtime.base import Frozen, Handle
 
 log = structlog.get_logger("hutch.node")
+
+_APART = ".apart"
 
 
 class Pauser:
@@ -66,6 +71,7 @@ class Pauser:
         frozen = parts.records.frozen_directory(entry.id, request.snapshot)
         snapshot = await parts.snapshots.find(request.snapshot)
         if snapshot is None:
+            await asyncio.to_thread(_join, frozen)
             snapshot = await parts.snapshots.admit(entry.record, frozen, request, stopped_ms)
         watch.lap("admit")
         data = {"snapshot": snapshot.id, "kind": snapshot.kind, "ms": watch.total}
@@ -174,7 +180,22 @@ class Pauser:
             into = parts.records.frozen_directory(entry.id, request.snapshot)
             if request.kind is SnapshotKind.DISK:
                 return await self._packer.pack(entry, handle, into)
+            if request.disk and not keep_running:
+                return await self._freeze_with_disk(entry, handle, into)
             return await parts.runtime.freeze(handle, into, keep_running)
+
+    async def _freeze_with_disk(self, entry: Entry, handle: Handle, into: Path) -> Frozen:
+        """The disk first: it stands still from then on, so that both are of the same moment; after a thaw it is told
+        to go on."""
+        packed = await self._packer.pack(entry, handle, into.with_name(into.name + _APART))
+        try:
+            frozen = await self._parts.runtime.freeze(handle, into, keep_running=False)
+        except BaseException:
+            if not await asyncio.to_thread(into.exists):
+                await self._packer.go_on(entry)
+                await self._parts.records.sweep_frozen(entry.id)
+            raise
+        return replace(frozen, stopped_ms=packed.stopped_ms + frozen.stopped_ms)
 
     async def _go_on(self, entry: Entry, handle: Handle) -> None:
         """After a freeze that came to nothing: it runs, or the watcher finds that it is dead."""
@@ -186,6 +207,16 @@ class Pauser:
     async def _limit(self, entry: Entry, handle: Handle) -> None:
         with contextlib.suppress(OSError):  # it may be dead
             await self._parts.runtime.limit_cpus(handle, entry.record.resources.cpus)
+
+
+def _join(frozen: Path) -> None:
+    """Put the disk that was saved apart beside the memory; what says that it is there comes last. May be repeated."""
+    apart = frozen.with_name(frozen.name + _APART)
+    if not archive.is_archive(apart):
+        return
+    for name in (archive.INDEX, archive.PAGES, archive.MANIFEST):
+        if (apart / name).exists():
+            (apart / name).rename(frozen / name)
 
 
 def _freeze_error(entry: Entry, error: Exception) -> Exception:

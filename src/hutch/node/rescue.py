@@ -42,7 +42,8 @@ class Rescue:
         await self._parts.runtime.limit_cpus(handle, entry.record.resources.cpus)
         await self._parts.records.sweep_frozen(entry.id)
         if entry.record.step == "pausing":
-            if entry.record.taking is not None and entry.record.taking.kind is SnapshotKind.DISK:
+            taking = entry.record.taking
+            if taking is not None and (taking.disk or taking.kind is SnapshotKind.DISK):
                 await self._states.pauser.let_go_on(entry)
             record = entry.record.but(step="running", taking=None)
             await self._parts.records.save(record)

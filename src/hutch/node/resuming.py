@@ -42,12 +42,13 @@ class Resumer:
         self._thawer = thawer
         self._watch = watch
 
-    async def resume(self, entry: Entry) -> None:
-        """From paused to running. Raises what `Node.resume` of `hutch.fleet` says; then it is paused as before."""
+    async def resume(self, entry: Entry, *, from_disk: bool = False) -> None:
+        """From paused to running. `from_disk`: where memory does not fit this node, its disk will do. Raises what
+        `Node.resume` of `hutch.fleet` says; then it is paused as before."""
         snapshot = entry.record.snapshot
         assert entry.paused and snapshot is not None
         self._room.check()
-        await self._wake(entry, snapshot, fallback=snapshot)
+        await self._wake(entry, snapshot, fallback=snapshot, from_disk=from_disk)
         data = {"snapshot": snapshot, "memory": entry.record.resumed_memory, "ms": entry.record.resumed_ms}
         await self._parts.journal.insist(entry.id, "sandbox_resumed", data)
 
@@ -107,7 +108,14 @@ class Resumer:
         assert stands_on is not None
         return stands_on
 
-    async def _wake(self, entry: Entry, snapshot: str, fallback: str, rolled_back: str | None = None) -> None:
+    async def _wake(
+        self,
+        entry: Entry,
+        snapshot: str,
+        fallback: str,
+        rolled_back: str | None = None,
+        from_disk: bool = False,
+    ) -> None:
         """Raises; then it is paused on `fallback`. `rolled_back`: the safety snapshot of a rollback, in the same record
         as its end, so that a repeated call is known to be one."""
         before = entry.record
@@ -124,7 +132,7 @@ class Resumer:
             await self._parts.records.save(entry.record)
             if entry.watch is not None:
                 entry.watch.cancel()
-            entry.handle = await self._thawer.resume(entry, snapshot)
+            entry.handle = await self._thawer.resume(entry, snapshot, from_disk=from_disk)
         except Exception as error:
             entry.record = entry.record.but(fallback=fallback, parent=before.parent)
             await self.give_up(entry)

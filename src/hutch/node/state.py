@@ -10,6 +10,7 @@ from hutch.errors import SandboxNotRunning
 from hutch.model import (
     HoldRequest,
     PauseRequest,
+    ResumeRequest,
     RollbackRequest,
     SnapshotReason,
     SnapshotRecord,
@@ -43,7 +44,11 @@ class States:
     async def pause(self, id: str, request: PauseRequest) -> Entry:
         """It is paused; on another snapshot when it was already."""
         wanted = SnapshotRequest(
-            snapshot=request.snapshot, created_by=request.created_by, reason=SnapshotReason.PAUSE, kind=request.kind
+            snapshot=request.snapshot,
+            created_by=request.created_by,
+            reason=SnapshotReason.PAUSE,
+            kind=request.kind,
+            disk=request.disk,
         )
 
         async def work(entry: Entry) -> Entry:
@@ -53,12 +58,13 @@ class States:
 
         return await self._change(id, work)
 
-    async def resume(self, id: str) -> Entry:
+    async def resume(self, id: str, request: ResumeRequest | None = None) -> Entry:
         """It runs."""
+        fallback = request is not None and request.fallback
 
         async def work(entry: Entry) -> Entry:
             if not entry.running:
-                await self.resumer.resume(entry)
+                await self.resumer.resume(entry, from_disk=fallback)
             return entry
 
         return await self._change(id, work)

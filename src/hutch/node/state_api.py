@@ -7,7 +7,16 @@ from contextlib import aclosing
 
 from aiohttp import web
 
-from hutch.model import DiffRequest, Held, HoldRequest, Model, PauseRequest, RollbackRequest, SnapshotRequest
+from hutch.model import (
+    DiffRequest,
+    Held,
+    HoldRequest,
+    Model,
+    PauseRequest,
+    ResumeRequest,
+    RollbackRequest,
+    SnapshotRequest,
+)
 from hutch.node.archives import Archives
 from hutch.node.parts import Parts
 from hutch.node.sandboxes import Sandboxes
@@ -46,7 +55,8 @@ class StateApi:
         return _json(self._sandboxes.view(entry))
 
     async def resume(self, request: web.Request) -> web.Response:
-        entry = await self._states.resume(request.match_info["id"])
+        body = ResumeRequest.model_validate_json(await request.read() or b"{}")
+        entry = await self._states.resume(request.match_info["id"], body)
         return _json(self._sandboxes.view(entry))
 
     async def rollback(self, request: web.Request) -> web.Response:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import structlog
 
-from hutch.errors import GuestUnavailable, InvalidRequest, ThawFailed
-from hutch.model import BootRequest, LlmGrant, SnapshotKind
+from hutch.errors import GuestUnavailable, InvalidRequest, SnapshotIncompatible, ThawFailed
+from hutch.model import BootRequest, LlmGrant, SnapshotKind, SnapshotRecord
 from hutch.network.base import Slot
 from hutch.node.booting import Stopwatch
 from hutch.node.entry import Entry
@@ -42,14 +42,15 @@ class Thawer:
         self._cpu = cpu
         self._disks = Filler(parts)
 
-    async def resume(self, entry: Entry, snapshot: str) -> Handle:
+    async def resume(self, entry: Entry, snapshot: str, *, from_disk: bool = False) -> Handle:
         """The same sandbox again: its environment, boot id and grant are kept, its address and token are new. The
-        record says `running` when this returns."""
+        record says `running` when this returns. `from_disk`: booted from the snapshot's disk, if it has one, where its
+        memory does not fit this node; with another boot id then."""
         watch = Stopwatch()
         parts, record = self._parts, entry.record
         grant = await parts.records.load_grant(entry.id)
         parts.gateway.restore(entry.id, record.llm)
-        handle, note, memory = await self._thaw(entry, snapshot, grant, None, None, watch)
+        handle, note, memory = await self._thaw(entry, snapshot, grant, None, None, watch, from_disk=from_disk)
         running = entry.record.but(
             step="running",
             boot_id=note.boot_id,
@@ -182,18 +183,24 @@ class Thawer:
         env: dict[str, str] | None,
         fresh: str | None,
         watch: Stopwatch,
+        from_disk: bool = False,
     ) -> tuple[Handle, ThawNote, bool]:
         """Also whether its memory is the snapshot's. `fresh`: the boot id of a fork."""
         parts = self._parts
-        memory = (await parts.snapshots.get(snapshot)).kind is SnapshotKind.FULL
+        record = await parts.snapshots.get(snapshot)
         async with parts.snapshots.opened(snapshot) as (directory, note):
+            memory = record.kind is SnapshotKind.FULL
             watch.lap("files")
             await unless_doomed(entry, self._cpu.acquire())
             try:
                 watch.lap("queue")
-                handle = await self._load(
-                    entry, directory if memory else None, grant, watch, float(os.cpu_count() or 1)
-                )
+                cpus = float(os.cpu_count() or 1)
+                try:
+                    handle = await self._load(entry, directory if memory else None, grant, watch, cpus)
+                except SnapshotIncompatible as error:
+                    _must_do_without_memory(record, from_disk, error)
+                    memory = False
+                    handle = await self._boot(entry, cpus)
                 watch.lap("thaw" if memory else "boot")
             finally:
                 self._cpu.release()  # a guest that has been thawed may be hostile: it must not keep others waiting
@@ -216,6 +223,13 @@ class Thawer:
         check_doomed(entry)
         runtime, spec = self._parts.runtime, await self._spec(entry, slot, cpus)
         entry.handle = await (runtime.thaw(spec, directory) if directory is not None else runtime.boot(spec))
+        return entry.handle
+
+    async def _boot(self, entry: Entry, cpus: float) -> Handle:
+        """In the slot that it has already: its thaw was refused before anything was done."""
+        assert entry.record.slot is not None
+        spec = await self._spec(entry, self._parts.slots.slot(entry.record.slot), cpus)
+        entry.handle = await self._parts.runtime.boot(spec)
         return entry.handle
 
     async def _slot(self, entry: Entry, grant: LlmGrant | None) -> Slot:
@@ -247,3 +261,14 @@ class Thawer:
             return await parts.pins.pin(parts.images.path(hash), hash)
         except FileNotFoundError as error:
             raise ThawFailed(f"the image {hash} that the snapshot stands on is gone") from error
+
+
+def _must_do_without_memory(record: SnapshotRecord, from_disk: bool, error: SnapshotIncompatible) -> None:
+    """Raise the error, with the way out, unless its disk is there and may be used."""
+    if record.disk and from_disk:
+        log.warning("memory does not fit, its disk is used", snapshot=record.id, reason=error.detail)
+        return
+    hint = "It can be resumed only where it fits. A pause with `fallback: disk` keeps the files for anywhere."
+    if record.disk:
+        hint = "Its disk was kept apart: resume it with `fallback: disk`; it is booted anew, without its processes."
+    raise SnapshotIncompatible(error.detail, hint=hint, **error.extra) from error

@@ -40,6 +40,7 @@ class SandboxRow:
     paused_at: float | None = None
     hibernated: bool = False
     resumed: dict[str, Any] | None = None
+    fallback: str | None = None
     idle_timeout: float | None = None
     last_active: float | None = None
     start: str | None = None

@@ -80,6 +80,7 @@ sandboxes = Table(
         server_default=false(),
         comment="since `paused_at` only its disk is kept",
     ),
+    Column("fallback", String(8), comment="what it falls back to where memory cannot be thawed: disk, or nothing"),
     Column("resumed", JSON(none_as_null=True), comment="its last resume or rollback: {memory, ms, at}"),
     Column("idle_timeout", Float, comment="seconds without activity after which it is paused; never when unset"),
     Column("last_active", Float, comment="written now and then, not at every call"),

@@ -25,6 +25,7 @@ from hutch.model import (
     NodeSandbox,
     PauseRequest,
     Resources,
+    ResumeRequest,
     RollbackRequest,
     RuntimeManifest,
     SnapshotKind,
@@ -86,6 +87,8 @@ class ModelNode(Node):
         self.refusals: dict[str, HutchError] = {}
         self.down = False
         self.served = 0
+        self.pauses: list[PauseRequest] = []
+        self.resumes: list[ResumeRequest] = []
         self._tokens = 0
         self._locks: dict[str, asyncio.Lock] = {}
 
@@ -197,6 +200,7 @@ class ModelNode(Node):
     async def pause(self, sandbox_id: str, request: PauseRequest) -> NodeSandbox:
         async with self._locks.setdefault(sandbox_id, asyncio.Lock()):
             await self._enter("pause")
+            self.pauses.append(request)
             box = self._box(sandbox_id)
             if box.state in ("paused", "hibernated"):
                 return box
@@ -205,9 +209,10 @@ class ModelNode(Node):
             paused = self._set(box.id, state=state, snapshot=request.snapshot, guest_token="", address="")
         return await self._leave("pause", paused)
 
-    async def resume(self, sandbox_id: str) -> NodeSandbox:
+    async def resume(self, sandbox_id: str, request: ResumeRequest) -> NodeSandbox:
         async with self._locks.setdefault(sandbox_id, asyncio.Lock()):
             await self._enter("resume")
+            self.resumes.append(request)
             box = self._box(sandbox_id)
             if box.state == "running":
                 return box

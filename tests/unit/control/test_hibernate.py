@@ -11,7 +11,7 @@ from tests.unit.control.test_task_moves import with_task
 
 from hutch.control.service import Control
 from hutch.errors import Conflict, ExecNotFound, FreezeFailed
-from hutch.model import Pause, Sandbox, SandboxState, SnapshotKind
+from hutch.model import Pause, Resume, Sandbox, SandboxState, SnapshotKind
 
 DISK = Pause(mode=SnapshotKind.DISK)
 
@@ -80,12 +80,30 @@ async def test_each_kind_of_sleep_has_its_own_meter(control: Control) -> None:
     assert ended.paused_time == usage.paused_time
 
 
+async def test_what_it_falls_back_to_is_kept_for_whoever_wakes_it(control: Control, node: ModelNode) -> None:
+    box = await make(control)
+    assert box.fallback is None
+    assert (await control.pause(box.id, Pause(fallback="disk"))).fallback == "disk"
+    await use(control, box.id)
+    await control.pause(box.id)
+    assert [wish.disk for wish in node.pauses] == [True, True]
+    assert [wish.fallback for wish in node.resumes] == [True]
+    other = await make(control)
+    await control.pause(other.id)
+    assert (await control.resume(other.id, Resume(fallback="disk"))).fallback == "disk"
+    assert node.resumes[-1].fallback and not node.pauses[-1].disk
+
+
 async def test_a_task_keeps_its_memory(control: Control, node: ModelNode) -> None:
     id = await with_task(control)
     with pytest.raises(Conflict, match="goes on"):
         await control.pause(id, DISK)
+    with pytest.raises(Conflict, match="goes on"):
+        await control.pause(id, Pause(fallback="disk"))
     assert node.calls["pause"] == 0
     await control.pause(id)
+    with pytest.raises(Conflict, match="goes on"):
+        await control.resume(id, Resume(fallback="disk"))
 
 
 async def test_what_cannot_be_packed_runs_on(control: Control, node: ModelNode) -> None:

@@ -56,6 +56,10 @@ def hibernate(node: Daemon) -> Awaitable[object]:
     return node.sandboxes.states.pause(SANDBOX, PauseRequest(snapshot=new_id("snp"), kind=SnapshotKind.DISK))
 
 
+def pause_with_disk(node: Daemon) -> Awaitable[object]:
+    return node.sandboxes.states.pause(SANDBOX, PauseRequest(snapshot=new_id("snp"), disk=True))
+
+
 def resume(node: Daemon) -> Awaitable[object]:
     return node.sandboxes.states.resume(SANDBOX)
 
@@ -79,6 +83,7 @@ def delete(node: Daemon) -> Awaitable[object]:
 CASES = [
     (running, pause, {1}),
     (running, hibernate, {1}),
+    (running, pause_with_disk, {1}),
     (paused, resume, {1}),
     (hibernated, resume, {1}),
     (running, snapshot, {1}),

@@ -180,15 +180,18 @@ class Sandbox:
         self.info = parse(SandboxInfo, self._transport.json("PATCH", self._base, body=body, repeat=True))
         return self.info
 
-    def pause(self, mode: Literal["full", "disk"] = "full") -> SandboxInfo:
+    def pause(self, mode: Literal["full", "disk"] = "full", *, fallback: Literal["disk"] | None = None) -> SandboxInfo:
         """Save its memory, processes and files, and take it off the host: it costs no CPU and no memory then. The next
         call that needs it wakes it. With `mode="disk"` only its files are saved: it is booted anew when it is woken,
-        and its commands are gone. Nothing happens when it is paused already."""
-        return self._change("pause", body=None if mode == "full" else {"mode": mode}, repeat=True)
+        and its commands are gone. With `fallback="disk"`, now and at later pauses, the files are kept apart too:
+        where memory does not fit the node any more, it is booted from them. Nothing happens when it is paused."""
+        body = {name: value for name, value in (("mode", mode), ("fallback", fallback)) if value not in ("full", None)}
+        return self._change("pause", body=body or None, repeat=True)
 
-    def resume(self) -> SandboxInfo:
-        """Bring it back, if it is paused; `resumed.memory` of the answer says whether its memory survived."""
-        return self._change("resume", repeat=True)
+    def resume(self, *, fallback: Literal["disk"] | None = None) -> SandboxInfo:
+        """Bring it back, if it is paused; `resumed.memory` of the answer says whether its memory survived. `fallback`
+        as for `pause`."""
+        return self._change("resume", body={"fallback": fallback} if fallback else None, repeat=True)
 
     def snapshot(self, name: str | None = None, *, idempotency_key: str | None = None) -> Snapshot:
         """A point to come back to, of memory, processes and files. It goes on; its connections to the outside are cut.
