@@ -47,7 +47,7 @@ class Creator:
         self._lifecycle = lifecycle
         self._supervisor = supervisor
         self._templates = templates
-        self._boots: dict[str, asyncio.Task[SandboxRow]] = {}
+        self._boots: dict[str, asyncio.Task[Sandbox]] = {}
 
     async def create(
         self, request: CreateSandbox, org: str, idempotency: Idempotency | None, also: Also | None = None
@@ -176,36 +176,41 @@ class Creator:
             found = sandbox_view(row, replace(task, last_offset=1))
         else:
             try:
-                running = await asyncio.shield(self._boot(row, key))  # it goes on when the caller vanishes
+                return await asyncio.shield(self._boot(row, key))  # it goes on when the caller vanishes
             except HutchError as error:
                 if key is not None and error.retryable:
                     await self._store.idempotency.forget(key.owner, key.key, key.sandbox_id)
                 raise
-            return sandbox_view(running, None)
         if key is not None:
             await self._store.idempotency.answer(key.owner, key.key, found.model_dump(mode="json"))
         return found
 
-    def _boot(self, row: SandboxRow, key: IdempotencyRow | None) -> asyncio.Task[SandboxRow]:
+    def _boot(self, row: SandboxRow, key: IdempotencyRow | None) -> asyncio.Task[Sandbox]:
         boot = self._boots.get(row.id)
         if boot is None:
             boot = self._boots[row.id] = asyncio.create_task(self._boot_plain(row, key))
             boot.add_done_callback(lambda done: self._booted(row.id, done))
         return boot
 
-    def _booted(self, sandbox_id: str, done: asyncio.Task[SandboxRow]) -> None:
+    def _booted(self, sandbox_id: str, done: asyncio.Task[Sandbox]) -> None:
         self._boots.pop(sandbox_id, None)
         if not done.cancelled() and (error := done.exception()) is not None:
             log.info("sandbox did not start", sandbox=sandbox_id, error=str(error))
 
-    async def _boot_plain(self, row: SandboxRow, key: IdempotencyRow | None) -> SandboxRow:
+    async def _boot_plain(self, row: SandboxRow, key: IdempotencyRow | None) -> Sandbox:
+        """What the caller is answered: word for word what is kept for a repetition."""
+        said: Sandbox | None = None
+
         async def answer(connection: Transaction, running: SandboxRow) -> None:
+            nonlocal said
+            said = sandbox_view(running, None)
             if key is not None:
-                view = sandbox_view(running, None).model_dump(mode="json")
+                view = said.model_dump(mode="json")
                 await self._store.idempotency.answer_in(connection, key.owner, key.key, view)
 
         try:
-            return await self._lifecycle.boot(row, also=answer)
+            found = await self._lifecycle.boot(row, also=answer)
+            return said or sandbox_view(found, None)
         except NodeUnavailable as error:
             await self._lifecycle.fail(row.id, error)
             raise
