@@ -32,6 +32,7 @@ def own_hutch(**settings: str) -> Iterator[Path]:
         "data_dir": str(root / "data"),
         "run_dir": str(root / "run"),
         "port": "0",
+        "gateway_port": "0",
         "log_level": "warning",
         **settings,
     }

@@ -51,6 +51,7 @@ class Checkout:
 
     def start(self, **settings: str) -> subprocess.Popen[bytes]:
         values = {"data_dir": str(self.closed / "data"), "run_dir": str(self.closed / "run"), "port": "0"}
+        values["gateway_port"] = "0"
         values |= {"server_user": USER, "first_key_file": str(self.first_key)} | settings
         environment = {f"HUTCH_{name.upper()}": value for name, value in values.items()}
         environment |= {"PATH": os.environ["PATH"], "ANTHROPIC_API_KEY": "sk-ant-of-the-caller"}

@@ -162,6 +162,15 @@ async def test_web_sockets(box: Box) -> None:
             assert await socket.recv() == message
 
 
+async def test_browsers_may_ask_before_they_can_name_the_sandbox(machine: GatewayMachine, box: Box) -> None:
+    asking = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+    async with httpx.AsyncClient(base_url=machine.gateway, trust_env=False) as browser:
+        answer = await browser.options("/process.Process/Start", headers=asking)
+        assert answer.status_code == 204 and answer.headers["access-control-allow-headers"] == "*"
+        named = asking | {"Host": f"{PORT}-{box.id}.box.test"}
+        assert (await browser.options("/page", headers=named)).status_code == 501  # the server's own answer
+
+
 async def test_memory_stays_flat_when_nobody_reads(box: Box) -> None:
     before = box.machine.memory()
     reader, writer = await box.open()

@@ -16,6 +16,7 @@ from hutch.gateway.framing import framing_of
 from hutch.gateway.heads import MAX_HEAD, BadHead, Request, length_of, parse_request
 from hutch.gateway.outbound import Outbound
 from hutch.gateway.refusals import Refusal
+from hutch.gateway.routing import find_place
 
 if TYPE_CHECKING:
     from hutch.gateway.server import Gateway
@@ -156,8 +157,8 @@ class Inbound(Flow):
     async def _find(self, exchange: Exchange) -> Outbound | None:
         """An open connection to the request's port; None for a browser that only asks. Raises `Refusal`."""
         request = exchange.request
-        if _is_preflight(request):
-            return None
+        if _is_preflight(request) and find_place(request) is None:
+            return None  # it cannot carry the headers that will say where the request itself goes
         place, door = await self._gateway.route(request)
         exchange.place, exchange.door = place, door
         exchange.held.enter_context(self._gateway.ports.using(door))
@@ -231,7 +232,11 @@ class Inbound(Flow):
     async def _after_loss(self, exchange: Exchange, upstream: Outbound) -> None:
         """The end of an answer, if the sandbox lives; nothing that looks like one, if it does not."""
         assert exchange.door is not None and exchange.place is not None
-        running = await self._gateway.ports.running(exchange.door)
+        try:
+            running = await self._gateway.ports.running(exchange.door)
+        except Exception:
+            log.exception("whether the sandbox runs cannot be said")
+            return self.reset()
         if upstream.ends_by_closing:
             return self.answered(ends_with_connection=True) if running else self.reset()
         if running and upstream.reused and exchange.repeatable:

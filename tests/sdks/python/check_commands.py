@@ -46,9 +46,10 @@ def test_background_list_connect_kill(sandbox: Sandbox) -> None:
     assert command.pid in [one.pid for one in sandbox.commands.list()]
     again = sandbox.commands.connect(command.pid)
     assert next(text for text, _, _ in again if text).strip() == "late"
-    assert command.kill() and not sandbox.commands.kill(command.pid)
+    assert command.kill()
     with pytest.raises(CommandExitException):
         command.wait()
+    assert not sandbox.commands.kill(command.pid)
     with pytest.raises(NotFoundException):
         sandbox.commands.connect(4_000_000)
 

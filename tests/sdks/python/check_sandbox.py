@@ -141,8 +141,12 @@ def test_pause_keeps_memory_and_tokens(own: Create) -> None:
     assert made.pause()
     assert not made.pause()
     assert not made.is_running() and made.get_info().state == SandboxState.PAUSED
+    started = time.monotonic()
+    with pytest.raises((SandboxException, TimeoutException)):  # what was under way is cut, and does not hang
+        running.wait()
     with pytest.raises((SandboxException, TimeoutException)):
         made.commands.run("true")
+    assert time.monotonic() - started < 15
     (listed,) = [one for one in all_of(Sandbox.list()) if one.sandbox_id == made.sandbox_id]
     assert listed.state == SandboxState.PAUSED
     again = Sandbox.connect(made.sandbox_id, timeout=120)
