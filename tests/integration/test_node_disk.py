@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ from tests.node_host import NodeHost
 from hutch.model import new_id
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+DISK = {"kind": "disk"}
 
 _MAKE = r"""
 import os, subprocess
@@ -245,5 +249,29 @@ def test_what_stands_still_for_a_pack_that_is_broken_off_goes_on(host: NodeHost)
         connection.close()
         first, second = host.exec(box, "cat /tmp/tick; sleep 0.5; cat /tmp/tick").stdout.split()
         assert int(second) > int(first)
+    finally:
+        _end(host, box)
+
+
+@pytest.mark.parametrize("after", [0.15, 0.5, 0.9])
+def test_a_node_that_is_killed_while_it_hibernates_one_loses_nothing(host: NodeHost, after: float) -> None:
+    box = host.boot()
+    try:
+        host.exec(box, "head -c 80000000 /dev/urandom > ~/big; sha256sum ~/big > ~/sum")
+        host.start_process(box, "i=0; while :; do i=$((i+1)); echo $i > /tmp/tick; sleep 0.05; done")
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(host.call, "POST", f"/sandboxes/{box['id']}/pause", {"snapshot": new_id("snp")} | DISK)
+            time.sleep(after)
+            host.kill()
+            asked.exception()
+        host.start()
+        found = host.sandbox(box["id"])
+        assert found is not None and found["state"] in ("running", "hibernated")
+        if found["state"] == "running":  # and nothing stands still any more
+            first, second = host.exec(found, "cat /tmp/tick; sleep 0.5; cat /tmp/tick").stdout.split()
+            assert int(second) > int(first)
+        else:
+            found = host.resume(box)
+        assert host.exec(found, "sha256sum -c ~/sum").exit_code == 0
     finally:
         _end(host, box)
