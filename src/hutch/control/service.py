@@ -269,6 +269,19 @@ class Control:
         async with self._guests.of(sandbox_id, org, wake=False) as guest:
             return await guest.figures()
 
+    async def environment(self, sandbox_id: str, *, org: str = DEFAULT_ORG) -> dict[str, str] | None:
+        """What all its commands get, by its guest's own account; None when it does not run."""
+        row = await self._guests.row(sandbox_id, org)
+        if row.state != "running":
+            return None
+        async with self._guests.of(sandbox_id, org, wake=False) as guest:
+            return await guest.environment()
+
+    async def set_environment(self, sandbox_id: str, env: Mapping[str, str], *, org: str = DEFAULT_ORG) -> None:
+        """What all its commands get from now on, beside what its template says."""
+        async with self._guests.of(sandbox_id, org) as guest:
+            await guest.set_environment(env)
+
     # ---- snapshots ----
 
     async def take_snapshot(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import time
+from collections.abc import Sequence
 
 from starlette.responses import JSONResponse, Response
 
@@ -14,10 +16,13 @@ from hutch.e2b.lists import NEXT, page_size
 from hutch.e2b.sandboxes import check_timeout
 from hutch.e2b.templates import named, without_tag
 from hutch.e2b.views import handle, options_of_row, snapshot_view
-from hutch.errors import InvalidRequest, SandboxNotRunning, SnapshotNotFound
-from hutch.model import CreateSnapshot, Fork, Snapshot, SnapshotReason, is_id
+from hutch.errors import HutchError, InvalidRequest, SandboxNotRunning, SnapshotNotFound
+from hutch.model import CreateSnapshot, Fork, Sandbox, Snapshot, SnapshotReason, is_id
 from hutch.model.e2b import hutch_sandbox_id
 from hutch.store.e2b import E2bRow
+
+_IDENTITY = ("HUTCH_SANDBOX_ID", "E2B_SANDBOX_ID")
+"""The guest's own to say, in each sandbox."""
 
 
 async def take(call: Call) -> Response:
@@ -69,17 +74,21 @@ async def delete(call: Call) -> Response:
 
 
 async def fork(call: Call) -> Response:
-    """`POST /sandboxes/{id}/fork`: all of them, or none and the error."""
+    """`POST /sandboxes/{id}/fork`: all of them, or none and the error. Unlike Hutch's own forks, those of a running
+    sandbox keep its environment."""
     body = await call.body(ForkSandbox)
     check_timeout(call, body.timeout)
     parent = await call.living()
     row = await call.extras(parent.id)
+    env = await call.control.environment(parent.id, org=call.org)
     try:
         made = await call.control.fork(
             parent.id, Fork(count=body.count), by=call.caller.key_id, org=call.org, idempotency=call.idempotency
         )
     except SandboxNotRunning:
         raise gone(str(call.request.path_params["id"])) from None
+    if env is not None:
+        await _give(call, made, {name: value for name, value in env.items() if name not in _IDENTITY})
     options = options_of_row(row).model_dump(mode="json")
     shown = []
     for sandbox in made:
@@ -90,6 +99,16 @@ async def fork(call: Call) -> Response:
             call.control.ports.forget(sandbox.id)
         shown.append({"sandbox": handle(sandbox, extras, call.control.ports, call.domain)})
     return JSONResponse(shown, 201)
+
+
+async def _give(call: Call, made: Sequence[Sandbox], env: dict[str, str]) -> None:
+    """Give the forks this environment, or end them all."""
+    try:
+        await asyncio.gather(*(call.control.set_environment(each.id, env, org=call.org) for each in made))
+    except HutchError:
+        for each in made:
+            await call.control.delete(each.id, org=call.org)
+        raise
 
 
 def _token(snapshot: Snapshot) -> str:

@@ -125,6 +125,17 @@ class GuestClient:
         except ValidationError as error:
             raise GuestUnavailable("the sandbox's guest answered nonsense") from error
 
+    async def environment(self) -> dict[str, str]:
+        """What all its commands get, as the guest says."""
+        found = await self._json("GET", "/envs")
+        if not all(isinstance(value, str) for value in found.values()):
+            raise GuestUnavailable("the sandbox's guest answered nonsense")
+        return found
+
+    async def set_environment(self, env: Mapping[str, str]) -> None:
+        """What all its commands get from now on, beside what the template says."""
+        await self._json("POST", "/init", body=_dump({"envVars": dict(env)}))
+
     async def start(self, spec: ProcessSpec) -> ExecState:
         """Start the process, or find the one that was started with this id."""
         return exec_state(await self._json("POST", "/hutch/processes", body=_dump(spec.to_json())))

@@ -202,7 +202,7 @@ def test_snapshots(own: Create) -> None:
 
 
 def test_fork(own: Create) -> None:
-    made = own(metadata={"of": "fork"})
+    made = own(metadata={"of": "fork"}, envs={"MARK": "kept"})
     made.files.write("state", "parent")
     forks = made.fork(count=2, timeout=120)
     try:
@@ -210,6 +210,7 @@ def test_fork(own: Create) -> None:
         forks[0].files.write("state", "child")
         assert [one.files.read("state") for one in (made, *forks)] == ["parent", "child", "parent"]
         assert forks[0].get_info().metadata == {"of": "fork"}
+        assert forks[1].commands.run("echo $MARK $E2B_SANDBOX_ID").stdout.split() == ["kept", forks[1].sandbox_id]
     finally:
         for one in forks:
             one.kill()
