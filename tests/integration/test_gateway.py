@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 
 import httpx
@@ -16,6 +18,8 @@ import pytest_asyncio
 from tests.machine import Machine
 from websockets.asyncio.client import connect
 
+from hutch.control.service import Control
+from hutch.gateway import Gateway
 from hutch.model.e2b import e2b_key, e2b_sandbox_id
 
 pytestmark = [pytest.mark.root, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
@@ -190,6 +194,35 @@ async def test_memory_stays_flat_when_nobody_reads(box: Box) -> None:
                 sent += MIB
     assert sent < 64 * MIB and box.machine.memory() - before < 24 * MIB
     writer.transport.abort()
+
+
+async def test_one_connection_too_many_is_told_so() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    gateway = Gateway(cast(Control, None), listener, most=2)
+    await gateway.start()
+    try:
+        opened = [await asyncio.open_connection(*listener.getsockname()) for _ in range(3)]
+        assert b" 429 " in await opened[2][0].readuntil(b"\r\n\r\n")
+        opened[0][1].write(b"GET / HTTP/1.1\r\n\r\n")  # the first two are served: this one names no sandbox
+        assert b" 400 " in await opened[0][0].readuntil(b"\r\n\r\n")
+        for _, writer in opened:
+            writer.close()
+    finally:
+        await gateway.stop()
+
+
+async def test_an_unused_way_into_a_sandbox_is_closed_and_opened_again(box: Box) -> None:
+    descriptors = Path(f"/proc/{box.machine._processes['api'].pid}/fd")
+    reader, writer = await box.open()
+    writer.write(box.head("GET", "/page"))
+    await reader.readuntil(b"\r\n\r\npage")
+    before = len(list(descriptors.iterdir()))
+    async with asyncio.timeout(40):
+        while len(list(descriptors.iterdir())) >= before:
+            await asyncio.sleep(0.5)
+    writer.write(box.head("GET", "/page"))
+    await reader.readuntil(b"\r\n\r\npage")
+    writer.close()
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from hutch.api.app import create_app
 from hutch.api.launch import FIRST_KEY_FILE, GATEWAY_FD, LISTEN_FD, SERVER_FILE, listen
 from hutch.api.logs import configure_logs
 from hutch.control.service import Control
+from hutch.descriptors import raise_limit
 from hutch.gateway import Gateway
 from hutch.settings import Settings
 
@@ -87,7 +88,8 @@ def serve(settings: Settings) -> int:
     control = Control(settings)
     app = create_app(settings, control, deliver_first_key)
     app.state.gateway_port = gate.getsockname()[1]
-    server = Server(app, address_file, url_of(sock), Gateway(control, gate))
+    gateway = Gateway(control, gate, most=raise_limit() // 4)  # two descriptors each, and half for everybody else
+    server = Server(app, address_file, url_of(sock), gateway)
     server.run(sockets=[sock])
     return 0 if server.started else 1
 

@@ -26,6 +26,8 @@ log = structlog.get_logger("hutch.gateway")
 IDLE_SECONDS = 620.0
 """Longer than clients keep a connection (E2B's 300 s): the one that closes it must be the one that would use it."""
 HEAD_SECONDS = 30.0
+_REST_SECONDS = 20.0
+"""After which the sandbox's side of a connection that nobody uses is closed: the next request opens another."""
 _LINGER_SECONDS = 3.0
 """For which the rest of a refused upload is read and thrown away, so that the client can read the answer."""
 _AHEAD = 256 << 10
@@ -51,13 +53,17 @@ class Inbound(Flow):
         """The client does not read as fast as we write."""
         self.deadline = 0.0
         """When it is closed if nothing happens until then (monotonic); 0 while somebody works for it."""
+        self.rest_at = 0.0
+        """When its sandbox's side is closed, in the same way."""
 
     # -- what the loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.deadline = time.monotonic() + IDLE_SECONDS
-        self._gateway.joined(self)
+        if not self._gateway.joined(self):
+            self.write(refusals.too_many().render(close=True))
+            self._linger()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
@@ -127,7 +133,8 @@ class Inbound(Flow):
             self.write(Refusal(400, str(error)).render(close=True))
             return self._linger()
         del self._buffer[: end + 4]
-        self._exchange, self._connected, self.deadline = exchange, False, 0.0
+        self._exchange, self._connected = exchange, False
+        self.deadline = self.rest_at = 0.0
         self._start(exchange)
 
     def _start(self, exchange: Exchange) -> None:
@@ -280,8 +287,14 @@ class Inbound(Flow):
 
     # -- ends
 
+    def rest(self) -> None:
+        """Nobody has used it for a while."""
+        self.rest_at = 0.0
+        self._drop_upstream()
+
     def _next(self) -> None:
         self.deadline = time.monotonic() + IDLE_SECONDS
+        self.rest_at = time.monotonic() + _REST_SECONDS
         if len(self._buffer) <= _AHEAD:
             self.release(_FULL)
         if self._buffer:

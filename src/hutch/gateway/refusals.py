@@ -72,6 +72,11 @@ def unavailable(message: str) -> Refusal:
     return Refusal(503, {"message": message, "code": 503})
 
 
+def too_many() -> Refusal:
+    """More connections than the server may have."""
+    return Refusal(429, {"message": "too many connections", "code": 429})
+
+
 def unauthorized(message: str) -> Refusal:
     """The guest's own words."""
     return Refusal(401, {"code": 401, "message": message})

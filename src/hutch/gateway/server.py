@@ -21,10 +21,11 @@ _TICK = 1.0
 
 
 class Gateway:
-    """Listens on this socket between `start` and `stop`."""
+    """Listens on this socket between `start` and `stop`; has at most so many connections at once."""
 
-    def __init__(self, control: Control, listener: socket.socket) -> None:
+    def __init__(self, control: Control, listener: socket.socket, most: int) -> None:
         self._control = control
+        self._most = most
         self.listener = listener
         self._server: asyncio.Server | None = None
         self._connections: set[Inbound] = set()
@@ -52,9 +53,10 @@ class Gateway:
             connection.reset()
         await asyncio.sleep(0)
 
-    def joined(self, connection: Inbound) -> None:
-        """It is open."""
+    def joined(self, connection: Inbound) -> bool:
+        """It is open. False when it is one too many."""
         self._connections.add(connection)
+        return len(self._connections) <= self._most
 
     def left(self, connection: Inbound) -> None:
         """It is closed."""
@@ -101,9 +103,12 @@ class Gateway:
         return Place(found, GUEST_PORT)
 
     async def _sweep(self) -> None:
-        """Close what has been silent for too long."""
+        """Close what has been silent for too long; on the sandboxes' side that is sooner."""
         while True:
             await asyncio.sleep(_TICK)
             now = time.monotonic()
-            for connection in [each for each in self._connections if 0 < each.deadline < now]:
-                connection.reset()
+            for connection in list(self._connections):
+                if 0 < connection.deadline < now:
+                    connection.reset()
+                elif 0 < connection.rest_at < now:
+                    connection.rest()

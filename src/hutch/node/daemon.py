@@ -14,6 +14,7 @@ from importlib.metadata import version
 import structlog
 from aiohttp import web
 
+from hutch.descriptors import raise_limit
 from hutch.egress.llm import LlmGateway
 from hutch.errors import HutchError
 from hutch.images.catalog import ImageStore
@@ -53,6 +54,7 @@ class Daemon:
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises `StartError`."""
+        raise_limit()  # each connection into a sandbox has two of them here
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
