@@ -43,6 +43,32 @@ def test_what_was_exported_goes_on_in_a_new_sandbox_when_all_else_is_gone(stack:
     stack.must(stack.ask("DELETE", f"/v1/snapshots/{brought['id']}"))
 
 
+@pytest.mark.parametrize("pause", [{"mode": "disk"}, {"fallback": "disk"}], ids=["disk", "memory-and-disk"])
+def test_a_disk_that_was_kept_apart_is_there_again_after_an_import(stack: Stack, pause: dict[str, str]) -> None:
+    box, _ = stack.make()
+    stack.write(box, "kept", b"x" * 1000)
+    expected = stack.contents(box)
+    stack.change(box, "pause", pause)
+    (taken,) = stack.get(f"/v1/sandboxes/{box}/snapshots")["snapshots"]
+    archive = stack.ask("GET", f"/v1/snapshots/{taken['id']}/archive").content
+    stack.delete(box)
+
+    brought = stack.must(stack.ask("POST", "/v1/snapshots/import", content=archive))
+    assert (brought["kind"], brought["disk"]) == (taken["kind"], True)
+    new = stack.must(stack.ask("POST", "/v1/sandboxes", {"from": brought["id"]}))["id"]
+    now = stack.contents(new)
+    assert now == (expected if brought["kind"] == "full" else expected.without_memory())
+    stack.write(new, "later", b"y")
+    found = stack.get(f"/v1/sandboxes/{new}/diff?from={brought['id']}&path=/home/user/kept")
+    assert [(each["path"], each["change"]) for each in found["changes"] if each["path"].endswith("later")] == [
+        ("/home/user/kept/later", "added")
+    ]
+    before = stack.get(f"/v1/sandboxes/{new}/diff?to={brought['id']}&path=/home/user/kept/kept")
+    assert [each["path"] for each in before["changes"]] == ["/home/user/kept/kept"]
+    stack.delete(new)
+    stack.must(stack.ask("DELETE", f"/v1/snapshots/{brought['id']}"))
+
+
 def test_a_file_that_was_changed_is_refused_and_leaves_nothing(stack: Stack) -> None:
     box, _ = stack.make()
     taken = stack.change(box, "snapshots", {})["id"]

@@ -159,10 +159,6 @@ class Lifecycle:
         )
         return await self._tell_task(connection, row.id, stop)
 
-    def announce(self, sandbox_id: str, task_id: str | None) -> None:
-        """Wake those who wait for what a `died` has changed, once it is committed."""
-        self._announce(sandbox_id, task_id)
-
     def _request(self, row: SandboxRow, llm: LlmGrant | None, grace: float) -> BootRequest:
         env = {}
         if row.sealed_env is not None:

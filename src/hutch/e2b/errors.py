@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any
 
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
@@ -79,8 +78,3 @@ def status_of(error: HutchError) -> int:
 def message_of(error: HutchError) -> str:
     """What happened, and the way out."""
     return str(error)
-
-
-def error_object(error: HutchError) -> dict[str, Any]:
-    """An error inside an answer."""
-    return {"code": status_of(error), "message": message_of(error)}

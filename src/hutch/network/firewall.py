@@ -147,10 +147,6 @@ class Firewall:
             self._nft.run("\n".join(commands))
         self._modes.pop(key, None)
 
-    def any_open(self) -> bool:
-        """Whether some slot may reach the outside."""
-        return OPEN in self._modes.values()
-
     def remove(self) -> None:
         """Remove the table."""
         self._nft.run(f"add table inet {self._table}\ndelete table inet {self._table}")

@@ -134,8 +134,11 @@ class Daemon:
         )
 
     async def _open_store(self) -> SnapshotStore:
+        settings = self._settings
         try:
-            return await SnapshotStore.open(self._home.snapshots)
+            return await SnapshotStore.open(
+                self._home.snapshots, cache_bytes=settings.snapshot_cache, cpu_share=settings.snapshot_cpu_share
+            )
         except (OSError, RuntimeError) as error:
             raise StartError(f"the snapshots in {self._home.snapshots} cannot be opened: {error}") from error
 

@@ -45,6 +45,7 @@ class Origin:
             created_at=self.created_at,
             reason=SnapshotReason.MANUAL,
             kind=exported.kind,
+            disk=exported.disk,
             name=exported.name,
             turn=exported.turn,
             runtime=exported.runtime,

@@ -7,11 +7,10 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager, suppress
-from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from hutch.errors import AlreadyExists, SnapshotNotFound
+from hutch.errors import AlreadyExists
 from hutch.model import SnapshotRecord, SnapshotUsage
 from hutch.snapshots.admission import admit
 from hutch.snapshots.background import Background
@@ -27,7 +26,6 @@ from hutch.snapshots.pace import Pace
 from hutch.snapshots.parts import Parts, in_thread
 from hutch.snapshots.reading import rebuild, verify
 from hutch.snapshots.recovery import machine_boot, recover
-from hutch.snapshots.retention import Retention, expired
 from hutch.snapshots.segments import Segments
 
 T = TypeVar("T")
@@ -204,11 +202,6 @@ class SnapshotStore:
             await self._slowly(lambda: check(exported))
             return await self.admit(directory, origin.adopt(exported))
 
-    @property
-    def hot_bytes(self) -> int:
-        """Bytes that plain files take now."""
-        return self._parts.hot.total
-
     def is_hot(self, id: str) -> bool:
         """Whether `materialise` would be quick."""
         return id in self._parts.hot
@@ -222,14 +215,6 @@ class SnapshotStore:
     async def collect(self) -> Collected:
         """Give back the space of deleted snapshots now, rather than within minutes. Raises `DiskFull`."""
         return await self._background.collect()
-
-    async def expire(self, rule: Retention, now: datetime, in_use: frozenset[str]) -> list[str]:
-        """Delete what the rule does not keep; their ids. `in_use`: what paused sandboxes and forks stand on."""
-        ids = expired(await self.records(), rule, now, in_use)
-        for id in ids:
-            with suppress(SnapshotNotFound):  # someone else was quicker
-                await self.delete(id)
-        return ids
 
     async def _open(self, cache_bytes: int, cpu_share: float, disk: Disk, boot: str) -> None:
         def work() -> tuple[Parts, Background, list[str]]:

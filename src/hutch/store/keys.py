@@ -18,7 +18,7 @@ class KeyRecord:
     org: str
     name: str
     prefix: str
-    """The first characters of the key, shown to people and used to find the row."""
+    """The first characters of the key, shown to people."""
     hash: str
     created_at: float
     expires_at: float | None = None
@@ -39,10 +39,6 @@ class Keys:
     async def get(self, key_id: str) -> KeyRecord | None:
         rows = await self._select(keys.c.id == key_id)
         return rows[0] if rows else None
-
-    async def by_prefix(self, prefix: str) -> list[KeyRecord]:
-        """All keys of this prefix, revoked and expired ones too: the caller decides."""
-        return await self._select(keys.c.prefix == prefix)
 
     async def of_org(self, org: str) -> list[KeyRecord]:
         return await self._select(keys.c.org == org)

@@ -89,6 +89,13 @@ async def test_an_export_comes_back_as_a_new_snapshot_of_who_imports_it(store: S
     assert await exported(store, found.id) != archive  # it says whose it is
 
 
+@pytest.mark.parametrize(("kind", "disk"), [("full", False), ("full", True), ("disk", True)])
+async def test_what_it_holds_is_known_after_an_import(store: SnapshotStore, kind: str, disk: bool) -> None:
+    archive = await exported(store, await admit(store, frozen(1), record(kind=kind, disk=disk)))
+    found = await store.import_archive(pieces(archive), ORIGIN, LIMIT)
+    assert (found.kind, found.disk) == (kind, disk)
+
+
 async def test_the_file_can_be_read_with_tar_and_zstd_alone(store: SnapshotStore, tmp_path: Path) -> None:
     files = {"pages.img": memory(list(range(2500)))}
     (tmp_path / "a.tar").write_bytes(await exported(store, await admit(store, files)))

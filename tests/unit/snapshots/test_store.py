@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 from hutch.errors import AlreadyExists, NodeUnavailable, SnapshotNotFound
-from hutch.model import SnapshotReason
-from hutch.snapshots import Retention, SnapshotStore
+from hutch.snapshots import SnapshotStore
 from hutch.snapshots.ingest import Ingest
-from tests.unit.snapshots.make import NOON, admit, content, frozen, memory, read, record, stored, tree
+from tests.unit.snapshots.make import admit, content, frozen, memory, read, record, stored, tree
 
 
 async def cold(store: SnapshotStore, id: str) -> None:
@@ -229,10 +228,3 @@ async def test_many_at_once(store: SnapshotStore) -> None:
     for number, id in enumerate(ids):
         if number % 3:
             await store.verify(id)
-
-
-async def test_the_rule_is_carried_out(store: SnapshotStore) -> None:
-    ids = [await admit(store, frozen(1, 2), record(n, reason=SnapshotReason.CHECKPOINT)) for n in range(5)]
-    gone = await store.expire(Retention(last=2), NOON, frozenset({ids[0]}))
-    assert gone == ids[1:3]
-    assert [one.id for one in await store.records()] == [ids[0], *ids[3:]]
