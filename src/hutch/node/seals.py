@@ -30,7 +30,7 @@ def archive_key(path: Path) -> bytes:
     """The key in this file; made when there is none. Nodes that are to take each other's snapshots have the same.
     Raises `InternalError`."""
     if not path.exists():
-        write_atomic(path, secrets.token_hex(_KEY_BYTES).encode() + b"\n")
+        write_atomic(path, secrets.token_hex(_KEY_BYTES).encode() + b"\n", durable=True)
     try:
         key = bytes.fromhex(path.read_text().strip())
     except ValueError:

@@ -153,10 +153,15 @@ class Snapshots:
         return self._store.export(id)
 
     async def take_in(
-        self, archive: AsyncIterator[bytes], origin: Origin, max_bytes: int, check: Callable[[SnapshotRecord], None]
+        self,
+        archive: AsyncIterator[bytes],
+        origin: Origin,
+        max_bytes: int,
+        check: Callable[[SnapshotRecord], None],
+        check_room: Callable[[], None],
     ) -> SnapshotRecord:
         """See `SnapshotStore.import_archive`."""
-        return await self._store.import_archive(archive, origin, max_bytes, check)
+        return await self._store.import_archive(archive, origin, max_bytes, check, check_room)
 
     async def usage(self, org: str | None) -> SnapshotUsage:
         """What an organisation keeps here."""

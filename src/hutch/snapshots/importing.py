@@ -54,9 +54,17 @@ class Origin:
         )
 
 
-async def unpack(stream: AsyncIterator[bytes], directory: Path, disk: Disk, max_bytes: int, run: Run) -> SnapshotRecord:
-    """Write the files into the empty `directory`; the record that came with them. Memory: a few MiB. Raises
-    `InvalidArchive`, `PayloadTooLarge`, `DiskFull`; then some files may be there."""
+async def unpack(
+    stream: AsyncIterator[bytes],
+    directory: Path,
+    disk: Disk,
+    max_bytes: int,
+    run: Run,
+    check_room: Callable[[], None] = lambda: None,
+) -> SnapshotRecord:
+    """Write the files into the empty `directory`; the record that came with them. Memory: a few MiB. `check_room` is
+    called in a thread before each few MiB. Raises `InvalidArchive`, `PayloadTooLarge`, `DiskFull`, and what
+    `check_room` raises; then some files may be there."""
     source = _Source(stream)
     manifest = _manifest(await source.member(MANIFEST, MOST_JSON))
     total = sum(file.size for file in manifest.files)
@@ -65,14 +73,16 @@ async def unpack(stream: AsyncIterator[bytes], directory: Path, disk: Disk, max_
     sums = {}
     for file in manifest.files:
         with telling_full():
-            sums[file.name] = await _file(source, file, directory / file.name, disk, run)
+            sums[file.name] = await _file(source, file, directory / file.name, disk, run, check_room)
     if _json(await source.member(SUMS, MOST_JSON)) != sums:
         raise InvalidArchive("a file of the snapshot has another hash than the archive says")
     await source.end()
     return manifest.snapshot
 
 
-async def _file(source: _Source, file: ArchivedFile, path: Path, disk: Disk, run: Run) -> str:
+async def _file(
+    source: _Source, file: ArchivedFile, path: Path, disk: Disk, run: Run, check_room: Callable[[], None]
+) -> str:
     hash = hashlib.sha256()
     descriptor = disk.create(path)
     try:
@@ -80,6 +90,7 @@ async def _file(source: _Source, file: ArchivedFile, path: Path, disk: Disk, run
         at = 0
         for name, size in file.parts():
             frame = await source.member(name, MOST_PART)
+            await run(check_room)
             await run(partial(_part, disk, descriptor, frame, size, at, hash))
             at += size
     finally:

@@ -189,16 +189,18 @@ class SnapshotStore:
         origin: Origin,
         max_bytes: int,
         check: Callable[[SnapshotRecord], None] = lambda exported: None,
+        check_room: Callable[[], None] = lambda: None,
     ) -> SnapshotRecord:
         """Take in what `export` gave, perhaps elsewhere, as a new snapshot without a parent. The stream may be any
         bytes: it is refused with `InvalidArchive` unless it is whole and right, with `PayloadTooLarge` when its files
-        have more than `max_bytes` together, and with what `check` raises of the record that came with it. Raises
+        have more than `max_bytes` together, with what `check` raises of the record that came with it, and
+        with what `check_room` raises, which is asked every few MiB. Raises
         `DiskFull`. What fails leaves nothing.
 
         That the archive is right says nothing about the memory image in it: whoever thaws it runs what its maker
         wrote, in a sandbox, and lets the runtime parse it."""
         async with self.stage() as directory:
-            exported = await unpack(stream, directory, self._parts.disk, max_bytes, self._slowly)
+            exported = await unpack(stream, directory, self._parts.disk, max_bytes, self._slowly, check_room)
             await self._slowly(lambda: check(exported))
             return await self.admit(directory, origin.adopt(exported))
 

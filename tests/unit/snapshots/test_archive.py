@@ -16,7 +16,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hutch.errors import HutchError, InvalidArchive, PayloadTooLarge, SnapshotNotFound
+from hutch.errors import DiskFull, HutchError, InvalidArchive, PayloadTooLarge, SnapshotNotFound
 from hutch.snapshots import Origin, SnapshotStore
 from hutch.snapshots.archive import PART_BYTES, member
 from tests.unit.snapshots.make import NOON, admit, frozen, memory, read, record, tree
@@ -209,3 +209,20 @@ async def test_what_was_refused_leaves_nothing(store: SnapshotStore, archive: by
 async def test_there_is_nothing_to_export_of_a_snapshot_that_is_not_there(store: SnapshotStore) -> None:
     with pytest.raises(SnapshotNotFound):
         await exported(store, record().id)
+
+
+async def test_an_import_stops_when_the_disk_gets_short_of_room(store: SnapshotStore, archive: bytes) -> None:
+    """What an archive unpacks to is not known from its own size."""
+    asked = 0
+
+    def check_room() -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 2:
+            raise DiskFull("short of room")
+
+    before = [one.id for one in await store.records()]
+    with pytest.raises(DiskFull, match="short of room"):
+        await store.import_archive(pieces(archive), ORIGIN, LIMIT, check_room=check_room)
+    assert [one.id for one in await store.records()] == before
+    assert list(store._layout.tmp.glob("stage.*")) == []
