@@ -43,7 +43,8 @@ async def pause_sandbox(
 ) -> Sandbox:
     """Save its memory, processes and files, and take it off the host: it costs no CPU and no memory then. Any call
     that needs it wakes it, and its commands go on where they were. With `mode: disk` only its files are saved: it is
-    booted anew when it is woken, and its commands are gone. As it is when it is paused or hibernated already."""
+    booted anew when it is woken, and its commands are gone. As it is when it is paused or hibernated already; only a
+    paused one that is to be hibernated is woken for it."""
     return sandbox_with_urls(request, await control.pause(sandbox_id, body, by=key, org=org))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from hutch.control.context import Context
 from hutch.control.grants import llm_grant
 from hutch.control.lifecycle import Lifecycle
-from hutch.control.notifier import events_of, sandbox
+from hutch.control.notifier import events_of, sandbox, stop_of
 from hutch.control.views import asleep_time
 from hutch.errors import NodeUnavailable
 from hutch.model import NodeSandbox
@@ -17,6 +17,12 @@ from hutch.store.engine import Transaction
 from hutch.store.sandboxes import SandboxRow
 
 _FORGOTTEN = "the node does not know it any more"
+_MEMORY_LOST = {
+    "state": "failed",
+    "error": "memory_lost",
+    "detail": "the sandbox lost its memory, and the agent with it: it was booted from its disk (`fallback: disk`), as "
+    "its memory could not be thawed",
+}
 
 
 class Arrivals:
@@ -53,6 +59,8 @@ class Arrivals:
             if facts.state == "running":
                 values = _running(current, facts)
                 await self._stop_the_clock(connection, current)
+                if current.paused_at is not None and facts.resumed_memory is False:
+                    await self._end_agent(connection, current)
             await self._rows.change_in(connection, row.id, row.version, **values)
         self._context.notifier.notify(sandbox(row.id))
         return True
@@ -64,6 +72,15 @@ class Arrivals:
         task = (await self._context.store.tasks.of_sandboxes([row.id])).get(row.id)
         if task is not None and task.placeholder is not None:
             await self._context.node_of(row).set_llm(row.id, llm_grant(self._context, task))
+
+    async def _end_agent(self, connection: Transaction, row: SandboxRow) -> None:
+        """In what was booted from a disk no agent goes on, and none is to start again where one was at work. In the
+        transaction that has the row say `running`, so that nobody finds the one without the other."""
+        task = await self._context.store.tasks.of_sandbox(connection, row.id)
+        if task is None or task.step != "agent":
+            return
+        if await self._context.store.tasks.ask_to_stop(connection, task.id, _MEMORY_LOST):
+            self._context.notifier.notify(stop_of(task.id))
 
     async def _stop_the_clock(self, connection: Transaction, row: SandboxRow) -> None:
         """Paused time is no run time of the task."""

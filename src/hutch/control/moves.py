@@ -58,11 +58,14 @@ class Moves:
         fallback: str | None = None,
     ) -> SandboxRow:
         """Save it and take it off the host; nothing to do when it is paused. `unless` is asked at the last moment at
-        which it can still be left running; `kind` is of the snapshot that it is to stand on; `fallback` is as for
-        `awake`. Raises `SandboxNotRunning`, `NodeUnavailable` (then it is paused when the node is back), and what the
-        node says (then it runs on)."""
+        which it can still be left running; `kind` is of the snapshot that it is to stand on: one that is paused with
+        its memory is woken to be hibernated; `fallback` is as for `awake`. Raises `SandboxNotRunning`,
+        `NodeUnavailable` (then it is paused when the node is back), and what the node says (then it runs on)."""
         state = "hibernating" if kind is SnapshotKind.DISK else "pausing"
-        while (row := await self.settled(sandbox_id)).state != "paused":
+        while (row := await self.settled(sandbox_id)).state != "paused" or not _on(row, kind):
+            if row.state == "paused":
+                await self.awake(row.id, fallback)
+                continue
             if row.state != "running":
                 raise not_running(row)
             chosen = {"fallback": fallback} if fallback is not None else {}
@@ -247,3 +250,8 @@ class Moves:
         if row is None:
             raise SandboxNotFound(f"no sandbox {sandbox_id}")
         return row
+
+
+def _on(row: SandboxRow, kind: SnapshotKind) -> bool:
+    """Whether what a paused one stands on will do: a disk does for memory, too, as there is none any more."""
+    return row.hibernated or kind is SnapshotKind.FULL

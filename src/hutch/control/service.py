@@ -240,8 +240,9 @@ class Control:
     async def pause(
         self, sandbox_id: str, request: Pause | None = None, *, by: str | None = None, org: str = DEFAULT_ORG
     ) -> Sandbox:
-        """Save it, and take it off the host. As it is when it is paused or hibernated already; what uses its guest
-        wakes it again. `by`: who asks. `SandboxNotRunning` where there is nothing to pause, `Conflict` where only the
+        """Save it, and take it off the host. As it is when it is paused or hibernated already, except that one that is
+        paused is woken where only the disk is to be saved; what uses its guest wakes it again. `by`: who asks.
+        `SandboxNotRunning` where there is nothing to pause, `Conflict` where only the
         disk is to be saved of one in which a task goes on."""
         row = await self._guests.row(sandbox_id, org)
         kind = request.mode if request is not None else SnapshotKind.FULL

@@ -225,7 +225,7 @@ class TaskWorker:
         with suppress(ExecNotFound):
             await guest.process(task.exec_id or "")
             return True
-        if task.stop is not None:
+        if (await self._row()).stop is not None:  # also one that has come with the resume of this very sandbox
             return False
         workdir = sandbox.workdir or "/"
         prompt = await self._store.tasks.prompt(task.id)

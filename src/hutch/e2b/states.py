@@ -11,7 +11,7 @@ from hutch.e2b.network import policy_of
 from hutch.e2b.sandboxes import check_timeout
 from hutch.e2b.views import asleep, handle
 from hutch.errors import Conflict, SandboxNotRunning
-from hutch.model import Pause, Sandbox, SandboxState, SnapshotKind
+from hutch.model import Pause, Sandbox, SnapshotKind
 from hutch.store.e2b import E2bRow
 
 
@@ -38,8 +38,6 @@ async def resume(call: Call) -> Response:
 
 
 async def _resume(call: Call, sandbox: Sandbox, body: Connect) -> Response:
-    if not body.memory and sandbox.state is SandboxState.PAUSED:
-        raise NotOffered("a sandbox that was paused with its memory is resumed with it", hint="Leave `memory` out.")
     check_timeout(call, body.timeout)
     row = await call.extras(sandbox.id)
     if row is not None:
@@ -48,6 +46,8 @@ async def _resume(call: Call, sandbox: Sandbox, body: Connect) -> Response:
         # Before it runs: the time-outs' own look gives what it finds running this much, too.
         await call.control.timeouts.set(row.sandbox_id, body.timeout)
     try:
+        if not body.memory:  # only its files are wanted: it is booted from them
+            await call.control.pause(sandbox.id, Pause(mode=SnapshotKind.DISK), by=call.caller.key_id, org=call.org)
         sandbox = await call.control.resume(sandbox.id, org=call.org)
     except SandboxNotRunning:
         raise gone(str(call.request.path_params["id"])) from None

@@ -74,7 +74,8 @@ class TaskResult(Model):
     text: str | None = Field(None, description="The agent's last message, shortened to 64 KiB.")
     exit_code: int | None = None
     error: str | None = Field(
-        None, description="A stable code, for example `llm_auth_failed`, `agent_crashed`, `sandbox_died`."
+        None,
+        description="A stable code, for example `llm_auth_failed`, `agent_crashed`, `sandbox_died`, `memory_lost`.",
     )
     detail: str | None = Field(None, description="The same for a person.")
 

@@ -11,8 +11,16 @@ from typing import Any, cast
 
 from tests.unit.control.model_agent import ModelAgent, ModelOutput
 
-from hutch.errors import Conflict, HutchError, NodeUnavailable, SandboxNotRunning, SnapshotNotFound
-from hutch.fleet import Fleet, GuestClient, Node
+from hutch.errors import (
+    Conflict,
+    ExecNotFound,
+    HutchError,
+    NodeUnavailable,
+    SandboxNotRunning,
+    SnapshotIncompatible,
+    SnapshotNotFound,
+)
+from hutch.fleet import Fleet, GuestClient, Node, ProcessSpec
 from hutch.model import (
     BootRequest,
     Diff,
@@ -50,6 +58,8 @@ class ModelGuest:
         box = self._node.boxes.get(self._id)
         if box is None or box.state != "running" or box.guest_token != self._token:
             raise SandboxNotRunning(f"{self._id} does not run")
+        if self._id in self._node.emptied:
+            raise ExecNotFound(f"no exec {exec_id}")
         return ExecState(id=exec_id, running=True, output_end=self._node.agent.told_end)
 
     async def output(self, exec_id: str, start: int = 0, follow: bool = True) -> ModelOutput:
@@ -63,6 +73,10 @@ class ModelGuest:
     async def signal(self, exec_id: str, signal: str | int, tree: bool = True) -> None:
         await self.process(exec_id)
         self._node.agent.exit(-9)
+
+    async def start(self, spec: ProcessSpec) -> ExecState:
+        self._node.started.append(spec)
+        return ExecState(id=spec.id, running=True)
 
     async def processes(self) -> list[ExecState]:
         return self._node.processes
@@ -86,6 +100,11 @@ class ModelNode(Node):
         self.doors: dict[str, asyncio.Event] = {}
         self.refusals: dict[str, HutchError] = {}
         self.down = False
+        self.fits = True
+        """Whether memory can be thawed."""
+        self.emptied: set[str] = set()
+        """Sandboxes that were booted from a disk: their processes are gone."""
+        self.started: list[ProcessSpec] = []
         self.served = 0
         self.pauses: list[PauseRequest] = []
         self.resumes: list[ResumeRequest] = []
@@ -216,7 +235,11 @@ class ModelNode(Node):
             box = self._box(sandbox_id)
             if box.state == "running":
                 return box
-            memory = box.state == "paused"
+            memory = box.state == "paused" and self.fits
+            if box.state == "paused" and not memory:
+                if not request.fallback:
+                    raise SnapshotIncompatible("its memory is another version's")
+                self.emptied.add(box.id)
             token = self._token()
             running = self._set(box.id, state="running", snapshot=None, guest_token=token, resumed_memory=memory)
         return await self._leave("resume", running)

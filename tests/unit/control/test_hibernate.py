@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.integration.control_host import until
 from tests.unit.control.model_node import ModelNode
+from tests.unit.control.test_checkpoints import running
 from tests.unit.control.test_moves import EXEC, in_state, make, row, use
-from tests.unit.control.test_task_moves import with_task
+from tests.unit.control.test_task_moves import TASK, with_task
 
 from hutch.control.service import Control
 from hutch.errors import Conflict, ExecNotFound, FreezeFailed
-from hutch.model import Pause, Resume, Sandbox, SandboxState, SnapshotKind
+from hutch.model import Pause, Resume, Sandbox, SandboxState, SnapshotKind, TaskState
 
 DISK = Pause(mode=SnapshotKind.DISK)
 
@@ -124,3 +126,38 @@ async def test_a_server_that_dies_on_the_way_finishes_it(control: Control, node:
     node.doors["pause"].set()
     await in_state(control, box.id, "paused")
     assert (await control.get(box.id)).state is SandboxState.HIBERNATED
+
+
+async def test_one_that_is_paused_is_woken_to_be_hibernated(control: Control, node: ModelNode) -> None:
+    box = await make(control)
+    await control.pause(box.id)
+    asleep = await control.pause(box.id, DISK)
+    assert asleep.state is SandboxState.HIBERNATED and asleep.snapshot == node.pauses[-1].snapshot
+    assert [wish.kind for wish in node.pauses] == [SnapshotKind.FULL, SnapshotKind.DISK]
+    assert node.calls["resume"] == 1
+    await control.pause(box.id, DISK)
+    assert node.calls["pause"] == 2
+
+
+async def test_a_task_whose_sandbox_loses_its_memory_fails_and_says_so(control: Control, node: ModelNode) -> None:
+    id = await running(control)
+    node.agent.answer("one")
+    await until(lambda: _offset(control), 5)
+    async with control.store.database.write() as connection:  # chosen while no task went on: it was taken back since
+        await control.store.sandboxes.note(connection, id, fallback="disk")
+    await control.pause(id)
+    node.fits = False
+    assert (await control.resume(id)).state is SandboxState.RUNNING
+
+    async def ended() -> bool:
+        return (await control.task(TASK)).result is not None
+
+    await until(ended, 5)
+    result = (await control.task(TASK)).result
+    assert result is not None and (result.state, result.error) == (TaskState.FAILED, "memory_lost")
+    assert "lost its memory" in (result.detail or "")
+    assert node.started == [] and node.agent.missed == []
+
+
+async def _offset(control: Control) -> int:
+    return (await control.store.readers.get(TASK)).guest_offset

@@ -34,8 +34,9 @@ def on(server: Server, method: str, path: str, *answers: Any) -> list[tuple[Any,
     return sent
 
 
-async def test_connect_wakes_what_is_paused_and_only_that(server: Server, client: AsyncHutch) -> None:
-    on(server, "GET", BOX, sandbox(state="paused"), sandbox())
+@pytest.mark.parametrize("asleep", ["paused", "hibernated"])
+async def test_connect_wakes_what_sleeps_and_only_that(server: Server, client: AsyncHutch, asleep: str) -> None:
+    on(server, "GET", BOX, sandbox(state=asleep), sandbox())
     woken = on(server, "POST", f"{BOX}/resume", sandbox())
     assert (await AsyncSandbox.connect(SANDBOX_ID, client=client)).state is SandboxState.RUNNING
     assert (await AsyncSandbox.connect(SANDBOX_ID, client=client)).state is SandboxState.RUNNING

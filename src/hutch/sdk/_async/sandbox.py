@@ -123,14 +123,14 @@ class AsyncSandbox:
 
     @classmethod
     async def connect(cls, id: str, *, client: AsyncHutch | None = None) -> AsyncSandbox:
-        """A sandbox that exists; a paused one is woken. `SandboxNotFound` when there is none."""
+        """A sandbox that exists; a paused or hibernated one is woken. `SandboxNotFound` when there is none."""
         from hutch.sdk._async.client import AsyncHutch
 
         owned = client is None
         client = client or AsyncHutch()
         try:
             sandbox = await client.sandboxes.get(id)
-            if sandbox.state is SandboxState.PAUSED:
+            if sandbox.state in (SandboxState.PAUSED, SandboxState.HIBERNATED):
                 await sandbox.resume()
         except BaseException:
             if owned:
@@ -185,7 +185,8 @@ class AsyncSandbox:
         """Save its memory, processes and files, and take it off the host: it costs no CPU and no memory then. The next
         call that needs it wakes it. With `mode="disk"` only its files are saved: it is booted anew when it is woken,
         and its commands are gone. With `fallback="disk"`, now and at later pauses, the files are kept apart too:
-        where memory does not fit the node any more, it is booted from them. Nothing happens when it is paused."""
+        where memory does not fit the node any more, it is booted from them. Nothing happens when it is paused already;
+        only with `mode="disk"` it is woken, to be hibernated."""
         body = {name: value for name, value in (("mode", mode), ("fallback", fallback)) if value not in ("full", None)}
         return await self._change("pause", body=body or None, repeat=True)
 

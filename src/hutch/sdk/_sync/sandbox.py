@@ -124,14 +124,14 @@ class Sandbox:
 
     @classmethod
     def connect(cls, id: str, *, client: Hutch | None = None) -> Sandbox:
-        """A sandbox that exists; a paused one is woken. `SandboxNotFound` when there is none."""
+        """A sandbox that exists; a paused or hibernated one is woken. `SandboxNotFound` when there is none."""
         from hutch.sdk._sync.client import Hutch
 
         owned = client is None
         client = client or Hutch()
         try:
             sandbox = client.sandboxes.get(id)
-            if sandbox.state is SandboxState.PAUSED:
+            if sandbox.state in (SandboxState.PAUSED, SandboxState.HIBERNATED):
                 sandbox.resume()
         except BaseException:
             if owned:
@@ -184,7 +184,8 @@ class Sandbox:
         """Save its memory, processes and files, and take it off the host: it costs no CPU and no memory then. The next
         call that needs it wakes it. With `mode="disk"` only its files are saved: it is booted anew when it is woken,
         and its commands are gone. With `fallback="disk"`, now and at later pauses, the files are kept apart too:
-        where memory does not fit the node any more, it is booted from them. Nothing happens when it is paused."""
+        where memory does not fit the node any more, it is booted from them. Nothing happens when it is paused already;
+        only with `mode="disk"` it is woken, to be hibernated."""
         body = {name: value for name, value in (("mode", mode), ("fallback", fallback)) if value not in ("full", None)}
         return self._change("pause", body=body or None, repeat=True)
 
