@@ -76,6 +76,21 @@ class Settings(BaseSettings):
     snapshot_cpu_share: float = Field(
         0.5, gt=0, le=1, description="Part of one CPU core that storing and compressing snapshots may take."
     )
+    snapshot_keep: int = Field(
+        100,
+        ge=1,
+        description="Newest unnamed snapshots kept of each sandbox: as many of its pauses, of its forks, and of those "
+        "that somebody took.",
+    )
+    snapshot_keep_checkpoints: int = Field(100, ge=1, description="Newest unnamed checkpoints kept of each sandbox.")
+    snapshot_keep_safety: float = Field(
+        86400, ge=0, description="Seconds for which a rollback's unnamed safety snapshot is kept."
+    )
+    snapshot_keep_orphans: float = Field(
+        30 * 86400,
+        ge=0,
+        description="Seconds after which an unnamed snapshot that somebody took goes, once its sandbox is gone.",
+    )
     template_snapshots: bool = Field(
         True, description="Thaw sandboxes from a snapshot of their template, which is made when it is missing."
     )

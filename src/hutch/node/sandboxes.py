@@ -60,6 +60,7 @@ class Sandboxes:
         self._differ = Differ(parts, Peeker(parts, thawer, self.ender, self._room))
         self._watcher = Watcher(parts.runtime, parts.guests, self.ender.breached, self._ended)
         self._machine_boot = boot_id()
+        self._retention = Retention.of(parts.settings)
         self._background: set[asyncio.Task[None]] = set()
 
     async def boot(self, id: str, request: BootRequest) -> tuple[NodeSandbox, bool]:
@@ -273,7 +274,7 @@ class Sandboxes:
             elif record.step == "dead" and (record.ended_at or 0.0) < time.time() - TOMBSTONE_SECONDS:
                 await self.ender.forget(entry)
         await self._parts.journal.trim()
-        await self._parts.snapshots.tidy(Retention())
+        await self._parts.snapshots.tidy(self._retention, datetime.now(UTC))
         await self.templates.tidy()
         await self._parts.pins.keep_only(self._images)
 

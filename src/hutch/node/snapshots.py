@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 from hutch.errors import AlreadyExists, Conflict, SnapshotNotFound
 from hutch.model import RuntimeManifest, SnapshotKind, SnapshotReason, SnapshotRecord, SnapshotRequest, SnapshotUsage
+from hutch.model.lineage import ancestors
 from hutch.node.disk import archive
 from hutch.node.entry import Entry, Registry
 from hutch.node.notes import ThawNote, read_note, write_note
@@ -22,7 +24,7 @@ from hutch.snapshots import Origin, Retention, SnapshotStore
 from hutch.snapshots.retention import expired
 
 _OF_THE_SANDBOX = (SnapshotReason.PAUSE, SnapshotReason.SAFETY, SnapshotReason.CHECKPOINT)
-"""Reasons for snapshots that go with the sandbox."""
+"""Reasons for snapshots that go with the sandbox, at once."""
 
 
 class Snapshots:
@@ -173,26 +175,29 @@ class Snapshots:
             raise Conflict(
                 f"a paused sandbox stands on {id}", hint="Resume the sandbox or delete it first.", snapshot=id
             )
-        await self._remove(await self.get(id))
+        await self._remove(id)
 
     async def drop_of(self, sandbox: str) -> None:
         """Take away what goes with a sandbox that has ended: its pauses, checkpoints and safety copies, if nobody
         named them."""
         for record in await self._store.records(sandbox, None):
-            if _goes_with_sandbox(record):
+            if record.reason in _OF_THE_SANDBOX and record.name is None:
                 with suppress(SnapshotNotFound):
-                    await self._remove(record)
+                    await self._remove(record.id)
 
-    async def tidy(self, rule: Retention) -> list[str]:
-        """Take away what the rule does not keep, and what should have gone with its sandbox; their ids."""
-        records = await self._store.records()
-        going = set(expired(records, rule, datetime.now(UTC), self.in_use()))
-        going |= {record.id for record in records if _goes_with_sandbox(record) and not self._lives(record.sandbox_id)}
-        for record in records:
-            if record.id in going and record.id not in self.in_use():
+    async def tidy(self, rule: Retention, now: datetime) -> list[str]:
+        """Take away what the rule does not keep; their ids. What a living sandbox came from stays for it to go back
+        to."""
+        records = {record.id: record for record in await self._store.records()}
+        going = expired(records.values(), rule, now, self.in_use(), self._lives)
+        origins = self._origins(records) if going else set()
+        gone = []
+        for id in going:
+            if id not in origins and id not in self.in_use():  # which changes while others are removed
                 with suppress(SnapshotNotFound):
-                    await self._remove(record)
-        return sorted(going)
+                    await self._remove(id)
+                    gone.append(id)
+        return gone
 
     def in_use(self) -> frozenset[str]:
         """What paused sandboxes, and those that are just being brought back, stand on."""
@@ -210,12 +215,24 @@ class Snapshots:
         entry = self._registry.find(sandbox)
         return entry is not None and entry.record.step != "dead"
 
-    async def _remove(self, record: SnapshotRecord) -> None:
-        """Also from the lineage of living sandboxes: the next snapshot has the parent's parent."""
-        await self._store.delete(record.id)
+    def _origins(self, records: Mapping[str, SnapshotRecord]) -> set[str]:
+        """What living sandboxes, also those that are just being made, have come from."""
+        found: set[str] = set()
         for entry in self._registry:
-            if entry.record.parent == record.id:
-                await self._reparent(entry, record.parent)
+            parent = records.get(entry.record.parent or "")
+            if parent is not None and self._lives(entry.id):
+                line = (parent, *ancestors(records, parent.id))
+                found.update(islice((each.id for each in line if each.sandbox_id != entry.id), 1))
+        return found
+
+    async def _remove(self, id: str) -> None:
+        """Also from the lineage of living sandboxes: the next snapshot has the parent's parent. Raises
+        `SnapshotNotFound`."""
+        parent = (await self._store.get(id)).parent  # as it is now: the one that was taken first may have gone
+        await self._store.delete(id)
+        for entry in self._registry:
+            if entry.record.parent == id:
+                await self._reparent(entry, parent)
 
     async def _reparent(self, entry: Entry, parent: str | None) -> None:
         entry.record = entry.record.but(parent=parent)
@@ -248,10 +265,6 @@ def _contents(frozen: Path, kind: SnapshotKind, image: str | None) -> _Contents:
         image=image,
     )
     return _Contents(manifest.created_at, runtime, disk)
-
-
-def _goes_with_sandbox(record: SnapshotRecord) -> bool:
-    return record.reason in _OF_THE_SANDBOX and record.name is None
 
 
 def _taken(id: str) -> AlreadyExists:

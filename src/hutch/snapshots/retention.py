@@ -3,44 +3,86 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
 from pydantic import Field
 
 from hutch.model import Model, SnapshotReason, SnapshotRecord
 from hutch.model.lineage import by_age
+from hutch.settings import Settings
+
+_FORKING = timedelta(days=1)
+"""A fork's snapshot stays at least so long: for as long as the fork's `Idempotency-Key` is remembered, more of it may
+be thawed."""
 
 
 class Retention(Model):
-    """The rule of one node. Named snapshots and templates are always kept."""
+    """The rule of one node. Named snapshots, templates, and what was imported are always kept, and take nobody's
+    place."""
 
-    last: int = Field(
-        100, ge=0, description="Newest snapshots kept of each sandbox; checkpoints and safety snapshots do not count."
-    )
+    last: int = Field(100, ge=0, description="Newest kept of each sandbox: of pauses, of forks, and of all others.")
     checkpoints: int = Field(100, ge=0, description="Newest checkpoints kept of each sandbox.")
     safety_seconds: float = Field(
         86400.0, ge=0, description="How long what a rollback replaced is kept, however many there are."
     )
+    orphan_seconds: float = Field(
+        30 * 86400.0, ge=0, description="How long what somebody took is kept when its sandbox is gone."
+    )
+
+    @classmethod
+    def of(cls, settings: Settings) -> Retention:
+        """The operator's."""
+        return cls(
+            last=settings.snapshot_keep,
+            checkpoints=settings.snapshot_keep_checkpoints,
+            safety_seconds=settings.snapshot_keep_safety,
+            orphan_seconds=settings.snapshot_keep_orphans,
+        )
 
 
 def expired(
-    records: Iterable[SnapshotRecord], rule: Retention, now: datetime, in_use: frozenset[str] = frozenset()
+    records: Iterable[SnapshotRecord],
+    rule: Retention,
+    now: datetime,
+    in_use: frozenset[str] = frozenset(),
+    lives: Callable[[str], bool] = lambda sandbox: True,
 ) -> list[str]:
-    """Ids of those that the rule does not keep, oldest first. What is `in_use` stays, and counts as any other."""
-    ordered = by_age(records)
-    by_sandbox: dict[tuple[str, bool], list[SnapshotRecord]] = defaultdict(list)
-    over: set[str] = set()
+    """Ids of those that the rule does not keep, oldest first. What is `in_use` stays, and counts as any other. `lives`:
+    whether the sandbox of this id is still there."""
+    ordered = [record for record in by_age(records) if _is_judged(record)]
+    over = {record.id for record in ordered if _is_over(record, rule, now, lives(record.sandbox_id))}
+    counted: dict[tuple[str, SnapshotReason], list[SnapshotRecord]] = defaultdict(list)
     for record in ordered:
-        if record.reason is not SnapshotReason.SAFETY:
-            by_sandbox[record.sandbox_id, record.reason is SnapshotReason.CHECKPOINT].append(record)
-        elif now - record.created_at > timedelta(seconds=rule.safety_seconds):
-            over.add(record.id)
-    for (_, checkpoints), mine in by_sandbox.items():
-        most = rule.checkpoints if checkpoints else rule.last
-        over.update(record.id for record in mine[: max(0, len(mine) - most)])
-    return [record.id for record in ordered if record.id in over and _may_go(record, in_use)]
+        counted[record.sandbox_id, record.reason].append(record)
+    for (_, reason), mine in counted.items():
+        over.update(record.id for record in mine[: _surplus(len(mine), reason, rule)] if not _is_forking(record, now))
+    return [record.id for record in ordered if record.id in over and record.id not in in_use]
 
 
-def _may_go(record: SnapshotRecord, in_use: frozenset[str]) -> bool:
-    return record.name is None and record.reason is not SnapshotReason.TEMPLATE and record.id not in in_use
+def _is_judged(record: SnapshotRecord) -> bool:
+    """What was imported is of no sandbox."""
+    return record.name is None and record.reason is not SnapshotReason.TEMPLATE and record.sandbox_id != ""
+
+
+def _is_over(record: SnapshotRecord, rule: Retention, now: datetime, lives: bool) -> bool:
+    age = now - record.created_at
+    match record.reason:
+        case SnapshotReason.SAFETY:
+            return not lives or age > timedelta(seconds=rule.safety_seconds)
+        case SnapshotReason.MANUAL:
+            return not lives and age > timedelta(seconds=rule.orphan_seconds)
+        case SnapshotReason.FORK:
+            return not lives and not _is_forking(record, now)
+        case _:
+            return not lives
+
+
+def _surplus(count: int, reason: SnapshotReason, rule: Retention) -> int:
+    if reason is SnapshotReason.SAFETY:
+        return 0
+    return max(0, count - (rule.checkpoints if reason is SnapshotReason.CHECKPOINT else rule.last))
+
+
+def _is_forking(record: SnapshotRecord, now: datetime) -> bool:
+    return record.reason is SnapshotReason.FORK and now - record.created_at <= _FORKING
