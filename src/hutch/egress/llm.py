@@ -104,11 +104,11 @@ class LlmGateway:
         if self._server is not None:
             self._server.drop(source_ip)
 
-    async def revoke(self, sandbox_id: str) -> LlmUsage:
-        """Forgets a sandbox: ends its calls and answers its final, journaled count."""
+    async def revoke(self, sandbox_id: str) -> LlmUsage | None:
+        """Forgets a sandbox: ends its calls and answers its final, journaled count; None when it was not known."""
         account = self._accounts.pop(sandbox_id, None)
         if account is None:
-            return LlmUsage()
+            return None
         if account.address is not None and self._by_address.get(account.address) is account:
             del self._by_address[account.address]
         account.regrant(None)
@@ -130,10 +130,10 @@ class LlmGateway:
         if sandbox_id in self._accounts:
             self._accounts[sandbox_id].gate.open()
 
-    def usage(self, sandbox_id: str) -> LlmUsage:
-        """What a sandbox has used so far."""
+    def usage(self, sandbox_id: str) -> LlmUsage | None:
+        """What a sandbox has used so far; None when it is not known, such as one that is paused."""
         account = self._accounts.get(sandbox_id)
-        return account.usage if account else LlmUsage()
+        return account.usage if account is not None else None
 
     def restore(self, sandbox_id: str, usage: LlmUsage) -> None:
         """Starts a sandbox's count from what an earlier daemon journaled; call it before `grant`."""

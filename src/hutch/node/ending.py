@@ -50,7 +50,7 @@ class Ender:
         parts.tunnel.drop(id)
         parts.gateway.drop(entry.record.address)
         final = await parts.gateway.revoke(id)
-        if final.requests > entry.record.llm.requests:
+        if final is not None:  # a call that was cut before its answer has counted tokens, and no request
             entry.record = entry.record.but(llm=final)
         runtime_id = entry.record.runtime_id
         await parts.runtime.kill(runtime_id, parts.records.runtime_directory(runtime_id))
@@ -104,7 +104,7 @@ class Ender:
                 entry.saw(await self._parts.runtime.stats(entry.handle))
             except OSError as error:
                 log.debug("no last figures", sandbox=entry.id, error=str(error))
-        llm = self._parts.gateway.usage(entry.id)
+        llm = self._parts.gateway.usage(entry.id) or entry.record.llm
         entry.record = entry.record.but(step="ending", death=reason, llm=llm)
         await self.save(entry)
 
