@@ -81,8 +81,6 @@ class Resumer:
         stands_on = record.fallback or record.snapshot
         assert stands_on is not None
         await self._ender.take_off(entry)
-        if stands_on != record.snapshot:
-            entry.record = entry.record.but(rolled_back=None)
         await self._pauser.rest(entry, stands_on, parent=record.parent)
 
     async def _check_target(self, entry: Entry, snapshot: str) -> None:
@@ -116,23 +114,18 @@ class Resumer:
         rolled_back: str | None = None,
         from_disk: bool = False,
     ) -> None:
-        """Raises; then it is paused on `fallback`. `rolled_back`: the safety snapshot of a rollback, in the same record
-        as its end, so that a repeated call is known to be one."""
+        """Raises; then it is paused on `fallback`. `rolled_back`: the safety snapshot of a rollback."""
         before = entry.record
         try:
             target = await self._parts.snapshots.get(snapshot)
             image = target.runtime.image or before.image
-            entry.record = entry.record.but(
-                step="resuming",
-                snapshot=snapshot,
-                fallback=fallback,
-                image=image,
-                rolled_back=rolled_back or before.rolled_back,
-            )
+            entry.record = entry.record.but(step="resuming", snapshot=snapshot, fallback=fallback, image=image)
             await self._parts.records.save(entry.record)
             if entry.watch is not None:
                 entry.watch.cancel()
-            entry.handle = await self._thawer.resume(entry, snapshot, from_disk=from_disk)
+            entry.handle = await self._thawer.resume(
+                entry, snapshot, from_disk=from_disk, rolled_back=rolled_back or before.rolled_back
+            )
         except Exception as error:
             entry.record = entry.record.but(fallback=fallback, parent=before.parent)
             await self.give_up(entry)

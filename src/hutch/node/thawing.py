@@ -42,10 +42,13 @@ class Thawer:
         self._cpu = cpu
         self._disks = Filler(parts)
 
-    async def resume(self, entry: Entry, snapshot: str, *, from_disk: bool = False) -> Handle:
+    async def resume(
+        self, entry: Entry, snapshot: str, *, from_disk: bool = False, rolled_back: str | None = None
+    ) -> Handle:
         """The same sandbox again: its environment, boot id and grant are kept, its address and token are new. The
         record says `running` when this returns. `from_disk`: booted from the snapshot's disk, if it has one, where its
-        memory does not fit this node; with another boot id then."""
+        memory does not fit this node; with another boot id then. `rolled_back`: goes into that record and none before,
+        so that a rollback that is asked for again is done again unless it has come to its end."""
         watch = Stopwatch()
         parts, record = self._parts, entry.record
         grant = await parts.records.load_grant(entry.id)
@@ -59,6 +62,7 @@ class Thawer:
             hibernated=False,
             fallback=None,
             parent=snapshot,
+            rolled_back=rolled_back,
             resumed_ms=watch.total,
             resumed_memory=memory,
         )

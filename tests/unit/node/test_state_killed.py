@@ -171,6 +171,28 @@ async def test_a_rollback_that_is_asked_for_again_after_a_kill_is_done_once(memo
     assert step > 5
 
 
+async def test_a_rollback_to_what_it_stands_on_that_is_asked_for_again_after_a_kill_has_it_run(memory: Path) -> None:
+    step = 0
+    while True:
+        host = Host(memory / str(step))
+        async with daemon(host) as node:
+            await paused(node)
+            stands_on = node.parts.registry.get(SANDBOX).record.snapshot
+        assert stands_on is not None
+        again = RollbackRequest(snapshot=stands_on, safety=NEW)
+        async with daemon(host, kill_at=step) as node:
+            await node.unless_killed(node.sandboxes.states.rollback(SANDBOX, again))
+            ended = not host.killed.is_set()
+        async with daemon(host) as node:
+            await node.sandboxes.states.rollback(SANDBOX, again)
+            assert node.parts.registry.get(SANDBOX).running
+            assert host.kernels[SANDBOX].memory == 1
+        if ended:
+            break
+        step += 1
+    assert step > 3
+
+
 async def test_a_paused_sandbox_survives_a_restart_of_the_machine_and_a_running_one_does_not(memory: Path) -> None:
     host, other = Host(memory), new_id("sbx")
     async with daemon(host) as node:
