@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import aiohttp
@@ -36,11 +37,9 @@ class GuestDisk:
         """All that was written, into the directory `into`; the sandbox stands still from here on. `most`: bytes of
         content. Raises also `OSError`."""
         path = f"{_CHANGES}/pack?still=1"
-        try:
+        with _distrusted("the disk cannot be packed"):
             async with self._guests.opened("GET", address, path, token, _seconds(most)) as response:
                 return await read_in_thread(_pieces(response), lambda source: archive.write(source, into, most))
-        except Hostile as error:
-            raise GuestUnavailable(f"the disk cannot be packed: {error}") from error
 
     async def restore(self, address: str, token: str, directory: Path) -> None:
         """Put a snapshot's disk back. Raises also `SnapshotCorrupt`, `OSError`."""
@@ -55,17 +54,15 @@ class GuestDisk:
         except ValueError:
             said, restored = answer[:300].decode("utf-8", "replace"), None
         if restored != manifest.entries:
-            raise GuestUnavailable(f"the disk was not put back: {str(said)[:300]}")
+            raise GuestUnavailable(f"the disk was not put back: {_printable(said)}")
 
     async def changes(self, address: str, token: str, *, still: bool) -> Listing:
         """What differs from the image. `still`: the rest of the sandbox stands still from here on. Raises also
         `LimitReached`."""
         path = f"{_CHANGES}?still=1" if still else _CHANGES
-        try:
+        with _distrusted("what has changed cannot be told"):
             async with self._guests.opened("GET", address, path, token, _LISTING_SECONDS) as response:
                 return await read_in_thread(_pieces(response), listing.from_guest)
-        except Hostile as error:
-            raise GuestUnavailable(f"what has changed cannot be told: {error}") from error
 
     async def read(self, address: str, token: str, layer: str, paths: list[str], most: int) -> list[bytes | None]:
         """The files `paths`, as they are (`layer` now) or as the image has them (image); None for what is no file, or
@@ -73,16 +70,28 @@ class GuestDisk:
         wanted = {"files": [{"path": path, "layer": layer} for path in paths], "most": most}
         body = _one(json.dumps(wanted).encode())
         call = ("POST", address, f"{_CHANGES}/read", token, _LISTING_SECONDS)
-        try:
+        with _distrusted("files cannot be read"):
             async with self._guests.opened(*call, body) as response:
                 return await read_in_thread(_pieces(response), lambda s: archive.contents(s, len(paths), most))
-        except Hostile as error:
-            raise GuestUnavailable(f"files cannot be read: {error}") from error
 
     async def go_on(self, address: str, token: str) -> None:
         """End the standing still that `pack` has begun."""
         async with self._guests.opened("POST", address, f"{_CHANGES}/release", token, 5.0):
             pass
+
+
+@contextmanager
+def _distrusted(what: str) -> Iterator[None]:
+    """Whatever a guest's answer cannot be read for is the guest's fault, also where no check of ours has found it."""
+    try:
+        yield
+    except (Hostile, ValueError) as error:
+        raise GuestUnavailable(f"{what}: {_printable(error)}") from error
+
+
+def _printable(said: object) -> str:
+    """For logs and answers, which are UTF-8."""
+    return str(said)[:300].encode("utf-8", "backslashreplace").decode()
 
 
 async def _pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

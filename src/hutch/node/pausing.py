@@ -51,14 +51,28 @@ class Pauser:
                 entry.record = entry.record.but(step="pausing", taking=request)
                 await parts.records.save(entry.record)
                 stopped = (await self._freeze(entry, handle, request, keep_running=False)).stopped_ms
-            except (HutchError, OSError) as error:
-                if not await asyncio.to_thread(parts.records.frozen_directory(entry.id, request.snapshot).exists):
+            except (Exception, asyncio.CancelledError) as error:
+                if not await self._is_whole(entry):
                     await self._go_on(entry, handle)
                     raise _freeze_error(entry, error) from error
+                entry.handle = None
+                if isinstance(error, asyncio.CancelledError):
+                    raise
                 log.warning("frozen, but not ended at once", sandbox=entry.id, error=str(error))
             watch.lap("freeze")
             entry.handle = None
             await self.settle(entry, stopped, watch)
+
+    async def finish(self, entry: Entry) -> None:
+        """A pause that was left in its middle: to its end if its snapshot is whole, else back. Raises as `settle`."""
+        handle = entry.handle
+        if handle is not None and not await self._is_whole(entry):
+            await self._packer.go_on(entry)
+            await self._parts.records.sweep_frozen(entry.id)
+            await self._go_on(entry, handle)
+            return
+        entry.handle = None
+        await self.settle(entry)
 
     async def settle(self, entry: Entry, stopped_ms: float = 0.0, watch: Stopwatch | None = None) -> None:
         """Finish a pause of which the snapshot is whole; may be repeated. Raises `DiskFull`: to be tried again."""
@@ -145,7 +159,7 @@ class Pauser:
         handle = self._let_alone(entry)
         try:
             frozen = await self._freeze(entry, handle, request, keep_running=True)
-        except (HutchError, OSError) as error:
+        except Exception as error:
             raise _freeze_error(entry, error) from error
         finally:
             await self._limit(entry, handle)
@@ -197,6 +211,12 @@ class Pauser:
             raise
         return replace(frozen, stopped_ms=packed.stopped_ms + frozen.stopped_ms)
 
+    async def _is_whole(self, entry: Entry) -> bool:
+        """Whether the snapshot that was to be made is there: then the pause is for `settle` to finish."""
+        assert entry.record.taking is not None
+        frozen = self._parts.records.frozen_directory(entry.id, entry.record.taking.snapshot)
+        return await asyncio.to_thread(frozen.exists)
+
     async def _go_on(self, entry: Entry, handle: Handle) -> None:
         """After a freeze that came to nothing: it runs, or the watcher finds that it is dead."""
         await self._limit(entry, handle)
@@ -219,8 +239,8 @@ def _join(frozen: Path) -> None:
             (apart / name).rename(frozen / name)
 
 
-def _freeze_error(entry: Entry, error: Exception) -> Exception:
+def _freeze_error(entry: Entry, error: BaseException) -> BaseException:
     """A full disk stays what it is (see `problems`)."""
-    if isinstance(error, HutchError) or getattr(error, "errno", None) is not None:
+    if isinstance(error, (HutchError, asyncio.CancelledError)) or getattr(error, "errno", None) is not None:
         return error
     return FreezeFailed(f"{entry.id} was not frozen: {error}")

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import structlog
 
-from hutch.errors import HutchError
 from hutch.model import SnapshotKind
 from hutch.node.entry import Entry
 from hutch.node.parts import Parts
@@ -73,6 +72,6 @@ class Rescue:
         entry.record = entry.record.but(slot=None)  # the pool's start has removed it
         try:
             await self._states.finish(entry)
-        except (HutchError, OSError) as error:
-            log.error("not paused yet; will be tried again", sandbox=entry.id, error=str(error))
+        except Exception as error:
+            log.error("not paused yet; will be tried again", sandbox=entry.id, exc_info=error)
         return True

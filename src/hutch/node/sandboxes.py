@@ -297,8 +297,8 @@ class Sandboxes:
         async with entry.lock:
             try:
                 await self.states.finish(entry)
-            except (HutchError, OSError) as error:
-                log.error("not finished; will be tried again", sandbox=entry.id, error=str(error))
+            except Exception as error:
+                log.error("not finished; will be tried again", sandbox=entry.id, exc_info=error)
 
 
 def _typed(error: Exception) -> HutchError:

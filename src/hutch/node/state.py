@@ -95,8 +95,8 @@ class States:
 
     async def finish(self, entry: Entry) -> None:
         """What an earlier change had to leave undone. The lock is held."""
-        if entry.record.step == "pausing" and entry.handle is None:
-            await self.pauser.settle(entry)
+        if entry.record.step == "pausing":
+            await self.pauser.finish(entry)
         elif entry.record.step == "resuming":
             await self.resumer.give_up(entry)
 
@@ -119,6 +119,9 @@ class States:
                     raise SandboxNotRunning(f"{entry.id} is {entry.view().state}")
                 with self._parts.snapshots.urgent():
                     result = await work(entry)
+        except asyncio.CancelledError:
+            done.cancel()
+            raise
         except Exception as error:
             done.set_exception(error)
             done.exception()  # whoever asked may be gone

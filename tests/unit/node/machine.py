@@ -77,7 +77,9 @@ class Host:
     killed: asyncio.Event = field(default_factory=asyncio.Event)
     fail: str = ""
     """The step that goes wrong, once."""
-    wrong: Exception | None = None
+    wrong: BaseException | None = None
+    env: bytes = b""
+    """What guests say of their environment when they pack, if not the truth."""
 
     def step(self, name: str) -> None:
         """Something is about to touch the host."""
@@ -126,7 +128,7 @@ class PaperRuntime(Runtime):
         (partial / MANIFEST).write_text(manifest.model_dump_json())
         try:
             host.step("seal")
-        except Exception:
+        except (Exception, asyncio.CancelledError):
             shutil.rmtree(partial)
             raise
         partial.rename(into)
@@ -263,7 +265,8 @@ class PaperDisks:
         self._host.step("pack")
         kernel = self._kernel(address, token)
         kernel.still = True
-        packed = b'{"env": {"number": "%d"}}\n{"end": true, "entries": 0}\n' % kernel.memory
+        env = self._host.env or b'{"number": "%d"}' % kernel.memory
+        packed = b'{"env": %s}\n{"end": true, "entries": 0}\n' % env
         return archive.write(io.BytesIO(packed), into, most)
 
     async def restore(self, address: str, token: str, directory: Path) -> None:

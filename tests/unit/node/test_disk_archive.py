@@ -93,6 +93,7 @@ GOOD = file("f", 5, (0, b"hello"))
         stream(b"[1]\n"),
         stream(b"x" * 2_000_000),
         stream(b'{"a":' * 100_000 + b"\n"),
+        *(line(env=env) + line(end=True, entries=0) for env in ([], {"A": 1}, {"A": "\ud800"}, {"\udcff": "b"})),
         *(stream(line(path=path, type="gone")) for path in ("/a", "..", "a/../b", "a//b", "", "a\0", "x" * 256, None)),
         stream(line(path="/".join(["abcdefgh"] * 600), type="gone")),
         stream(line(path="f", type="other", **PLAIN)),

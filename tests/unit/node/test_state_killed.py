@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
@@ -11,7 +12,7 @@ from typing import cast
 import pytest
 from tests.unit.node.machine import RESOURCES, Daemon, Host, SteppingStore, daemon
 
-from hutch.errors import HutchError, LimitReached
+from hutch.errors import FreezeFailed, HutchError, LimitReached
 from hutch.model import (
     BootRequest,
     DenyAll,
@@ -261,3 +262,49 @@ async def test_an_operation_in_which_anything_goes_wrong_loses_nothing(
                     async with entry.lock:
                         await node.sandboxes.states.finish(entry)
                 await assert_whole(node, memories)
+
+
+@pytest.mark.parametrize("operation", [hibernate, pause_with_disk])
+async def test_a_guest_that_lies_when_it_packs_goes_on_as_it_was(memory: Path, operation: Operation) -> None:
+    """Whatever its words do to the reader: here they are no text, which no check of ours has foreseen."""
+    host = Host(memory)
+    async with daemon(host) as node:
+        await running(node)
+        host.env = b'{"A": "\\ud800"}'
+        with pytest.raises(FreezeFailed):
+            await operation(node)
+        assert node.parts.registry.get(SANDBOX).watch is not None
+        host.env = b""
+        await assert_whole(node, {1})
+
+
+@pytest.mark.parametrize("wrong", [ValueError("unforeseen"), asyncio.CancelledError()])
+@pytest.mark.parametrize("name", ["record", "pack", "freeze", "seal", "kill"])
+async def test_a_pause_that_breaks_off_anywhere_is_finished(memory: Path, wrong: BaseException, name: str) -> None:
+    host = Host(memory)
+    async with daemon(host) as node:
+        await running(node)
+        host.fail, host.wrong = name, wrong
+        with contextlib.suppress(HutchError, ValueError, asyncio.CancelledError):
+            await pause_with_disk(node)
+        assert host.wrong is None
+        await node.sandboxes._tidy()
+        await assert_whole(node, {1})
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_a_pause_that_nobody_works_on_is_settled(memory: Path, whole: bool) -> None:
+    host = Host(memory)
+    async with daemon(host) as node:
+        await running(node)
+        entry = node.parts.registry.get(SANDBOX)
+        taking = SnapshotRequest(snapshot=NEW)
+        entry.record = entry.record.but(step="pausing", taking=taking)
+        host.kernels[SANDBOX].cpus, host.kernels[SANDBOX].still = 99, True
+        if whole:
+            assert entry.handle is not None
+            into = node.parts.records.frozen_directory(SANDBOX, NEW)
+            await node.parts.runtime.freeze(entry.handle, into, keep_running=True)
+        await node.sandboxes._tidy()
+        assert entry.paused == whole and entry.running != whole
+        await assert_whole(node, {1})

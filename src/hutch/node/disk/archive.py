@@ -195,9 +195,9 @@ def _read(pages: int, length: int, place: int, snapshot: str) -> bytes:
 
 def _env(first: Entry) -> dict[str, str]:
     env = first.get("env")
-    if not isinstance(env, dict) or not all(isinstance(value, str) for value in env.values()):
+    if not isinstance(env, dict):
         raise Hostile("the stream does not begin with the environment")
-    if sum(len(name) + len(value) for name, value in env.items()) > _MOST_ENV:
+    if sum(entries.size_of_text(name) + entries.size_of_text(value) for name, value in env.items()) > _MOST_ENV:
         raise Hostile("the environment is too large")
     return env
 

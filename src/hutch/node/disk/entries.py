@@ -90,6 +90,16 @@ def path(value: object) -> str:
     return text
 
 
+def size_of_text(value: object) -> int:
+    """Bytes of what has to be a text, not only a name: nothing but UTF-8. Raises `Hostile`."""
+    if not isinstance(value, str):
+        raise Hostile("a text is missing")
+    try:
+        return len(value.encode())
+    except UnicodeEncodeError as error:
+        raise Hostile("a text is not UTF-8") from error
+
+
 def shown(text: str) -> str:
     """A name for a person and for JSON: bytes that are no UTF-8 as `\\xff`."""
     return _bytes(text).decode("utf-8", "backslashreplace")
