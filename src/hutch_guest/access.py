@@ -26,6 +26,11 @@ def check_token(request: Request, tokens: Sequence[str]) -> None:
         raise Unauthorized("invalid access token")
 
 
+def is_signed(request: Request) -> bool:
+    """Whether it stands on a signature, and so on nothing that was not signed."""
+    return "x-access-token" not in request.headers and "signature" in request.query
+
+
 def check_file_access(request: Request, tokens: Sequence[str], operation: str) -> None:
     """For `/files`: a token, or a signature made with it over path, operation, user and expiration."""
     if not tokens:

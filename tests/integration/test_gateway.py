@@ -287,10 +287,19 @@ async def test_a_paused_sandbox_wakes_for_a_request(machine: GatewayMachine) -> 
     async with machine.e2b() as api:
         assert (await api.post(f"/sandboxes/{made.id}/pause", json={})).status_code == 204
         assert (await api.get(f"/sandboxes/{made.id}")).json()["state"] == "paused"
+        async with httpx.AsyncClient(base_url=machine.gateway, trust_env=False) as stranger:
+            routing = {name: value for name, value in made.headers(49983).items() if name != "X-Access-Token"}
+            for method in ("GET", "OPTIONS"):
+                assert (await stranger.request(method, "/health", headers=routing)).status_code == 502
+        assert (await api.get(f"/sandboxes/{made.id}")).json()["state"] == "paused"
         async with made.client() as client:
             answers = await asyncio.gather(*(client.get("/page") for _ in range(5)))
         assert [answer.text for answer in answers] == ["page"] * 5
         assert (await api.get(f"/sandboxes/{made.id}")).json()["state"] == "running"
+        assert (await api.post(f"/sandboxes/{made.id}/pause", json={"memory": False})).status_code == 204
+        async with made.client() as client:
+            assert (await client.get("/page")).status_code == 502  # its server would not be there
+        assert (await api.get(f"/sandboxes/{made.id}")).json()["state"] == "paused"
 
 
 async def test_a_restarted_server_knows_the_same_tokens(machine: GatewayMachine, box: Box) -> None:

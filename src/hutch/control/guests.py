@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import TypeVar
 
 from hutch.control.context import Context, not_running
@@ -33,15 +33,18 @@ class Guests:
         self._known = known
 
     @asynccontextmanager
-    async def of(self, sandbox_id: str, org: str, *, wake: bool = True) -> AsyncIterator[GuestClient]:
-        """Use it for one call. A paused sandbox is resumed first, or, without `wake`, is `SandboxNotRunning`.
+    async def of(
+        self, sandbox_id: str, org: str, *, wake: bool = True, reboot: bool = True, counts: bool = True
+    ) -> AsyncIterator[GuestClient]:
+        """Use it for one call. A paused sandbox is resumed first, or, without `wake`, is `SandboxNotRunning`; without
+        `reboot` so is one whose memory was not saved. What does not count is no use: it does not keep it awake.
 
         Raises `SandboxNotFound` and `SandboxNotRunning`, also when the sandbox turns out to have ended in the middle
         of the call; `GuestUnavailable` when it was paused in the middle of it: again, and it is woken."""
-        with self._known.using(sandbox_id):
+        with self._known.using(sandbox_id) if counts else nullcontext():
             guest = self._known.get(sandbox_id, org)
             if guest is None:
-                guest = await self._find(sandbox_id, org, wake)
+                guest = await self._find(sandbox_id, org, wake, reboot)
             try:
                 yield guest
             except (SandboxNotRunning, GuestUnavailable):
@@ -55,7 +58,8 @@ class Guests:
             except ExecNotFound as error:
                 raise await self._explained(sandbox_id, org, error) from None
             finally:
-                self._known.touch(sandbox_id)
+                if counts:
+                    self._known.touch(sandbox_id)
 
     async def again(self, sandbox_id: str, org: str, call: Callable[[GuestClient], Awaitable[T]]) -> T:
         """`of`, for a call that may be made twice: it is when it was cut though the sandbox runs, as by a snapshot."""
@@ -111,10 +115,12 @@ class Guests:
             self._known.touch(sandbox_id)
             yield chunk
 
-    async def _find(self, sandbox_id: str, org: str, wake: bool) -> GuestClient:
+    async def _find(self, sandbox_id: str, org: str, wake: bool, reboot: bool) -> GuestClient:
         age = self._known.age
         row = await self.row(sandbox_id, org)
         while row.state != "running" and wake:
+            if not reboot and (settled := await self._moves.settled(row.id)).hibernated:
+                raise not_running(settled)
             await self._moves.awake(row.id)
             age = self._known.age
             row = await self.row(sandbox_id, org)

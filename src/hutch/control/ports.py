@@ -28,6 +28,8 @@ class Door:
     """Its other ports are anybody's; else the traffic token is needed."""
     wakes: bool
     """A request wakes it when it is paused."""
+    reboots: bool
+    """Also when only its disk was saved: it is booted anew."""
     masked_host: str | None
     """What its ports are told that they are called; `${PORT}` stands for the port."""
     access_token: str
@@ -67,6 +69,7 @@ class Ports:
             secure=bool(options.get("secure", True)),
             public=bool(options.get("public", False)),
             wakes=bool(options.get("auto_resume", made is None)),
+            reboots=made is None,
             masked_host=options.get("masked_host"),
             access_token=self.access_token(sandbox_id),
             traffic_token=self.traffic_token(sandbox_id),
@@ -88,11 +91,15 @@ class Ports:
         """Ids of all to which a signed URL may lead."""
         return await self._context.store.e2b.live(LIVE)
 
-    async def connect(self, door: Door, port: int, protocol: Callable[[], asyncio.Protocol]) -> Way:
-        """Connect to a port. Raises `PortClosed`, `SandboxNotFound`, `SandboxNotRunning` (also for one that is paused
-        and is not to be woken), `GuestUnavailable`, `NodeUnavailable`, and what keeps it from being woken."""
+    async def connect(
+        self, door: Door, port: int, protocol: Callable[[], asyncio.Protocol], *, used: bool = True
+    ) -> Way:
+        """Connect to a port; without `used` it is neither woken nor kept awake. Raises `PortClosed`,
+        `SandboxNotFound`, `SandboxNotRunning` (also for one that is paused and is not to be woken), `GuestUnavailable`,
+        `NodeUnavailable`, and what keeps it from being woken."""
         try:
-            async with self._guests.of(door.sandbox_id, door.org, wake=door.wakes) as guest:
+            use = self._guests.of(door.sandbox_id, door.org, wake=used and door.wakes, reboot=door.reboots, counts=used)
+            async with use as guest:
                 return Way(await guest.connect(port, protocol), guest.token)
         except SandboxNotFound:
             self._doors.pop(door.sandbox_id, None)

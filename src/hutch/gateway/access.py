@@ -7,7 +7,8 @@ import hashlib
 import hmac
 import time
 from collections.abc import Iterable
-from urllib.parse import parse_qs
+from dataclasses import dataclass, replace
+from urllib.parse import parse_qs, urlencode
 
 from hutch.control.ports import Door
 from hutch.gateway import refusals
@@ -22,42 +23,56 @@ _CALLS = frozenset((b"/health", b"/files", b"/files/compose", b"/metrics", b"/en
 _SERVICES = (b"/process.Process/", b"/filesystem.Filesystem/")
 
 
-def check_access(request: Request, door: Door, port: int) -> None:
+@dataclass(frozen=True)
+class Entry:
+    """What may come in."""
+
+    request: Request
+    """As it goes on."""
+    known: bool = True
+    """It has shown what it takes, or nothing is asked for: the sandbox is woken for it, and kept awake."""
+
+
+def check_access(request: Request, door: Door, port: int) -> Entry:
     """Raises `Refusal`."""
     if port != GUEST_PORT:
         if not door.public and not _same(request.get(TRAFFIC_HEADER), door.traffic_token):
             raise refusals.forbidden(door.sandbox_id)
-        return
+        return Entry(request)
     path = request.path
     if path not in _CALLS and not path.startswith(_SERVICES):
         raise refusals.internal_route(path.decode("latin-1"))
-    if not door.secure or path == b"/health" or request.method == b"OPTIONS":
-        return
     given = request.get(ACCESS_HEADER)
+    if not door.secure or _same(given, door.access_token):
+        return Entry(request)
+    if path == b"/health" or request.method == b"OPTIONS":
+        return Entry(request, known=False)
     if given is None and path == b"/files":
-        return check_signature(request, door.access_token)
-    if given is None:
-        raise refusals.unauthorized("missing X-Access-Token header")
-    if not _same(given, door.access_token):
-        raise refusals.unauthorized("invalid access token")
+        return Entry(check_signature(request, door.access_token))
+    raise refusals.unauthorized("missing X-Access-Token header" if given is None else "invalid access token")
 
 
-def check_signature(request: Request, token: str) -> None:
-    """A signed URL of `/files`. Raises `Refusal`."""
+def check_signature(request: Request, token: str) -> Request:
+    """A signed URL of `/files`, as what was signed and nothing else: neither another query nor, in `Authorization`,
+    another user. Raises `Refusal`."""
     query = _query(request)
     given, expiration = query.get("signature"), query.get("signature_expiration")
     if not given:
         raise refusals.unauthorized("missing signature query parameter")
-    if not _same(given.encode("latin-1", "replace"), _sign(request, query, token)):
+    if not _same(given.encode("ascii", "replace"), _sign(request, query, token)):
         raise refusals.unauthorized("invalid signature")
     if expiration is not None and not (expiration.isdecimal() and int(expiration[:18]) >= time.time()):
         raise refusals.unauthorized("signature is already expired")
+    verified = [(name, query[name]) for name in ("path", "username") if name in query]
+    fields = [(name, value) for name, value in request.fields if name.lower() != b"authorization"]
+    target = "/files?" + urlencode(verified, errors="surrogateescape")
+    return replace(request, target=target.encode(), fields=fields)
 
 
 def signed_by(request: Request, tokens: Iterable[tuple[str, str]]) -> str | None:
     """Of these (name, token), the name of the one that has signed the URL; None when it is none of them."""
     query = _query(request)
-    given = query.get("signature", "").encode("latin-1", "replace")
+    given = query.get("signature", "").encode("ascii", "replace")
     if request.path != b"/files" or not given:
         return None
     return next((name for name, token in tokens if _same(given, _sign(request, query, token))), None)
@@ -72,7 +87,7 @@ def _sign(request: Request, query: dict[str, str], token: str) -> str:
 
 
 def _query(request: Request) -> dict[str, str]:
-    text = request.target.partition(b"?")[2].decode("latin-1")
+    text = request.target.partition(b"?")[2].decode("utf-8", "surrogateescape")
     try:
         found = parse_qs(text, keep_blank_values=True, errors="surrogateescape", max_num_fields=64)
     except ValueError:

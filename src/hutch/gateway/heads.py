@@ -92,6 +92,8 @@ def parse_request(head: bytes) -> Request:
         if not found or scheme.lower() not in (b"http", b"https"):
             raise BadHead("the request's target is no path")
         target = b"/" + rest.partition(b"/")[2]
+    if b"#" in target:  # where the query ends for some, and goes on for others
+        raise BadHead("the request's target has a fragment")
     return Request(match[1], target, int(match[3]), fields)
 
 

@@ -166,9 +166,12 @@ class Inbound(Flow):
         request = exchange.request
         if _is_preflight(request) and find_place(request) is None:
             return None  # it cannot carry the headers that will say where the request itself goes
-        place, door = await self._gateway.route(request)
-        exchange.place, exchange.door = place, door
-        exchange.held.enter_context(self._gateway.ports.using(door))
+        place, door, entry = await self._gateway.route(request)
+        if _is_preflight(request) and not entry.known:
+            return None
+        exchange.place, exchange.door, exchange.request = place, door, entry.request
+        if entry.known:
+            exchange.held.enter_context(self._gateway.ports.using(door))
         known = self._upstream
         if known is not None and known.place == place and known.open and known.reusable:
             known.reused = True
@@ -176,7 +179,7 @@ class Inbound(Flow):
                 return known
         self._drop_upstream()
         upstream = Outbound(self, place)
-        upstream.guest_token = await self._gateway.connect(door, place, upstream)
+        upstream.guest_token = await self._gateway.connect(door, place, upstream, entry.known)
         self._upstream = upstream
         if self._slow:
             upstream.hold(_WRITING)

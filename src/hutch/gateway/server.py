@@ -10,7 +10,7 @@ from hutch.control.ports import Door, Ports
 from hutch.control.service import Control
 from hutch.errors import GuestUnavailable, PortClosed, SandboxNotFound, SandboxNotRunning
 from hutch.gateway import refusals
-from hutch.gateway.access import GUEST_PORT, check_access, signed_by
+from hutch.gateway.access import GUEST_PORT, Entry, check_access, signed_by
 from hutch.gateway.heads import Request
 from hutch.gateway.inbound import Inbound
 from hutch.gateway.outbound import Outbound
@@ -66,7 +66,7 @@ class Gateway:
         """Bytes have come for it."""
         self.ports.touch(sandbox_id)
 
-    async def route(self, request: Request) -> tuple[Place, Door]:
+    async def route(self, request: Request) -> tuple[Place, Door, Entry]:
         """Where the request goes. Raises `Refusal` when it may not."""
         place = find_place(request) or await self._signed(request)
         if place is None:
@@ -75,13 +75,12 @@ class Gateway:
             door = await self.ports.door(place.sandbox_id)
         except SandboxNotFound:
             raise refusals.not_found(place.sandbox_id) from None
-        check_access(request, door, place.port)
-        return place, door
+        return place, door, check_access(request, door, place.port)
 
-    async def connect(self, door: Door, place: Place, upstream: Outbound) -> str:
+    async def connect(self, door: Door, place: Place, upstream: Outbound, known: bool) -> str:
         """Open this connection; the token of the guest behind it. Raises `Refusal`."""
         try:
-            way = await self.ports.connect(door, place.port, lambda: upstream)
+            way = await self.ports.connect(door, place.port, lambda: upstream, used=known)
         except PortClosed:
             raise refusals.port_closed(place.sandbox_id, place.port) from None
         except (SandboxNotFound, SandboxNotRunning):

@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any
 
-from hutch_guest.access import check_file_access
+from hutch_guest.access import check_file_access, is_signed
 from hutch_guest.accounts import Account, UnknownUser
 from hutch_guest.envd.connect import caller
 from hutch_guest.envd.multipart import Multipart, boundary_of
@@ -31,7 +31,7 @@ _MAX_KEY, _MAX_METADATA = 246, 4096
 def _account(guest: Guest, request: Request) -> Account:
     name = request.query.get("username")
     try:
-        return guest.account(name) if name else caller(guest, request)
+        return guest.account(name) if name or is_signed(request) else caller(guest, request)
     except UnknownUser as error:
         raise Unauthorized(error.message) from error
 

@@ -24,6 +24,7 @@ def test_an_absolute_target_is_its_path() -> None:
         b"GET  / HTTP/1.1",
         b"GET /a b HTTP/1.1",
         b"GET nowhere HTTP/1.1",
+        b"GET /files?path=a#&path=b HTTP/1.1",
         b"GET / HTTP/1.1\r\nHost : x",
         b"GET / HTTP/1.1\r\nHost: a\r\n folded",
         b"GET / HTTP/1.1\r\nHost: a\nX: b",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
+from urllib.parse import quote
 
 import pytest
 
@@ -14,6 +15,7 @@ from hutch.gateway.heads import Request, parse_request
 from hutch.gateway.refusals import Refusal
 from hutch.gateway.routing import Place, find_place
 from hutch.model.e2b import e2b_key, e2b_sandbox_id, hutch_key, hutch_sandbox_id
+from hutch_guest.http.urls import split_target
 
 ID = "sbx_" + "ab234567" * 2 + "abcdef"
 E2B = e2b_sandbox_id(ID)
@@ -25,7 +27,7 @@ def request(method: str, target: str, *fields: str) -> Request:
 
 
 def door(secure: bool = True, public: bool = False) -> Door:
-    return Door(ID, "org", secure, public, True, None, TOKEN, TRAFFIC)
+    return Door(ID, "org", secure, public, True, True, None, TOKEN, TRAFFIC)
 
 
 @pytest.mark.parametrize(
@@ -115,6 +117,34 @@ def test_signatures() -> None:
         with pytest.raises(Refusal) as caught:
             check_access(request(method, bad), door(), 49983)
         assert caught.value.status == 401
+
+
+@pytest.mark.parametrize("path", ["/home/user/a b+c", "/é", "/a#b&path=c", "/%ff;x"])
+def test_the_guest_reads_what_was_signed_and_nothing_else(path: str) -> None:
+    quoted = quote(path)
+    signature = signed("read", path, TOKEN).partition("&signature=")[2]
+    for target in (
+        f"/files?path={quoted}&signature={signature}",
+        f"/files?path=/etc/shadow&username=root&path={quoted}&username=&signature={signature}",
+        f"/files?path={path}&signature={signature}"
+        if path == "/é"
+        else f"/files?path=x&username=root&%70ath={quoted}&username=&signature={signature}&=&metadata=1",
+    ):
+        passed = check_access(request("GET", target, "Authorization: Basic cm9vdDo="), door(), 49983).request
+        told, query = split_target(passed.target.decode("latin-1"))
+        assert told == "/files" and query.pop("username", "") == "" and query == {"path": path}
+        assert passed.get(b"authorization") is None
+
+
+def test_only_who_shows_a_token_is_known() -> None:
+    token = f"X-Access-Token: {TOKEN}"
+    assert not check_access(request("GET", "/health"), door(), 49983).known
+    assert not check_access(request("GET", "/health", "X-Access-Token: other"), door(), 49983).known
+    assert not check_access(request("OPTIONS", "/files"), door(), 49983).known
+    assert check_access(request("GET", "/health", token), door(), 49983).known
+    assert check_access(request("GET", "/health"), door(secure=False), 49983).known
+    assert check_access(request("GET", "/"), door(public=True), 80).known
+    assert check_access(request("GET", signed("read", "a", TOKEN)), door(), 49983).known
 
 
 def test_ids_and_keys_go_both_ways() -> None:

@@ -11,6 +11,7 @@ import struct
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from hypothesis import given
@@ -202,8 +203,6 @@ def test_signatures(guest: Guest, tmp_path: Path) -> None:
     path = str(tmp_path / "f")
 
     def unsigned(**query: Any) -> Any:
-        from urllib.parse import urlencode
-
         connection = guest.connect()
         connection.request("GET", "/files?" + urlencode({"path": path} | query))
         response = connection.getresponse()
@@ -220,6 +219,20 @@ def test_signatures(guest: Guest, tmp_path: Path) -> None:
     for moment, status in ((int(time.time()) + 60, 200), (int(time.time()) - 60, 401)):
         signed = sign(path, "read", "root", TOKEN, str(moment))
         assert unsigned(username="root", signature=signed, signature_expiration=moment)[0] == status
+
+
+def test_a_signature_does_not_say_as_whom(guest: Guest, tmp_path: Path) -> None:
+    """Only what was signed does: an `Authorization` beside it is not looked at."""
+    (tmp_path / "f").write_text("x")
+    path = str(tmp_path / "f")
+    statuses = []
+    for headers in ({"X-Access-Token": TOKEN}, {}):
+        connection = guest.connect()
+        query = urlencode({"path": path, "signature": sign(path, "read", "", TOKEN)})
+        connection.request("GET", f"/files?{query}", headers={"Authorization": "Basic bm9ib2R5LWhlcmU6"} | headers)
+        statuses.append(connection.getresponse().status)  # there is no user of that name
+        connection.close()
+    assert statuses == [401, 200]
 
 
 def test_go_modes_and_times() -> None:
