@@ -96,12 +96,16 @@ def export(
     ctx: typer.Context,
     given: Annotated[str, typer.Argument(metavar="SNAPSHOT", help="Its id, its name, or the beginning of its id.")],
     file: Annotated[Path, typer.Argument(help="Where to; `-`: standard output.", dir_okay=False, allow_dash=True)],
+    json: Json = False,
 ) -> None:
     """Write a snapshot into one file. It holds all that was in the sandbox's memory."""
     with connection(ctx).client() as client:
         found = find_snapshot(client.snapshots.list(), given)
         size = client.snapshots.export(found.id, sys.stdout.buffer if str(file) == "-" else file)
-    note(f"{found.id}: {human_bytes(size)}")
+    if not json:
+        note(f"{found.id}: {human_bytes(size)}")
+    elif str(file) != "-":
+        print_json({"snapshot": found.id, "file": str(file), "bytes": size})
 
 
 @snapshots.command("import")

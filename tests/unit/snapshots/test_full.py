@@ -84,10 +84,13 @@ async def test_one_that_is_stored_while_its_sync_fails_is_done(
 ) -> None:
     """The two halves go side by side: the failure of one must not have the other done again, or never ended."""
     work, fails = store._background, asyncio.Event()
-    ingest, loop = work._ingest, asyncio.get_running_loop()
+    ingest, sync, loop = work._ingest, work._sync, asyncio.get_running_loop()
+    once = iter([DiskFull("full")])
 
-    def sync(ids: list[str]) -> None:
-        raise DiskFull("full")
+    def fail_once(ids: list[str]) -> None:
+        for error in once:
+            raise error
+        sync(ids)
 
     def ingest_after_the_failure(id: str) -> None:
         asyncio.run_coroutine_threadsafe(fails.wait(), loop).result()
@@ -99,7 +102,7 @@ async def test_one_that_is_stored_while_its_sync_fails_is_done(
         failed(*arguments)
         fails.set()
 
-    monkeypatch.setattr(work, "_sync", sync)
+    monkeypatch.setattr(work, "_sync", fail_once)
     monkeypatch.setattr(work, "_ingest", ingest_after_the_failure)
     monkeypatch.setattr(work.queue, "failed", told)
     id = await admit(store, frozen(1))
