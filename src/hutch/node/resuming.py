@@ -5,16 +5,16 @@ All of this is called with the sandbox's lock held.
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Callable
 
 import structlog
 
-from hutch.errors import DiskFull, HutchError, SandboxNotRunning, SnapshotIncompatible, ThawFailed
+from hutch.errors import HutchError, SandboxNotRunning, SnapshotIncompatible, ThawFailed
 from hutch.model import RollbackRequest, SnapshotReason, SnapshotRequest
 from hutch.node.ending import Ender
 from hutch.node.entry import Entry
+from hutch.node.failure import as_hutch
 from hutch.node.parts import Parts
 from hutch.node.pausing import Pauser
 from hutch.node.room import Room
@@ -129,7 +129,7 @@ class Resumer:
         except Exception as error:
             entry.record = entry.record.but(fallback=fallback, parent=before.parent)
             await self.give_up(entry)
-            raise _typed(entry, error) from error
+            raise as_hutch(error, ThawFailed, entry.id, f"{entry.id} was not thawed") from error
         self._watch(entry)
 
     async def _bring_back(self, entry: Entry, safety: str, request: RollbackRequest, why: HutchError) -> None:
@@ -141,15 +141,6 @@ class Resumer:
         except HutchError as error:
             log.error("rollback failed twice", sandbox=entry.id, exc_info=error)
             raise _failed(entry, request, why, f"it is paused, as {error.detail}") from error
-
-
-def _typed(entry: Entry, error: Exception) -> HutchError:
-    if isinstance(error, HutchError):
-        return error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull("this node's disk is full")
-    log.error("thaw failed", sandbox=entry.id, exc_info=error)
-    return ThawFailed(f"{entry.id} was not thawed: {error}"[:300], hint="The node's log has the details.")
 
 
 def _failed(entry: Entry, request: RollbackRequest, error: HutchError, state: str) -> ThawFailed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import time
 import uuid
@@ -13,13 +12,14 @@ from datetime import UTC, datetime
 
 import structlog
 
-from hutch.errors import BootFailed, DiskFull, HutchError, InvalidRequest, SandboxNotRunning
+from hutch.errors import BootFailed, InvalidRequest, SandboxNotRunning
 from hutch.model import BootRequest, Diff, DiffRequest, LimitBreach, LlmGrant, NetworkPolicy, NodeSandbox, is_id
 from hutch.node.booting import Booter, Stopwatch
 from hutch.node.claiming import Claimer
 from hutch.node.differ import Differ
 from hutch.node.ending import TOMBSTONE_SECONDS, Ender
 from hutch.node.entry import Entry
+from hutch.node.failure import as_hutch
 from hutch.node.keeping import Keeper
 from hutch.node.limits import Watcher
 from hutch.node.parts import Parts
@@ -216,7 +216,7 @@ class Sandboxes:
         except Exception as error:
             if not entry.doomed.is_set():  # else the deletion that waits for us cleans up
                 await self._undo(entry)
-            raise _typed(error) from error
+            raise as_hutch(error, BootFailed, entry.id, "the boot failed") from error
         self.take(entry, handle)
 
     async def _undo(self, entry: Entry) -> None:
@@ -299,12 +299,3 @@ class Sandboxes:
                 await self.states.finish(entry)
             except Exception as error:
                 log.error("not finished; will be tried again", sandbox=entry.id, exc_info=error)
-
-
-def _typed(error: Exception) -> HutchError:
-    if isinstance(error, HutchError):
-        return error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull("this node's disk is full")
-    log.error("boot failed", exc_info=error)
-    return BootFailed(f"the boot failed: {error}"[:300], hint="The node's log has the details.")

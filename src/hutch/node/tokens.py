@@ -4,6 +4,7 @@ with that in all its forks."""
 from __future__ import annotations
 
 import secrets
+from http import HTTPStatus
 
 import structlog
 
@@ -24,13 +25,20 @@ def new_token() -> str:
 
 async def renew_token(parts: Parts, entry: Entry) -> None:
     """Of a sandbox that runs, with its lock held. Written down before the guest is told, so that a daemon that is
-    killed in between still knows both. Where it fails, the janitor tries again: the snapshot is taken all the same."""
+    killed in between still knows both. Where it fails, the janitor tries again: the snapshot is taken all the same.
+    A guest of an earlier version, which has no such call, keeps its token."""
     token = entry.record.next_token or new_token()
     entry.record = entry.record.but(next_token=token)
     try:
         await parts.records.save(entry.record)
-        known = [entry.record.guest_token]
-        await parts.guests.renew_token(entry.record.address, known, token, _FORMER_SECONDS)
+        known = entry.record.guest_token
+        try:
+            await parts.guests.renew_token(entry.record.address, [known], token, _FORMER_SECONDS)
+        except GuestUnavailable as error:
+            if error.extra.get("status") != HTTPStatus.NOT_FOUND:
+                raise
+            log.warning("guest of an earlier version shares its token with its forks", sandbox=entry.id)
+            token = known
         renewed = entry.record.but(guest_token=token, next_token="")
         await parts.records.save(renewed)
         entry.record = renewed
