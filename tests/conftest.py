@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 
@@ -18,3 +19,9 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
     """Name a test alike every time, also where a parameter holds an id made when tests are collected: workers must
     collect the same tests, and `--last-failed` must find them again."""
     return _RANDOM.sub(r"\1", val) if isinstance(val, str) and _RANDOM.search(val) else None
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now stays: a collection of garbage, of which some tests ask for many, passes it by."""
+    gc.collect()
+    gc.freeze()
