@@ -196,9 +196,9 @@ class NodeHost:
         """A snapshot of it."""
         return self._change(sandbox, "snapshots", {"snapshot": new_id("snp"), **options})
 
-    def rollback(self, sandbox: dict[str, Any], snapshot: str) -> dict[str, Any]:
+    def rollback(self, sandbox: dict[str, Any], snapshot: str, **options: Any) -> dict[str, Any]:
         """Take it back; what it is then."""
-        return self._change(sandbox, "rollback", {"snapshot": snapshot, "safety": new_id("snp")})
+        return self._change(sandbox, "rollback", {"snapshot": snapshot, "safety": new_id("snp"), **options})
 
     def snapshots(self, sandbox: str | None = None) -> list[dict[str, Any]]:
         """All snapshots, or one sandbox's."""

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from tests.node_host import NodeHost
+from tests.node_host import NodeHost, boot_request
 
 from hutch.model import new_id
 
@@ -217,6 +217,47 @@ def test_memory_of_another_version_falls_back_to_the_disk_where_that_is_allowed(
         assert host.exec(back.json(), "cat ~/tick; echo $KEPT; pgrep -c sleep").stdout.split()[1:] == ["yes", "0"]
     finally:
         _end(host, box, other)
+
+
+def test_forks_and_rollbacks_fall_back_to_the_disk_of_a_snapshot_of_a_running_sandbox(host: NodeHost) -> None:
+    box = host.boot()
+    made: list[dict[str, Any]] = []
+    try:
+        host.start_process(box, "i=0; while :; do i=$((i+1)); echo $i > /tmp/tick; sleep 0.05; done")
+        host.exec(box, "echo then > ~/f")
+        with_disk, without = host.snapshot(box, disk=True), host.snapshot(box)
+        assert (with_disk["kind"], with_disk["disk"], without["disk"]) == ("full", True, False)
+        box = host.sandbox(box["id"]) or {}
+        first, second = host.exec(box, "cat /tmp/tick; sleep 0.5; cat /tmp/tick").stdout.split()
+        assert int(second) > int(first), "nothing stands still any more"
+        made.append(host.boot(from_snapshot=with_disk["id"], fallback=True))
+        assert (made[0]["start"], made[0]["start_reason"]) == ("thaw", None)
+        first, second = host.exec(made[0], "cat /tmp/tick; sleep 0.5; cat /tmp/tick").stdout.split()
+        assert int(second) > int(first), "what stood still goes on in a fork"
+
+        for snapshot in (with_disk, without):
+            _of_another_version(host, snapshot["id"])
+        refused = host.call("PUT", f"/sandboxes/{new_id('sbx')}", boot_request(from_snapshot=with_disk["id"])).json()
+        assert refused["code"] == "snapshot_incompatible" and "with `fallback: disk`" in refused["hint"]
+        wish = boot_request(from_snapshot=without["id"], fallback=True)
+        refused = host.call("PUT", f"/sandboxes/{new_id('sbx')}", wish).json()
+        assert "has no copy of its disk" in refused["detail"] and "snapshots with `fallback: disk`" in refused["hint"]
+        made.append(host.boot(from_snapshot=with_disk["id"], fallback=True))
+        assert made[1]["start"] == "boot" and "release-20990101" in made[1]["start_reason"]
+        assert host.exec(made[1], "cat ~/f; pgrep -c sleep").stdout.split() == ["then", "0"]
+
+        host.exec(box, "echo now > ~/f")
+        wish = {"snapshot": with_disk["id"], "safety": new_id("snp")}
+        refused = host.call("POST", f"/sandboxes/{box['id']}/rollback", wish, timeout=120).json()
+        assert "it runs on as it was" in refused["detail"] and "with `fallback: disk`" in refused["hint"]
+        box = host.rollback(host.sandbox(box["id"]) or {}, with_disk["id"], fallback=True)
+        assert (box["state"], box["resumed_memory"]) == ("running", False)
+        assert host.exec(box, "cat ~/f").stdout == "then\n"
+        host.pause(box)
+        refused = host.call("POST", f"/sandboxes/{box['id']}/snapshots", {"snapshot": new_id("snp"), "disk": True})
+        assert refused.status == 409 and "no copy of its disk" in refused.json()["detail"]
+    finally:
+        _end(host, box, *made)
 
 
 def test_a_hibernated_sandbox_is_paused_once_and_copied(host: NodeHost) -> None:

@@ -35,7 +35,7 @@ _ARCHIVE: dict[int | str, dict[str, Any]] = {200: {"description": "The archive."
 @router.post(
     "/sandboxes/{sandbox_id}/snapshots",
     status_code=201,
-    responses=documented(SandboxNotFound, SandboxNotRunning, FreezeFailed, DiskFull, IdempotencyConflict),
+    responses=documented(SandboxNotFound, SandboxNotRunning, FreezeFailed, DiskFull, Conflict, IdempotencyConflict),
     openapi_extra={"parameters": [KEY_HEADER]},
 )
 async def take_snapshot(

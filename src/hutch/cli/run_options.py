@@ -99,6 +99,12 @@ From = Annotated[
     str | None,
     typer.Option("--from", metavar="SNAPSHOT", help="Go on from this snapshot (its id).", rich_help_panel=_BOX),
 ]
+Fallback = Annotated[
+    bool,
+    typer.Option(
+        "--fallback", help="With --from: boot from its files where memory does not fit.", rich_help_panel=_BOX
+    ),
+]
 Network = Annotated[str | None, typer.Option(help="deny_all (default) or allow_all.", rich_help_panel=_BOX)]
 Environment = Annotated[
     list[str],

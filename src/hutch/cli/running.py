@@ -52,6 +52,7 @@ def run(
     budget_tokens: opt.Tokens = None,
     template: opt.Template = None,
     source: opt.From = None,
+    fallback: opt.Fallback = False,
     network: opt.Network = None,
     env: opt.Environment = [],  # noqa: B006
     label: opt.Labels = [],  # noqa: B006
@@ -91,6 +92,7 @@ def run(
         "lifetime": lifetime,
         "idle_timeout": idle_timeout,
         "from_snapshot": source,
+        "fallback": "disk" if fallback else None,
     }
     job = Job(fields, [parse_input(each, exclude) for each in input], output_dir, detach, json)
     leave(run_async(Session(connection(ctx), job).run()))

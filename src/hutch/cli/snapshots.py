@@ -40,11 +40,15 @@ def take(
     ctx: typer.Context,
     sandbox: SandboxArgument,
     name: Annotated[str | None, typer.Option("--name", "-n", help="A tag to find it by; it is kept then.")] = None,
+    fallback: Annotated[
+        bool, typer.Option("--fallback", help="Keep the files apart too, to boot from where memory does not fit.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Save a point of a sandbox to come back to. It goes on."""
     with connection(ctx).client() as client:
-        taken = client.sandboxes.get(find_sandbox(client, sandbox)).snapshot(name)
+        handle = client.sandboxes.get(find_sandbox(client, sandbox))
+        taken = handle.snapshot(name, fallback="disk" if fallback else None)
     if json:
         return print_json(taken)
     out.print(taken.id)

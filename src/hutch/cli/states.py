@@ -21,6 +21,9 @@ _AT_ONCE = 4
 """More would only wait for the node's disk."""
 
 Sandboxes = Annotated[list[str], typer.Argument(metavar="SANDBOX...", help="Ids, or their beginnings.")]
+Fallback = Annotated[
+    bool, typer.Option("--fallback", help="Boot from the files where memory does not fit; processes are gone then.")
+]
 
 
 class Mode(StrEnum):
@@ -48,9 +51,7 @@ def pause(
 def resume(
     ctx: typer.Context,
     sandboxes: Sandboxes,
-    fallback: Annotated[
-        bool, typer.Option("--fallback", help="Boot from the files where memory does not fit; processes are gone then.")
-    ] = False,
+    fallback: Fallback = False,
     json: Json = False,
 ) -> None:
     """Bring paused sandboxes back."""
@@ -66,6 +67,7 @@ def rollback(
     turn: Annotated[
         int | None, typer.Option("--turn", min=0, help="Instead of a snapshot: the turn of its task.")
     ] = None,
+    fallback: Fallback = False,
     json: Json = False,
 ) -> None:
     """Take a sandbox back to a snapshot, or to a turn of its task, which goes on from there.
@@ -77,7 +79,7 @@ def rollback(
     with connection(ctx).client() as client:
         handle = client.sandboxes.get(_sandbox_of(client, sandbox))
         target = find_snapshot(handle.timeline(), snapshot) if snapshot is not None else None
-        info = handle.rollback(target, turn=turn)
+        info = handle.rollback(target, turn=turn, fallback="disk" if fallback else None)
     if json:
         return print_json(info)
     out.print(info.id)
@@ -99,13 +101,14 @@ def fork(
     source: Annotated[
         str | None, typer.Option("--from", metavar="SNAPSHOT", help="Of its timeline, instead of what it is now.")
     ] = None,
+    fallback: Fallback = False,
     json: Json = False,
 ) -> None:
     """Make new sandboxes that go on from where one is, with its files, memory and processes."""
     with connection(ctx).client() as client:
         handle = client.sandboxes.get(find_sandbox(client, sandbox))
         target = find_snapshot(handle.timeline(), source) if source is not None else None
-        made = [each.info for each in handle.fork(count, target)]
+        made = [each.info for each in handle.fork(count, target, fallback="disk" if fallback else None)]
     if json:
         return print_json(made)
     for each in made:

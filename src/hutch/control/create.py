@@ -112,6 +112,7 @@ class Creator:
             created_at=now,
             deadline=now + _lifetime(request, settings.default_lifetime, settings.max_lifetime),
             snapshot=source.id if source is not None else None,
+            fallback=request.fallback,
             idle_timeout=request.idle_timeout,
             usage=Usage().model_dump(mode="json"),
         )

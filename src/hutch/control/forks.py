@@ -37,7 +37,7 @@ class Forks:
         """See `Control.fork`."""
         row = await self._guests.row(sandbox_id, org)
         source = await self._source(row, wish, by, idempotency)
-        request = _request(row, source, self._context.settings.max_lifetime)
+        request = _request(row, source, wish, self._context.settings.max_lifetime)
         turns = asyncio.Semaphore(_AT_ONCE)
 
         async def one(number: int) -> Sandbox:
@@ -71,7 +71,7 @@ class Forks:
             await self._context.store.idempotency.forget(key.owner, key.key, made.id)
 
 
-def _request(row: SandboxRow, source: str, max_lifetime: float) -> CreateSandbox:
+def _request(row: SandboxRow, source: str, wish: Fork, max_lifetime: float) -> CreateSandbox:
     """What the parent was made with, but nothing that is its alone: no environment, no task."""
     return CreateSandbox.model_validate(
         {
@@ -80,6 +80,7 @@ def _request(row: SandboxRow, source: str, max_lifetime: float) -> CreateSandbox
             "network": row.network,
             "lifetime": min(max_lifetime, row.deadline - row.created_at),
             "idle_timeout": row.idle_timeout,
+            "fallback": wish.fallback or row.fallback,
         }
     )
 

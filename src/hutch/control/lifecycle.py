@@ -173,6 +173,7 @@ class Lifecycle:
                 "llm": llm,
                 "org": row.org,
                 "from_snapshot": row.snapshot,
+                "fallback": row.fallback == "disk",
             }
         )
 

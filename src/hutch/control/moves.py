@@ -87,14 +87,21 @@ class Moves:
         return row
 
     async def rollback(
-        self, sandbox_id: str, snapshot: str, by: str | None = None, safety: str | None = None
+        self,
+        sandbox_id: str,
+        snapshot: str,
+        by: str | None = None,
+        safety: str | None = None,
+        fallback: str | None = None,
     ) -> SandboxRow:
-        """Back to a snapshot, under the same id; it runs then. The same `safety` twice is one rollback. Raises
+        """Back to a snapshot, under the same id; it runs then. The same `safety` twice is one rollback; `fallback` is
+        as for `awake`, but nothing for one that takes a task back, whose agent is to go on. Raises
         `SandboxNotRunning`, `NodeUnavailable` (then it is rolled back when the node is back), and what the node says
         (then it is as it was)."""
         safety = safety or new_id("snp")
         while (row := await self.settled(sandbox_id)).state in ("running", "paused"):
-            move = self._set_out(row, "rolling_back", by, snapshot=snapshot, taking=safety)
+            chosen = {"fallback": fallback} if fallback is not None else {}
+            move = self._set_out(row, "rolling_back", by, None, snapshot=snapshot, taking=safety, **chosen)
             if await self._run(row.id, safety, move):
                 return await self._living(row.id)
         raise not_running(row)
@@ -233,7 +240,9 @@ class Moves:
             case "resuming":
                 return await node.resume(row.id, ResumeRequest(fallback=row.fallback == "disk"))
             case "rolling_back":
-                wish = RollbackRequest(snapshot=row.snapshot or "", safety=taking, created_by=by)
+                task = (await self._context.store.tasks.of_sandboxes([row.id])).get(row.id)
+                disk = row.fallback == "disk" and (task is None or task.step == "done")
+                wish = RollbackRequest(snapshot=row.snapshot or "", safety=taking, created_by=by, fallback=disk)
                 async with places.kept(row.id, taking, SnapshotReason.SAFETY):
                     return await node.rollback(row.id, wish)
             case _:

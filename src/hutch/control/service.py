@@ -295,7 +295,8 @@ class Control:
         idempotency: Idempotency | None = None,
     ) -> Snapshot:
         """A snapshot of a running sandbox, which goes on, or of a paused one."""
-        return await self._snapshots.take(sandbox_id, org, by=by, name=request.name, idempotency=idempotency)
+        disk = request.fallback is not None
+        return await self._snapshots.take(sandbox_id, org, by=by, name=request.name, disk=disk, idempotency=idempotency)
 
     async def snapshots(self, sandbox_id: str, *, org: str = DEFAULT_ORG) -> Sequence[Snapshot]:
         """Those of one sandbox, oldest first."""

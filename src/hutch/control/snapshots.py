@@ -54,16 +54,18 @@ class Snapshots:
         by: str | None = None,
         name: str | None = None,
         reason: SnapshotReason = SnapshotReason.MANUAL,
+        disk: bool = False,
         idempotency: Idempotency | None = None,
     ) -> Snapshot:
-        """A new one; a sandbox that runs goes on. For the same key it is the same one, also when the sandbox is gone by
-        then. Raises `SandboxNotRunning`, `FreezeFailed`, `DiskFull`, `IdempotencyConflict`."""
+        """A new one; a sandbox that runs goes on. `disk`: with its disk beside memory. For the same key it is the same
+        one, also when the sandbox is gone by then. Raises `SandboxNotRunning`, `FreezeFailed`, `DiskFull`,
+        `IdempotencyConflict`, and `Conflict` for the disk of one that is paused without."""
         await self._guests.row(sandbox_id, org)
         id = _id_of(reason, idempotency) if idempotency is not None else new_id("snp")
         if idempotency is not None:
             with suppress(SnapshotNotFound):
                 return _same(await find_snapshot(self._context, id, org), sandbox_id, name)
-        wish = SnapshotRequest(snapshot=id, name=name, created_by=by, reason=reason)
+        wish = SnapshotRequest(snapshot=id, name=name, created_by=by, reason=reason, disk=disk)
         return _same(await self._moves.snapshot(sandbox_id, wish), sandbox_id, name)
 
     async def get(self, snapshot_id: str, org: str) -> Snapshot:
@@ -134,6 +136,11 @@ class Snapshots:
             if target.kind is SnapshotKind.FULL:  # in a disk there is no agent to go on
                 place = await store.bookmarks.get(snapshot_id)
         if task is not None and place is not None and place.task_id == task.id:
+            if wish.fallback is not None:
+                raise Conflict(
+                    f"{task.id} goes back to {snapshot_id} with {row.id}, and on a disk there is no agent to go on",
+                    hint="Leave `fallback` out, or fork the snapshot with it.",
+                )
             arrival = await self._rewinds.begin(row, place, by)
             await self._supervisor.restart(task.id)
             return await asyncio.shield(arrival)
@@ -143,7 +150,7 @@ class Snapshots:
                 f"{task.id} goes on in {row.id}, and had not begun at {snapshot_id}",
                 hint="Cancel the task first, or fork the snapshot into a new sandbox.",
             )
-        await self._moves.rollback(row.id, snapshot_id, by)
+        await self._moves.rollback(row.id, snapshot_id, by, fallback=wish.fallback)
 
     async def diff(self, sandbox_id: str, request: DiffRequest, org: str) -> Diff:
         """What differs between two of its timeline; where there is no second, up to now. Raises `Conflict` for

@@ -71,3 +71,9 @@ class LimitBreach(Model):
         description="refused: the call in the sandbox failed (ENOSPC, EAGAIN) and the process lives on."
     )
     message: str = Field(description='For example "memory limit 512 MiB reached; process python3 killed".')
+
+
+FALLBACK = (
+    "`disk`: its pauses keep the disk apart beside memory, and where memory does not fit the node any more (another "
+    "version of the runtime, another CPU) it is booted from that, without its processes. Stays so."
+)

@@ -56,6 +56,7 @@ class BootRequest(Model):
         description="Thaw this instead of booting: a fork. Template, disk and process limit are then the snapshot's, "
         "whatever stands here.",
     )
+    fallback: bool = Field(False, description="Boot it from the snapshot's disk where memory does not fit this node.")
 
 
 class PauseRequest(Model):
@@ -77,7 +78,7 @@ class SnapshotRequest(Model):
     turn: int | None = Field(None, ge=0, description="The task's turn, for checkpoints.")
     held: bool = Field(False, description="Only while its calls to model providers are held; they are let go after.")
     kind: SnapshotKind = SnapshotKind.FULL
-    disk: bool = Field(False, description="With the disk apart as well; at a pause only.")
+    disk: bool = Field(False, description="With the disk apart as well, to fall back to.")
 
 
 class ResumeRequest(Model):
@@ -104,6 +105,7 @@ class RollbackRequest(Model):
 
     snapshot: str = Field(pattern=SNAPSHOT_ID, description="What to go back to.")
     safety: str = Field(pattern=SNAPSHOT_ID, description="Id of the snapshot that is taken first.")
+    fallback: bool = Field(False, description="Boot it from the snapshot's disk where memory does not fit this node.")
     created_by: str | None = Field(None, max_length=256, description="Who asked for it.")
 
 

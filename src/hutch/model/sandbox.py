@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from hutch.model.budget import Usage
-from hutch.model.common import LimitBreach, Model, NetworkPolicy, Resources, Start
+from hutch.model.common import FALLBACK, LimitBreach, Model, NetworkPolicy, Resources, Start
 from hutch.model.snapshot import SnapshotKind
 from hutch.model.task import Task
 
@@ -36,12 +36,6 @@ class Resumed(Model):
     memory: bool = Field(description="Whether its memory and processes survived; without them it was booted anew.")
     ms: float = Field(description="How long that took, in milliseconds.")
     at: datetime
-
-
-FALLBACK = (
-    "`disk`: its pauses keep the disk apart beside memory, and where memory does not fit the node any more (another "
-    "version of the runtime, another CPU) it is booted from that, without its processes. Stays so."
-)
 
 
 class Pause(Model):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from hutch.model.common import Model, Resources
+from hutch.model.common import FALLBACK, Model, Resources
 
 
 class SnapshotKind(StrEnum):
@@ -103,6 +103,11 @@ class CreateSnapshot(Model):
     name: str | None = Field(
         None, min_length=1, max_length=256, description="Your tag; a named snapshot is kept until you delete it."
     )
+    fallback: Literal["disk"] | None = Field(
+        None,
+        description="`disk`: with its disk apart beside memory, to boot from where memory does not fit (another "
+        "version of the runtime, another CPU). The sandbox stands still for longer.",
+    )
 
 
 class Rollback(Model):
@@ -110,6 +115,7 @@ class Rollback(Model):
 
     snapshot: str | None = Field(None, max_length=64, description="What to go back to: one of the sandbox's timeline.")
     turn: int | None = Field(None, ge=0, description="Instead: the turn of its task whose checkpoint to go back to.")
+    fallback: Literal["disk"] | None = Field(None, description=FALLBACK)
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -131,6 +137,7 @@ class Fork(Model):
         max_length=64,
         description="One of the sandbox's timeline; unset: as it is now, which takes a snapshot.",
     )
+    fallback: Literal["disk"] | None = Field(None, description=FALLBACK)
 
 
 class SnapshotUsage(Model):

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, SecretStr
 
 from hutch.model.budget import Budget, Usage
-from hutch.model.common import LimitBreach, Model, NetworkPolicy, ResourcesOverride
+from hutch.model.common import FALLBACK, LimitBreach, Model, NetworkPolicy, ResourcesOverride
 
 
 class TaskState(StrEnum):
@@ -117,6 +117,7 @@ class CreateSandbox(Model):
         max_length=64,
         description="Instead of a `template`: a snapshot, of which this is a new sandbox (a fork).",
     )
+    fallback: Literal["disk"] | None = Field(None, description=FALLBACK)
     agent: str | None = Field(None, max_length=64)
     task: str | None = Field(None, description="The prompt; for agent `command`, the shell command. At most 8 MiB.")
     llm_key: SecretStr | None = Field(None, description="Key of the agent's model provider. Never enters the sandbox.")

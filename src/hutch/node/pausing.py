@@ -14,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from hutch.errors import AlreadyExists, FreezeFailed, HutchError
+from hutch.errors import AlreadyExists, Conflict, FreezeFailed, HutchError
 from hutch.model import SnapshotKind, SnapshotRecord, SnapshotRequest
 from hutch.node.booting import Stopwatch
 from hutch.node.disk import archive
@@ -128,7 +128,8 @@ class Pauser:
 
     async def snapshot(self, entry: Entry, request: SnapshotRequest) -> SnapshotRecord:
         """Of a running sandbox, which goes on, or of a paused one. The same id twice: the same one. Raises
-        `AlreadyExists`, `FreezeFailed`, `DiskFull`, and for a paused one `SnapshotCorrupt`."""
+        `AlreadyExists`, `FreezeFailed`, `DiskFull`, and for a paused one `SnapshotCorrupt`, and `Conflict` where it
+        cannot have the disk that is asked for."""
         snapshots = self._parts.snapshots
         with snapshots.claim(request.snapshot), self._letting_go(entry, request):
             if (known := await snapshots.find(request.snapshot)) is not None:
@@ -136,6 +137,11 @@ class Pauser:
                     return known
                 raise AlreadyExists(f"{request.snapshot} is another sandbox's snapshot")
             if entry.record.snapshot is not None and entry.paused:
+                if request.disk and not (await snapshots.get(entry.record.snapshot)).disk:
+                    raise Conflict(
+                        f"{entry.id} is paused on {entry.record.snapshot}, which has no copy of its disk",
+                        hint="Resume it first, or leave `fallback` out.",
+                    )
                 taken = await snapshots.copy(entry.record.snapshot, entry.record, request)
             else:
                 taken = await self._take_running(entry, request)
@@ -165,6 +171,7 @@ class Pauser:
             await self._limit(entry, handle)
             self._watch(entry)
         try:
+            await asyncio.to_thread(_join, frozen.path)
             taken = await self._parts.snapshots.admit(entry.record, frozen.path, request, frozen.stopped_ms)
         finally:
             await self._parts.records.sweep_frozen(entry.id)  # nothing, unless that has failed
@@ -194,21 +201,23 @@ class Pauser:
             into = parts.records.frozen_directory(entry.id, request.snapshot)
             if request.kind is SnapshotKind.DISK:
                 return await self._packer.pack(entry, handle, into)
-            if request.disk and not keep_running:
-                return await self._freeze_with_disk(entry, handle, into)
+            if request.disk:
+                return await self._freeze_with_disk(entry, handle, into, keep_running)
             return await parts.runtime.freeze(handle, into, keep_running)
 
-    async def _freeze_with_disk(self, entry: Entry, handle: Handle, into: Path) -> Frozen:
+    async def _freeze_with_disk(self, entry: Entry, handle: Handle, into: Path, keep_running: bool) -> Frozen:
         """The disk first: it stands still from then on, so that both are of the same moment; after a thaw it is told
-        to go on."""
+        to go on, and so it is now where it is kept running."""
         packed = await self._packer.pack(entry, handle, into.with_name(into.name + _APART))
         try:
-            frozen = await self._parts.runtime.freeze(handle, into, keep_running=False)
+            frozen = await self._parts.runtime.freeze(handle, into, keep_running)
         except BaseException:
-            if not await asyncio.to_thread(into.exists):
+            if keep_running or not await asyncio.to_thread(into.exists):
                 await self._packer.go_on(entry)
                 await self._parts.records.sweep_frozen(entry.id)
             raise
+        if keep_running:
+            await self._packer.go_on(entry)
         return replace(frozen, stopped_ms=packed.stopped_ms + frozen.stopped_ms)
 
     async def _is_whole(self, entry: Entry) -> bool:

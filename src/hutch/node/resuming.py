@@ -63,7 +63,13 @@ class Resumer:
             self._room.check()
         stands_on = await self._keep(entry, request)
         try:
-            await self._wake(entry, request.snapshot, fallback=stands_on, rolled_back=request.safety)
+            await self._wake(
+                entry,
+                request.snapshot,
+                fallback=stands_on,
+                rolled_back=request.safety,
+                from_disk=request.fallback,
+            )
         except SandboxNotRunning:  # deleted meanwhile
             raise
         except HutchError as error:
@@ -148,4 +154,5 @@ def _failed(entry: Entry, request: RollbackRequest, error: HutchError, state: st
         f"{entry.id} was not taken back to {request.snapshot}: {error.detail}; {state}",
         snapshot=request.snapshot,
         safety=request.safety,
+        hint=error.hint,
     )

@@ -53,7 +53,7 @@ class Thawer:
         parts, record = self._parts, entry.record
         grant = await parts.records.load_grant(entry.id)
         parts.gateway.restore(entry.id, record.llm)
-        handle, note, memory = await self._thaw(entry, snapshot, grant, None, None, watch, from_disk=from_disk)
+        handle, note, lost = await self._thaw(entry, snapshot, grant, None, None, watch, from_disk=from_disk)
         running = entry.record.but(
             step="running",
             boot_id=note.boot_id,
@@ -64,7 +64,7 @@ class Thawer:
             parent=snapshot,
             rolled_back=rolled_back,
             resumed_ms=watch.total,
-            resumed_memory=memory,
+            resumed_memory=lost is None,
         )
         await parts.records.save(running)
         entry.record = running
@@ -93,8 +93,12 @@ class Thawer:
         if request.llm is not None:
             await parts.records.save_grant(entry.id, request.llm)
         fresh = entry.record.boot_id
-        handle, note, _ = await self._thaw(entry, snapshot, request.llm, request.env, fresh, watch)
+        handle, note, lost = await self._thaw(
+            entry, snapshot, request.llm, request.env, fresh, watch, from_disk=request.fallback
+        )
         running = entry.record.but(step="running", user=note.user, workdir=note.workdir, boot_ms=watch.total)
+        if lost is not None:
+            running = running.but(start="boot", start_reason=lost)
         await parts.records.save(running)
         entry.record = running
         log.info("sandbox thawed", sandbox=entry.id, snapshot=snapshot, ms=watch.total, **watch.steps)
@@ -188,27 +192,26 @@ class Thawer:
         fresh: str | None,
         watch: Stopwatch,
         from_disk: bool = False,
-    ) -> tuple[Handle, ThawNote, bool]:
-        """Also whether its memory is the snapshot's. `fresh`: the boot id of a fork."""
+    ) -> tuple[Handle, ThawNote, str | None]:
+        """Also why its memory is not the snapshot's, where it was booted. `fresh`: the boot id of a fork."""
         parts = self._parts
         record = await parts.snapshots.get(snapshot)
         async with parts.snapshots.opened(snapshot) as (directory, note):
-            memory = record.kind is SnapshotKind.FULL
+            lost = None if record.kind is SnapshotKind.FULL else f"{snapshot} has no memory, only a disk"
             watch.lap("files")
             await unless_doomed(entry, self._cpu.acquire())
             try:
                 watch.lap("queue")
                 cpus = float(os.cpu_count() or 1)
                 try:
-                    handle = await self._load(entry, directory if memory else None, grant, watch, cpus)
+                    handle = await self._load(entry, directory if lost is None else None, grant, watch, cpus)
                 except SnapshotIncompatible as error:
-                    _must_do_without_memory(record, from_disk, error)
-                    memory = False
+                    lost = _without_memory(record, from_disk, error)
                     handle = await self._boot(entry, cpus)
-                watch.lap("thaw" if memory else "boot")
+                watch.lap("thaw" if lost is None else "boot")
             finally:
                 self._cpu.release()  # a guest that has been thawed may be hostile: it must not keep others waiting
-            if memory:
+            if lost is None:
                 frozen = [token for token in (note.guest_token, note.next_token) if token]
                 await self.introduce(entry, handle, frozen, env, fresh or note.boot_id)
             else:
@@ -216,7 +219,7 @@ class Thawer:
                 await self._disks.fill(entry, handle, directory, env, note.boot_id)
             await parts.runtime.limit_cpus(handle, entry.record.resources.cpus)
             watch.lap("guest")
-        return handle, note, memory
+        return handle, note, lost
 
     async def _load(
         self, entry: Entry, directory: Path | None, grant: LlmGrant | None, watch: Stopwatch, cpus: float
@@ -267,12 +270,16 @@ class Thawer:
             raise ThawFailed(f"the image {hash} that the snapshot stands on is gone") from error
 
 
-def _must_do_without_memory(record: SnapshotRecord, from_disk: bool, error: SnapshotIncompatible) -> None:
-    """Raise the error, with the way out, unless its disk is there and may be used."""
+def _without_memory(record: SnapshotRecord, from_disk: bool, error: SnapshotIncompatible) -> str:
+    """Why its disk is used, if that is there and may be; else raise the error, with the way out."""
     if record.disk and from_disk:
         log.warning("memory does not fit, its disk is used", snapshot=record.id, reason=error.detail)
-        return
-    hint = "It can be resumed only where it fits. A pause with `fallback: disk` keeps the files for anywhere."
+        return f"the disk of {record.id} was used: {error.detail}"
     if record.disk:
-        hint = "Its disk was kept apart: resume it with `fallback: disk`; it is booted anew, without its processes."
-    raise SnapshotIncompatible(error.detail, hint=hint, **error.extra) from error
+        hint = "It has a copy of its disk: with `fallback: disk` it is booted anew from that, without its processes."
+        raise SnapshotIncompatible(error.detail, hint=hint, **error.extra) from error
+    raise SnapshotIncompatible(
+        f"{error.detail}; {record.id} has no copy of its disk to fall back to",
+        hint="It can be thawed only where it fits. Pauses and snapshots with `fallback: disk` keep files for anywhere.",
+        **error.extra,
+    ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -29,11 +29,13 @@ def exec_request(
         refuse(error)
 
 
-def rollback_body(snapshot: str | Snapshot | None, turn: int | None) -> dict[str, Any]:
+def rollback_body(
+    snapshot: str | Snapshot | None, turn: int | None, fallback: Literal["disk"] | None = None
+) -> dict[str, Any]:
     """The body of a rollback; `InvalidRequest` unless one of the two is given."""
     id = snapshot.id if isinstance(snapshot, Snapshot) else snapshot
     try:
-        return Rollback(snapshot=id, turn=turn).model_dump(exclude_none=True)
+        return Rollback(snapshot=id, turn=turn, fallback=fallback).model_dump(exclude_none=True)
     except ValidationError as error:
         refuse(error)
 

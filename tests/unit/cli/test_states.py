@@ -72,6 +72,15 @@ def test_pause_and_resume(at: Server, hutch: Hutch) -> None:
     assert sent == [("pause", None), ("resume", None), ("pause", {"mode": "disk"})]
 
 
+def test_fallback(at: Server, hutch: Hutch) -> None:
+    sent = scripted(at)
+    for command in (("snapshot", SANDBOX_ID), ("fork", SANDBOX_ID), ("rollback", SANDBOX_ID, "clean")):
+        hutch(*command, "--fallback")
+    assert [(call, body["fallback"]) for call, body in sent] == [
+        (call, "disk") for call in ("snapshots", "fork", "rollback")
+    ]
+
+
 def test_one_that_cannot_be_paused_does_not_keep_the_others_from_it(at: Server, hutch: Hutch) -> None:
     scripted(at)
 

@@ -108,6 +108,8 @@ class ModelNode(Node):
         self.served = 0
         self.pauses: list[PauseRequest] = []
         self.resumes: list[ResumeRequest] = []
+        self.snapshots_taken: list[SnapshotRequest] = []
+        self.rollbacks: list[RollbackRequest] = []
         self._tokens = 0
         self._locks: dict[str, asyncio.Lock] = {}
 
@@ -246,6 +248,7 @@ class ModelNode(Node):
 
     async def snapshot(self, sandbox_id: str, request: SnapshotRequest) -> SnapshotRecord:
         await self._enter("snapshot")
+        self.snapshots_taken.append(request)
         box = self._box(sandbox_id)
         self._record(request.snapshot, box, request.reason, request.name, request.created_by, request.turn)
         if box.state == "running":
@@ -255,6 +258,7 @@ class ModelNode(Node):
     async def rollback(self, sandbox_id: str, request: RollbackRequest) -> NodeSandbox:
         async with self._locks.setdefault(sandbox_id, asyncio.Lock()):
             await self._enter("rollback")
+            self.rollbacks.append(request)
             box = self._box(sandbox_id)
             if request.snapshot not in self.records:
                 raise SnapshotNotFound("gone")

@@ -7,13 +7,13 @@ import asyncio
 import pytest
 from tests.integration.control_host import until
 from tests.unit.control.model_node import ModelNode
-from tests.unit.control.test_checkpoints import running
+from tests.unit.control.test_checkpoints import checkpoint, running
 from tests.unit.control.test_moves import EXEC, in_state, make, row, use
 from tests.unit.control.test_task_moves import TASK, with_task
 
 from hutch.control.service import Control
 from hutch.errors import Conflict, ExecNotFound, FreezeFailed
-from hutch.model import Pause, Resume, Sandbox, SandboxState, SnapshotKind, TaskState
+from hutch.model import CreateSnapshot, Fork, Pause, Resume, Rollback, Sandbox, SandboxState, SnapshotKind, TaskState
 
 DISK = Pause(mode=SnapshotKind.DISK)
 
@@ -161,3 +161,32 @@ async def test_a_task_whose_sandbox_loses_its_memory_fails_and_says_so(control: 
 
 async def _offset(control: Control) -> int:
     return (await control.store.readers.get(TASK)).guest_offset
+
+
+async def test_what_is_made_of_a_snapshot_may_fall_back_to_its_disk(control: Control, node: ModelNode) -> None:
+    box = await make(control)
+    plain = await control.take_snapshot(box.id, CreateSnapshot())
+    point = await control.take_snapshot(box.id, CreateSnapshot(fallback="disk"))
+    assert [wish.disk for wish in node.snapshots_taken] == [False, True]
+    made = await make(control, **{"from": point.id, "fallback": "disk"})
+    (fork,) = await control.fork(box.id, Fork.model_validate({"from": point.id, "fallback": "disk"}))
+    (other,) = await control.fork(box.id, Fork.model_validate({"from": plain.id}))
+    assert [node.boots[each.id].fallback for each in (made, fork, other)] == [True, True, False]
+    assert (made.fallback, fork.fallback, other.fallback) == ("disk", "disk", None)
+    await control.rollback(box.id, Rollback(snapshot=plain.id))
+    assert (await control.rollback(box.id, Rollback(snapshot=point.id, fallback="disk"))).fallback == "disk"
+    assert [wish.fallback for wish in node.rollbacks] == [False, True]
+    (child,) = await control.fork(box.id, Fork())
+    assert child.fallback == "disk"
+
+
+async def test_a_task_that_goes_back_with_its_sandbox_needs_memory(control: Control, node: ModelNode) -> None:
+    id = await running(control)
+    node.agent.answer("one")
+    point = (await checkpoint(control, 1)).data["snapshot"]
+    with pytest.raises(Conflict, match="no agent to go on"):
+        await control.rollback(id, Rollback(snapshot=point, fallback="disk"))
+    async with control.store.database.write() as connection:
+        await control.store.sandboxes.note(connection, id, fallback="disk")
+    await control.rollback(id, Rollback(turn=1))
+    assert [wish.fallback for wish in node.rollbacks] == [False]

@@ -132,6 +132,25 @@ async def test_a_fork_is_made_once_however_often_it_is_sent(server: Server, clie
     assert sent[0][1] is not None and sent[0][1] == sent[1][1]
 
 
+async def test_whatever_is_made_of_a_snapshot_may_fall_back(server: Server, client: AsyncHutch) -> None:
+    on(server, "GET", BOX, sandbox())
+    made = on(server, "POST", "/v1/sandboxes", sandbox())
+    forked = on(server, "POST", f"{BOX}/fork", {"sandboxes": [sandbox()]})
+    back = on(server, "POST", f"{BOX}/rollback", sandbox())
+    taken = on(server, "POST", f"{BOX}/snapshots", record())
+    box = await client.sandboxes.get(SANDBOX_ID)
+    await client.sandboxes.create(from_snapshot=SNAPSHOT, fallback="disk")
+    await box.fork(from_snapshot=SNAPSHOT, fallback="disk")
+    await box.rollback(SNAPSHOT, fallback="disk")
+    await box.snapshot(fallback="disk")
+    assert [sent[0][0] for sent in (made, forked, back, taken)] == [
+        {"from": SNAPSHOT, "fallback": "disk"},
+        {"count": 1, "from": SNAPSHOT, "fallback": "disk"},
+        {"snapshot": SNAPSHOT, "fallback": "disk"},
+        {"fallback": "disk"},
+    ]
+
+
 async def test_create_from_a_snapshot_names_no_template(server: Server, client: AsyncHutch) -> None:
     sent = on(server, "POST", "/v1/sandboxes", sandbox())
     await client.sandboxes.create(from_snapshot=SNAPSHOT, idle_timeout=60)

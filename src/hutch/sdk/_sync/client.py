@@ -117,6 +117,7 @@ class Sandboxes:
         lifetime: float | None = None,
         idle_timeout: float | None = None,
         from_snapshot: str | None = None,
+        fallback: Literal["disk"] | None = None,
         request_timeout: float | None = None,
         idempotency_key: str | None = None,
         watch: Watch | None = None,
@@ -143,6 +144,7 @@ class Sandboxes:
             "lifetime": lifetime,
             "idle_timeout": idle_timeout,
             "from_snapshot": from_snapshot,
+            "fallback": fallback,
         }
         create_body(template, [], **fields)  # refused before anything is uploaded
         sent: builtins.list[Input] = [

@@ -78,6 +78,7 @@ class Sandbox:
         lifetime: float | None = None,
         idle_timeout: float | None = None,
         from_snapshot: str | None = None,
+        fallback: Literal["disk"] | None = None,
         request_timeout: float | None = None,
         client: Hutch | None = None,
     ) -> Sandbox:
@@ -87,7 +88,8 @@ class Sandbox:
         or input models; local ones are uploaded first. `outputs`: globs of the files to keep. `checkpoints`: `turns`
         (see `task.rollback`), or every so many seconds; without, none are taken. `idle_timeout`: seconds without use
         after which it is paused, to be woken by the next call. `from_snapshot`: a snapshot that it goes on from, in
-        place of a template. Without `client`, one is made from the environment or the credentials file, and closed with
+        place of a template; `fallback` as for `pause`: booted from its disk where memory does not fit the node. Without
+        `client`, one is made from the environment or the credentials file, and closed with
         the sandbox.
         """
         from hutch.sdk._sync.client import Hutch
@@ -113,6 +115,7 @@ class Sandbox:
                 lifetime=lifetime,
                 idle_timeout=idle_timeout,
                 from_snapshot=from_snapshot,
+                fallback=fallback,
                 request_timeout=request_timeout,
             )
         except BaseException:
@@ -194,10 +197,17 @@ class Sandbox:
         as for `pause`."""
         return self._change("resume", body={"fallback": fallback} if fallback else None, repeat=True)
 
-    def snapshot(self, name: str | None = None, *, idempotency_key: str | None = None) -> Snapshot:
+    def snapshot(
+        self,
+        name: str | None = None,
+        *,
+        fallback: Literal["disk"] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Snapshot:
         """A point to come back to, of memory, processes and files. It goes on; its connections to the outside are cut.
-        A snapshot with a name is kept until it is deleted. However often the call is repeated, there is one of it."""
-        body = {} if name is None else {"name": name}
+        A snapshot with a name is kept until it is deleted. `fallback="disk"` keeps its files apart too, for where
+        memory does not fit. However often the call is repeated, there is one of it."""
+        body = {key: value for key, value in (("name", name), ("fallback", fallback)) if value is not None}
         answer = self._transport.json(
             "POST",
             f"{self._base}/snapshots",
@@ -236,17 +246,30 @@ class Sandbox:
         answer = self._transport.json("GET", f"{self._base}/diff", params=params, timeout=self._patience)
         return parse(Diff, answer)
 
-    def rollback(self, snapshot: str | Snapshot | None = None, *, turn: int | None = None) -> SandboxInfo:
+    def rollback(
+        self,
+        snapshot: str | Snapshot | None = None,
+        *,
+        turn: int | None = None,
+        fallback: Literal["disk"] | None = None,
+    ) -> SandboxInfo:
         """Back to a snapshot of its timeline, or to a turn of its task, under the same id, after a safety snapshot of
-        what it is now. Its task goes on from there. When that fails it is as it was."""
-        return self._change("rollback", body=rollback_body(snapshot, turn))
+        what it is now. Its task goes on from there. When that fails it is as it was. `fallback` as for `pause`."""
+        return self._change("rollback", body=rollback_body(snapshot, turn, fallback))
 
     def fork(
-        self, count: int = 1, from_snapshot: str | Snapshot | None = None, *, idempotency_key: str | None = None
+        self,
+        count: int = 1,
+        from_snapshot: str | Snapshot | None = None,
+        *,
+        fallback: Literal["disk"] | None = None,
+        idempotency_key: str | None = None,
     ) -> builtins.list[Sandbox]:
         """New sandboxes (1 to 64) that go on from a snapshot of its timeline, or from what it is now; all, or none and
-        the error. They are without its task and its credentials."""
+        the error. They are without its task and its credentials. `fallback` as for `pause`."""
         body: dict[str, Any] = {"count": count}
+        if fallback is not None:
+            body["fallback"] = fallback
         if from_snapshot is not None:
             body["from"] = from_snapshot if isinstance(from_snapshot, str) else from_snapshot.id
         answer = self._transport.json(
