@@ -58,7 +58,7 @@ class Arrivals:
             values = _paused(current, facts)
             if facts.state == "running":
                 values = _running(current, facts)
-                await self._stop_the_clock(connection, current)
+                await self._stop_the_clock(connection, current, _since(facts))
                 if current.paused_at is not None and facts.resumed_memory is False:
                     await self._end_agent(connection, current)
             await self._rows.change_in(connection, row.id, row.version, **values)
@@ -82,12 +82,13 @@ class Arrivals:
         if await self._context.store.tasks.ask_to_stop(connection, task.id, _MEMORY_LOST):
             self._context.notifier.notify(stop_of(task.id))
 
-    async def _stop_the_clock(self, connection: Transaction, row: SandboxRow) -> None:
-        """Paused time is no run time of the task."""
+    async def _stop_the_clock(self, connection: Transaction, row: SandboxRow, until: float) -> None:
+        """Paused time is no run time of the task, unless it has ended meanwhile."""
         task = await self._context.store.tasks.of_sandbox(connection, row.id)
-        if row.paused_at is None or task is None or task.started_at is None or task.ended_at is not None:
+        if row.paused_at is None or task is None or task.started_at is None:
             return
-        paused = task.usage.get("paused_time", 0.0) + max(0.0, time.time() - max(row.paused_at, task.started_at))
+        until = min(until, task.ended_at) if task.ended_at is not None else until
+        paused = task.usage.get("paused_time", 0.0) + max(0.0, until - max(row.paused_at, task.started_at))
         await self._context.store.tasks.note(connection, task.id, usage=task.usage | {"paused_time": paused})
         self._context.notifier.notify(events_of(task.id))
 
@@ -98,7 +99,7 @@ def _paused(row: SandboxRow, facts: NodeSandbox) -> dict[str, Any]:
         "snapshot": facts.snapshot or row.taking or row.snapshot,
         "taking": None,
         "guest_token": None,
-        "paused_at": row.paused_at if row.paused_at is not None else time.time(),
+        "paused_at": row.paused_at if row.paused_at is not None else _since(facts),
         "hibernated": facts.state == "hibernated",
     }
 
@@ -106,7 +107,7 @@ def _paused(row: SandboxRow, facts: NodeSandbox) -> dict[str, Any]:
 def _running(row: SandboxRow, facts: NodeSandbox) -> dict[str, Any]:
     resumed = row.resumed
     if facts.resumed_memory is not None and (row.paused_at is not None or row.state == "rolling_back"):
-        resumed = {"memory": facts.resumed_memory, "ms": facts.resumed_ms, "at": time.time()}
+        resumed = {"memory": facts.resumed_memory, "ms": facts.resumed_ms, "at": _since(facts)}
     return {
         "state": "running",
         "taking": None,
@@ -117,5 +118,11 @@ def _running(row: SandboxRow, facts: NodeSandbox) -> dict[str, Any]:
         "hibernated": False,
         "resumed": resumed,
         "last_active": time.time(),
-        "usage": row.usage | asleep_time(row),
+        "usage": row.usage | asleep_time(row, _since(facts)),
     }
+
+
+def _since(facts: NodeSandbox) -> float:
+    """When the node paused or resumed it: we may have been gone for hours, and so may the node."""
+    now = time.time()
+    return min(now, facts.since) if facts.since is not None else now

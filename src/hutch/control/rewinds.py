@@ -139,8 +139,9 @@ class Rewinds:
                 values["stop"] = current.stop or before["stop"]
             else:
                 values["step"] = "release"  # again: it may have been given back what it had
-            usage = current.usage | {"paused_time": before["paused_time"]}
-            await self._store.tasks.change(connection, task.id, task.fence, rewind=None, usage=usage, **values)
+                # Of what was added meanwhile, nothing was before its end. What goes on has its pauses counted.
+                values["usage"] = current.usage | {"paused_time": before["paused_time"]}
+            await self._store.tasks.change(connection, task.id, task.fence, rewind=None, **values)
         self._context.notifier.notify(events_of(task.id))
 
     def _answer(self, task_id: str, error: HutchError | None) -> None:

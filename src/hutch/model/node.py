@@ -126,6 +126,7 @@ class NodeSandbox(Model):
     start_reason: str | None = Field(None, description="Why it was booted and not thawed.")
     resumed_ms: float = Field(0.0, description="How long the last resume or rollback took, in milliseconds.")
     resumed_memory: bool | None = Field(None, description="Whether memory survived that; unset before the first.")
+    since: float | None = Field(None, description="Unix time of its last pause or resume; unset before the first.")
     snapshot: str | None = Field(None, description="What a paused or hibernated one stands on.")
     boot_id: str = Field("", description="Kept while its memory lives on, also over pauses; a fork has a new one.")
     cpu_seconds: float = 0.0

@@ -86,6 +86,7 @@ class Entry:
             start_reason=record.start_reason,
             resumed_ms=record.resumed_ms,
             resumed_memory=record.resumed_memory,
+            since=record.since,
             snapshot=record.snapshot if record.step == "paused" else None,
             boot_id=record.boot_id,
             **record.figures.model_dump(),

@@ -88,6 +88,7 @@ class Pauser:
             await asyncio.to_thread(_join, frozen)
             snapshot = await parts.snapshots.admit(entry.record, frozen, request, stopped_ms)
         watch.lap("admit")
+        entry.record = entry.record.but(since=snapshot.created_at.timestamp())  # long ago, if we were killed since
         data = {"snapshot": snapshot.id, "kind": snapshot.kind, "ms": watch.total}
         await parts.journal.insist(entry.id, "sandbox_paused", data)
         await self.rest(entry, snapshot.id, parent=snapshot.id)

@@ -73,6 +73,8 @@ class SandboxRecord(Model):
     resumed_ms: float = 0.0
     resumed_memory: bool | None = None
     """Whether its memory survived the last resume."""
+    since: float | None = None
+    """Unix time of its last freeze for a pause, or of the resume that followed it."""
     hibernated: bool = False
     """Paused: what it stands on is a disk only."""
     taking: SnapshotRequest | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 import uuid
 from pathlib import Path
 
@@ -63,6 +64,7 @@ class Thawer:
             fallback=None,
             parent=snapshot,
             rolled_back=rolled_back,
+            since=time.time(),
             resumed_ms=watch.total,
             resumed_memory=lost is None,
         )

@@ -4,6 +4,7 @@ one does is tested in tests/integration."""
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import UTC, datetime
@@ -227,7 +228,9 @@ class ModelNode(Node):
                 return box
             self._record(request.snapshot, box, SnapshotReason.PAUSE, None, request.created_by)
             state = "hibernated" if request.kind is SnapshotKind.DISK else "paused"
-            paused = self._set(box.id, state=state, snapshot=request.snapshot, guest_token="", address="")
+            paused = self._set(
+                box.id, state=state, since=time.time(), snapshot=request.snapshot, guest_token="", address=""
+            )
         return await self._leave("pause", paused)
 
     async def resume(self, sandbox_id: str, request: ResumeRequest) -> NodeSandbox:
@@ -243,7 +246,10 @@ class ModelNode(Node):
                     raise SnapshotIncompatible("its memory is another version's")
                 self.emptied.add(box.id)
             token = self._token()
-            running = self._set(box.id, state="running", snapshot=None, guest_token=token, resumed_memory=memory)
+            now = time.time()
+            running = self._set(
+                box.id, state="running", since=now, snapshot=None, guest_token=token, resumed_memory=memory
+            )
         return await self._leave("resume", running)
 
     async def snapshot(self, sandbox_id: str, request: SnapshotRequest) -> SnapshotRecord:
@@ -265,7 +271,7 @@ class ModelNode(Node):
             if request.safety not in self.records:
                 self._record(request.safety, box, SnapshotReason.SAFETY, None, request.created_by)
                 self.agent.thaw(self._frozen[request.snapshot])
-                self._set(box.id, state="running", snapshot=None, guest_token=self._token())
+                self._set(box.id, state="running", since=time.time(), snapshot=None, guest_token=self._token())
             return self.boxes[box.id]
 
     async def snapshots(self, sandbox_id: str | None = None, org: str | None = None) -> list[SnapshotRecord]:
