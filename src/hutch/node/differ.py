@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from hutch.errors import Conflict, SandboxNotRunning
+from hutch.errors import Conflict, LimitReached, SandboxNotRunning
 from hutch.model import Diff, DiffRequest, FileChange, FileState
 from hutch.node.disk import texts
 from hutch.node.disk.comparing import Difference, Listing, compare
@@ -17,9 +17,16 @@ from hutch.node.entry import Entry as Sandbox
 from hutch.node.parts import Parts
 from hutch.node.peeking import Guest, Peeker
 from hutch.node.points import Bare, Contents, InMemory, Live, OnDisk, Point
+from hutch.node.turns import Turns
 
 _MOST_TEXT = 4 << 20
 _BATCH = 32
+_AT_ONCE, _OF_ONE = 3, 2
+"""Comparisons on this node, and of one organisation; each may hold two listings and two hidden copies."""
+_SECONDS = 240.0
+"""Guests may answer as slowly as each call allows, and there are many calls."""
+_WAITING_SECONDS = 240.0
+"""With the above less than what the server waits."""
 
 
 class Differ:
@@ -29,10 +36,30 @@ class Differ:
         self._parts = parts
         self._peeker = peeker
         self._kept = Kept(parts.home.listings)
+        self._turns = Turns(_AT_ONCE, _OF_ONE)
 
     async def diff(self, sandbox: Sandbox | None, request: DiffRequest) -> Diff:
         """`sandbox` may be gone where both points are snapshots. Raises `SnapshotNotFound`, `SandboxNotRunning`,
         `Conflict` (two images), `LimitReached`, `GuestUnavailable`, and what keeps a snapshot from being thawed."""
+        async with self._turns.turn(await self._org(sandbox, request), _WAITING_SECONDS):
+            try:
+                async with asyncio.timeout(_SECONDS):
+                    return await self._compared(sandbox, request)
+            except TimeoutError as error:
+                raise LimitReached(
+                    f"they were not compared within {_SECONDS:.0f} s",
+                    hint="Compare less at once: below a `path`, or without texts.",
+                    limit="diff_seconds",
+                ) from error
+
+    async def _org(self, sandbox: Sandbox | None, request: DiffRequest) -> str | None:
+        """Whose turn it is."""
+        if sandbox is not None:
+            return sandbox.record.org
+        known = request.to_snapshot or request.from_snapshot
+        return (await self._parts.snapshots.get(known)).org if known is not None else None
+
+    async def _compared(self, sandbox: Sandbox | None, request: DiffRequest) -> Diff:
         async with AsyncExitStack() as opened:
             before, after = await self._points(sandbox, request, opened)
             old, new = await before.listing(), await after.listing()
@@ -92,7 +119,7 @@ class _Texts:
         self._sides = sides
         self._opened = opened
         self._left = _MOST_TEXT
-        self._sees_image: Guest | None = None
+        self._booted: Guest | None = None
 
     async def add(self, found: Sequence[Difference], changes: list[FileChange]) -> list[FileChange]:
         """The same changes, with texts."""
@@ -140,11 +167,11 @@ class _Texts:
 
     async def _read_image(self, paths: list[str]) -> Contents:
         before, after = (side.point for side in self._sides)
-        guest = self._sees_image or await after.guest() or await before.guest()
+        guest = await after.guest() or await before.guest() or self._booted
         if guest is None:
-            assert isinstance(after, OnDisk | InMemory)  # one that runs has a guest
+            assert isinstance(after, OnDisk)  # all others have a guest
             guest = await self._opened.enter_async_context(self._peeker.image(after.record))
-        self._sees_image = guest
+            self._booted = guest
         return await self._disks.read(guest.address, guest.token, "image", paths, MOST_FILE)
 
 

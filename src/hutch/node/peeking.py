@@ -24,7 +24,6 @@ from hutch.node.thawing import Thawer
 
 log = structlog.get_logger("hutch.node")
 
-_AT_ONCE = 2
 _CPUS = 1.0
 
 
@@ -37,14 +36,13 @@ class Guest:
 
 
 class Peeker:
-    """At most two copies at once, each of them counted against the node's room."""
+    """Whoever asks must have a turn, and two copies at most: two who each wait for the other's would wait for ever."""
 
     def __init__(self, parts: Parts, thawer: Thawer, ender: Ender, room: Room) -> None:
         self._parts = parts
         self._thawer = thawer
         self._ender = ender
         self._room = room
-        self._gate = asyncio.Semaphore(_AT_ONCE)
 
     def copy(self, snapshot: SnapshotRecord) -> AbstractAsyncContextManager[Guest]:
         """The snapshot, thawed. Raises as a resume does, and `LimitReached`."""
@@ -56,17 +54,16 @@ class Peeker:
 
     @asynccontextmanager
     async def _made(self, snapshot: SnapshotRecord, make: Callable[[Entry], Awaitable[None]]) -> AsyncIterator[Guest]:
-        async with self._gate:
-            self._room.check()
-            if snapshot.resources is None:
-                raise ThawFailed(f"{snapshot.id} does not say how large its sandbox was")
-            resources = snapshot.resources.model_copy(update={"cpus": _CPUS})
-            entry = hidden(snapshot.template or "", snapshot.runtime.image or "", resources)
-            try:
-                await make(entry)
-                yield Guest(entry.record.address, entry.record.guest_token)
-            finally:
-                await asyncio.shield(asyncio.create_task(self._remove(entry)))
+        self._room.check()
+        if snapshot.resources is None:
+            raise ThawFailed(f"{snapshot.id} does not say how large its sandbox was")
+        resources = snapshot.resources.model_copy(update={"cpus": _CPUS})
+        entry = hidden(snapshot.template or "", snapshot.runtime.image or "", resources)
+        try:
+            await make(entry)
+            yield Guest(entry.record.address, entry.record.guest_token)
+        finally:
+            await asyncio.shield(asyncio.create_task(self._remove(entry)))
 
     async def _remove(self, entry: Entry) -> None:
         try:

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from hutch.errors import SandboxNotRunning
 from hutch.model import SnapshotRecord
 from hutch.node.disk import archive
 from hutch.node.disk.comparing import Listing
@@ -31,7 +32,7 @@ class Point(ABC):
         """What differs from the image."""
 
     async def guest(self) -> Guest | None:
-        """One that sees its image, unless there would have to be a sandbox of its own for that."""
+        """One that sees its image; None where none sees the files either."""
         return None
 
     @abstractmethod
@@ -54,17 +55,25 @@ class Live(Point):
 
     def __init__(self, parts: Parts, sandbox: Sandbox) -> None:
         self._disks = parts.disks
-        self._guest = Guest(sandbox.record.address, sandbox.record.guest_token)
+        self._sandbox = sandbox
+        self._handle = sandbox.handle
         self.image = sandbox.record.image
 
     async def listing(self) -> Listing:
-        return await self._disks.changes(self._guest.address, self._guest.token, still=False)
+        guest = await self.guest()
+        return await self._disks.changes(guest.address, guest.token, still=False)
 
-    async def guest(self) -> Guest | None:
-        return self._guest
+    async def guest(self) -> Guest:
+        """To be asked for anew before each call: the address of a sandbox that was paused meanwhile is another's, and
+        one that was taken back is not what it was. Raises `SandboxNotRunning`."""
+        sandbox = self._sandbox
+        if not sandbox.running or sandbox.handle is not self._handle:
+            raise SandboxNotRunning(f"{sandbox.id} was paused or taken back while it was looked at")
+        return Guest(sandbox.record.address, sandbox.record.guest_token)
 
     async def read(self, paths: list[str]) -> Contents:
-        return await self._disks.read(self._guest.address, self._guest.token, "now", paths, MOST_FILE)
+        guest = await self.guest()
+        return await self._disks.read(guest.address, guest.token, "now", paths, MOST_FILE)
 
 
 class OnDisk(Point):
@@ -107,14 +116,15 @@ class InMemory(Point):
         known = await asyncio.to_thread(self._kept.get, self.record.id)
         return known if known is not None else await self._open()
 
-    async def guest(self) -> Guest | None:
-        return self._guest
-
-    async def read(self, paths: list[str]) -> Contents:
+    async def guest(self) -> Guest:
         if self._guest is None:
             await self._open()
         assert self._guest is not None
-        return await self._disks.read(self._guest.address, self._guest.token, "now", paths, MOST_FILE)
+        return self._guest
+
+    async def read(self, paths: list[str]) -> Contents:
+        guest = await self.guest()
+        return await self._disks.read(guest.address, guest.token, "now", paths, MOST_FILE)
 
     async def _open(self) -> Listing:
         """Its listing comes with the standing still: the copy must not change what is read of it."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Coroutine
 from contextlib import aclosing
+from typing import Any, TypeVar
 
 from aiohttp import web
 
+from hutch.errors import InvalidRequest
 from hutch.model import (
     DiffRequest,
     Held,
@@ -20,6 +24,11 @@ from hutch.model import (
 from hutch.node.archives import Archives
 from hutch.node.parts import Parts
 from hutch.node.sandboxes import Sandboxes
+
+T = TypeVar("T")
+
+_LOOK = 1.0
+"""Seconds between two looks whether the caller is still there."""
 
 
 class StateApi:
@@ -79,7 +88,7 @@ class StateApi:
 
     async def diff(self, request: web.Request) -> web.Response:
         body = DiffRequest.model_validate_json(await request.read())
-        return _json(await self._sandboxes.diff(request.match_info["id"], body))
+        return _json(await _unless_gone(request, self._sandboxes.diff(request.match_info["id"], body)))
 
     async def list(self, request: web.Request) -> web.Response:
         records = await self._snapshots.records(request.query.get("sandbox"), request.query.get("org"))
@@ -111,6 +120,18 @@ class StateApi:
     async def delete(self, request: web.Request) -> web.Response:
         await self._snapshots.delete(request.match_info["id"])
         return web.Response(status=204)
+
+
+async def _unless_gone(request: web.Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, given up when nobody waits for it any more."""
+    doing = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait({doing}, timeout=_LOOK))[0]:
+            if request.transport is None or request.transport.is_closing():
+                raise InvalidRequest("the caller is gone")
+        return doing.result()
+    finally:
+        doing.cancel()
 
 
 def _json(model: Model, status: int = 200) -> web.Response:

@@ -25,6 +25,7 @@ from hutch.images.lookup import BuiltImage
 from hutch.model import NetworkPolicy, Recipe, Resources, SnapshotRecord, TemplateInfo
 from hutch.network.base import Slot, SlotPool
 from hutch.node.disk import archive
+from hutch.node.disk.comparing import Listed, Listing
 from hutch.node.entry import Registry
 from hutch.node.guest import GuestClient
 from hutch.node.guest_disk import GuestDisk
@@ -80,6 +81,8 @@ class Host:
     wrong: BaseException | None = None
     env: bytes = b""
     """What guests say of their environment when they pack, if not the truth."""
+    looked_at: Callable[[], Awaitable[None]] = field(default=lambda: asyncio.sleep(0.01))
+    """What becomes of a look at a disk on its way."""
 
     def step(self, name: str) -> None:
         """Something is about to touch the host."""
@@ -273,12 +276,28 @@ class PaperDisks:
         self._host.step("restore")
         self._kernel(address, token).memory = int(archive.read_manifest(directory).env["number"])
 
+    async def changes(self, address: str, token: str, *, still: bool) -> Listing:
+        self._host.step("changes")
+        await self._host.looked_at()
+        kernel = self._kernel(address, token)
+        kernel.still = still or kernel.still
+        state = {"type": "file", "mode": 0o644, "uid": 0, "gid": 0, "mtime": kernel.memory, "size": 1}
+        return {"number": Listed(state, state | {"mtime": -1})}
+
+    async def read(self, address: str, token: str, layer: str, paths: list[str], most: int) -> list[bytes | None]:
+        self._host.step(f"read {layer}")
+        await self._host.looked_at()
+        memory = self._kernel(address, token).memory if layer == "now" else -1
+        return [b"%d\n" % memory for _ in paths]
+
     async def go_on(self, address: str, token: str) -> None:
         self._host.step("go on")
         self._kernel(address, token).still = False
 
     def _kernel(self, address: str, token: str) -> Kernel:
-        (kernel,) = (each for each in self._host.kernels.values() if each.address == address)
+        kernel = next((each for each in self._host.kernels.values() if each.address == address), None)
+        if kernel is None:
+            raise GuestUnavailable("nobody is there")
         assert kernel.token == token
         return kernel
 
