@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,52 @@ def test_an_endless_listing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None
     endless = b"".join(line(path=f"f{n}", now=state(), was=None) for n in range(20))
     with pytest.raises(LimitReached):
         listing.from_guest(io.BytesIO(endless + line(end=True)))
+
+
+def test_a_listing_of_long_names_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "_MOST_BYTES", 20_000)
+    paths = ["/".join([f"{number:0200}"] * 20) for number in range(6)]
+    for told_by in (
+        line(path=paths[0], now=state("symlink", target="x" * 4000), was=state("symlink", target="y" * 4000)) * 2,
+        b"".join(line(path=path, now=state(), was=None) for path in paths),
+    ):
+        listing.from_guest(io.BytesIO(told_by[: told_by.index(b"\n") + 1] + line(end=True)))
+        with pytest.raises(LimitReached):
+            listing.from_guest(io.BytesIO(told_by + line(end=True)))
+    touched = (file(path, 0).replace(b'"path"', b'"was": %s, "path"' % _was_empty()) for path in paths)
+    write(stream(*touched), tmp_path / "archive")
+    with pytest.raises(LimitReached):
+        listing.from_archive(tmp_path / "archive")
+
+
+def _was_empty() -> bytes:
+    digest = blake2b(digest_size=20).hexdigest()
+    return json.dumps({**PLAIN, "type": "file", "size": 0, "digest": digest}).encode()
+
+
+def test_a_kept_listing_is_not_unpacked_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = listing.Kept(tmp_path)
+    bomb = {"f": Listed(state(), None), "x" * 4000: Listed(None, state())}
+    kept.put("snp_1", bomb)
+    assert kept.get("snp_1") == bomb
+    monkeypatch.setattr(listing, "_MOST_BYTES", 1000)
+    assert kept.get("snp_1") is None
+    kept.put("snp_2", bomb)
+    assert not (tmp_path / "snp_2").exists()
+
+
+def test_deep_paths_are_compared_in_time() -> None:
+    deep = "/".join(["a"] * 2000)
+    many = {f"{deep}{number}": Listed(None, state()) for number in range(3000)}
+    started = time.process_time()
+    assert len(list(compare({}, many))) == 3000
+    assert time.process_time() - started < 1.5
+
+
+def test_what_only_begins_alike_is_not_below(tmp_path: Path) -> None:
+    gone = {"d": Listed(None, state("directory"))}
+    beside = {path: Listed(state(), state(digest="i")) for path in ("d-e", "d/f/g", "d0")}
+    assert told(beside, gone) == {"d": "removed", "d/f/g": "removed", "d-e": "changed", "d0": "changed"}
 
 
 def test_an_archive_lists_what_its_guest_would(tmp_path: Path) -> None:

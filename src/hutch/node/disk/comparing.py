@@ -42,11 +42,15 @@ class Difference:
 
 def compare(before: Listing, after: Listing, prefix: str = "") -> Iterator[Difference]:
     """What differs, sorted by path; `prefix`: only that path, and what is below it."""
-    for path in sorted(before.keys() | after.keys()):
+    paths = before.keys() | after.keys()
+    in_order = sorted(paths, key=lambda path: path.replace("/", "\0"))  # a directory right before what is below it
+    lost_before, lost_after = _lost(before, in_order), _lost(after, in_order)
+    for path in sorted(paths):
         if prefix and path != prefix and not path.startswith(prefix + "/"):
             continue
         listed = after.get(path) or before[path]
-        old, new = _at(before, path, listed.was), _at(after, path, listed.was)
+        old = _at(before, path, None if path in lost_before else listed.was)
+        new = _at(after, path, None if path in lost_after else listed.was)
         if not same(old, new):
             yield Difference(path, old, new)
 
@@ -66,14 +70,16 @@ def same(old: Entry | None, new: Entry | None) -> bool:
 
 
 def _at(listing: Listing, path: str, image: Entry | None) -> Entry | None:
-    if path in listing:
-        return listing[path].now
-    if image is None:
-        return None
-    end = path.rfind("/")
-    while end > 0:
-        above = listing.get(path[:end])
-        if above is not None and (above.now is None or above.now["type"] != "directory"):
-            return None
-        end = path.rfind("/", 0, end)
-    return image
+    return listing[path].now if path in listing else image
+
+
+def _lost(listing: Listing, in_order: list[str]) -> set[str]:
+    """Those below something that is no directory there (any more). One look at each: paths may be thousands of names
+    deep."""
+    lost, above = set(), None
+    for path in in_order:
+        if above is not None and path.startswith(above):
+            lost.add(path)
+        elif (listed := listing.get(path)) is not None and (listed.now is None or listed.now["type"] != "directory"):
+            above = path + "/"
+    return lost
