@@ -184,6 +184,7 @@ async def test_a_snapshot_that_a_paused_sandbox_stands_on_is_kept(control: Contr
     box = await control.create(CreateSandbox())
     paused = await control.pause(box.id)
     assert paused.snapshot is not None
+    assert paused.usage.stored_bytes == (await control.snapshot(paused.snapshot)).bytes > 0
     with pytest.raises(Conflict):
         await control.delete_snapshot(paused.snapshot)
     taken = await control.take_snapshot(box.id, CreateSnapshot())

@@ -10,7 +10,7 @@ from hutch.control.context import Context
 from hutch.control.grants import llm_grant
 from hutch.control.lifecycle import Lifecycle
 from hutch.control.notifier import events_of, sandbox, stop_of
-from hutch.control.views import asleep_time
+from hutch.control.views import asleep_usage
 from hutch.errors import NodeUnavailable
 from hutch.model import NodeSandbox
 from hutch.store.engine import Transaction
@@ -101,6 +101,7 @@ def _paused(row: SandboxRow, facts: NodeSandbox) -> dict[str, Any]:
         "guest_token": None,
         "paused_at": row.paused_at if row.paused_at is not None else _since(facts),
         "hibernated": facts.state == "hibernated",
+        "usage": row.usage | {"stored_bytes": facts.disk_bytes},
     }
 
 
@@ -118,7 +119,7 @@ def _running(row: SandboxRow, facts: NodeSandbox) -> dict[str, Any]:
         "hibernated": False,
         "resumed": resumed,
         "last_active": time.time(),
-        "usage": row.usage | asleep_time(row, _since(facts)),
+        "usage": row.usage | asleep_usage(row, _since(facts)) | {"stored_bytes": 0},
     }
 
 

@@ -29,6 +29,7 @@ from hutch.store.tasks import TaskRow
 
 _SHOWN = {"pausing": "running", "hibernating": "running", "resuming": "paused", "rolling_back": "running"}
 """What is said of a sandbox on the way from one state to the other: where it comes from."""
+_ASLEEP = ("paused_time", "hibernated_time", "paused_byte_seconds", "hibernated_byte_seconds")
 
 
 def row_states(wanted: Sequence[SandboxState]) -> tuple[list[str], bool | None]:
@@ -79,9 +80,12 @@ def sandbox_view(row: SandboxRow, task: TaskRow | None, facts: NodeSandbox | Non
 def sandbox_usage(row: SandboxRow, facts: NodeSandbox | None = None) -> Usage:
     """The meter: what the row has, with the fresher of the node's figures."""
     usage = Usage.model_validate(row.usage)
-    asleep = asleep_time(row, row.ended_at)
-    run_time = max(0.0, _elapsed(row.started_at, row.ended_at) - sum(asleep.values()))
+    asleep = asleep_usage(row, row.ended_at)
+    slept = asleep["paused_time"] + asleep["hibernated_time"]
+    run_time = max(0.0, _elapsed(row.started_at, row.ended_at) - slept)
     fresh: dict[str, object] = {"run_time": run_time, **asleep}
+    if row.ended_at is not None:
+        fresh["stored_bytes"] = 0
     if facts is not None:
         fresh["cpu_seconds"] = max(usage.cpu_seconds, facts.cpu_seconds)
         fresh["memory_peak_bytes"] = max(usage.memory_peak_bytes, facts.memory_peak_bytes)
@@ -89,10 +93,12 @@ def sandbox_usage(row: SandboxRow, facts: NodeSandbox | None = None) -> Usage:
     return usage.model_copy(update=fresh)
 
 
-def asleep_time(row: SandboxRow, until: float | None = None) -> dict[str, float]:
-    """Seconds in which it was paused, and hibernated, up to now."""
-    total = {name: float(row.usage.get(name, 0.0)) for name in ("paused_time", "hibernated_time")}
-    total["hibernated_time" if row.hibernated else "paused_time"] += _elapsed(row.paused_at, until)
+def asleep_usage(row: SandboxRow, until: float | None = None) -> dict[str, float]:
+    """Seconds in which it was paused, and hibernated, up to now, and these times the bytes that were kept of it."""
+    total = {name: float(row.usage.get(name, 0.0)) for name in _ASLEEP}
+    kind, seconds = "hibernated" if row.hibernated else "paused", _elapsed(row.paused_at, until)
+    total[f"{kind}_time"] += seconds
+    total[f"{kind}_byte_seconds"] += seconds * row.usage.get("stored_bytes", 0)
     return total
 
 

@@ -42,6 +42,15 @@ class Usage(Model):
         0.0, description="Seconds in which it was paused: no CPU, only storage for memory and disk."
     )
     hibernated_time: float = Field(0.0, description="Seconds in which it was hibernated: only storage for its disk.")
+    stored_bytes: int = Field(
+        0,
+        description="What a paused or hibernated sandbox is made of now: the sizes of its snapshot's files together, "
+        "before they are compressed and shared. Else 0.",
+    )
+    paused_byte_seconds: float = Field(0.0, description="`stored_bytes` times the seconds in which it was paused.")
+    hibernated_byte_seconds: float = Field(
+        0.0, description="`stored_bytes` times the seconds in which it was hibernated."
+    )
     cpu_seconds: float = 0.0
     memory_peak_bytes: int = 0
     llm: LlmUsage = LlmUsage()

@@ -132,7 +132,7 @@ class NodeSandbox(Model):
     cpu_seconds: float = 0.0
     memory_bytes: int = 0
     memory_peak_bytes: int = 0
-    disk_bytes: int = Field(0, description="Of a paused one: bytes that its snapshot takes.")
+    disk_bytes: int = Field(0, description="Of a paused one: the sizes of its snapshot's files.")
     llm: LlmUsage = LlmUsage()
     breaches: list[LimitBreach] = []
     death: str | None = Field(None, description="Why it is dead.")

@@ -106,7 +106,7 @@ class Pauser:
         """It is paused and nothing of it is on the host."""
         parts = self._parts
         found = await parts.snapshots.find(snapshot)
-        size = (found.stored_bytes or found.logical_bytes) if found is not None else 0
+        size = found.logical_bytes if found is not None else 0
         image = (found.runtime.image if found is not None else None) or entry.record.image
         figures = entry.record.figures.model_copy(update={"memory_bytes": 0, "disk_bytes": size})
         record = entry.record.but(

@@ -101,6 +101,8 @@ class ModelNode(Node):
         self.doors: dict[str, asyncio.Event] = {}
         self.refusals: dict[str, HutchError] = {}
         self.down = False
+        self.kept_bytes = 1000
+        """What a pause saves."""
         self.fits = True
         """Whether memory can be thawed."""
         self.emptied: set[str] = set()
@@ -229,7 +231,13 @@ class ModelNode(Node):
             self._record(request.snapshot, box, SnapshotReason.PAUSE, None, request.created_by)
             state = "hibernated" if request.kind is SnapshotKind.DISK else "paused"
             paused = self._set(
-                box.id, state=state, since=time.time(), snapshot=request.snapshot, guest_token="", address=""
+                box.id,
+                state=state,
+                since=time.time(),
+                snapshot=request.snapshot,
+                guest_token="",
+                address="",
+                disk_bytes=self.kept_bytes,
             )
         return await self._leave("pause", paused)
 

@@ -82,6 +82,27 @@ async def test_each_kind_of_sleep_has_its_own_meter(control: Control) -> None:
     assert ended.paused_time == usage.paused_time
 
 
+async def test_what_is_kept_of_it_is_metered_by_its_size(control: Control, node: ModelNode) -> None:
+    box = await make(control)
+    assert box.usage.stored_bytes == 0
+    for size, mode in ((4_000_000, Pause()), (1000, DISK)):
+        node.kept_bytes = size
+        usage = (await control.pause(box.id, mode)).usage
+        assert usage.stored_bytes == size
+        await asyncio.sleep(0.3)
+        usage = (await control.resume(box.id)).usage
+        assert usage.stored_bytes == 0
+    assert usage.paused_byte_seconds == pytest.approx(4_000_000 * usage.paused_time) and usage.paused_time >= 0.3
+    assert usage.hibernated_byte_seconds == pytest.approx(1000 * usage.hibernated_time)
+    await control.pause(box.id, DISK)
+    await asyncio.sleep(0.2)
+    await control.delete(box.id)
+    ended = (await control.get(box.id)).usage
+    assert ended.stored_bytes == 0 and ended.paused_byte_seconds == usage.paused_byte_seconds
+    assert ended.hibernated_byte_seconds == pytest.approx(1000 * ended.hibernated_time)
+    assert ended.hibernated_time >= usage.hibernated_time + 0.2
+
+
 async def test_what_it_falls_back_to_is_kept_for_whoever_wakes_it(control: Control, node: ModelNode) -> None:
     box = await make(control)
     assert box.fallback is None
