@@ -23,7 +23,7 @@ from hutch.control.views import task_usage
 from hutch.errors import Conflict, HutchError, InternalError, NodeUnavailable, SandboxNotRunning
 from hutch.model import Budget, SnapshotReason, TaskState, new_id
 from hutch.store.bookmarks import Bookmark
-from hutch.store.engine import Transaction
+from hutch.store.engine import DatabaseFull, Transaction
 from hutch.store.sandboxes import LIVE, SandboxRow
 from hutch.store.tasks import LeaseLost, TaskRow
 
@@ -32,6 +32,8 @@ log = structlog.get_logger("hutch.control")
 _BEFORE = ("step", "state", "stop", "result", "ended_at")
 """Columns that a rollback that fails puts back."""
 _ENDED = ("release", "done")
+_PAST = ("end", *_ENDED)
+"""Steps at which all of the agent's output is read and its files are collected."""
 
 
 class Rewinds:
@@ -42,45 +44,70 @@ class Rewinds:
         self._store = context.store
         self._moves = moves
         self._awaited: dict[str, asyncio.Future[None]] = {}
+        """Who waits for which rollback; each has a safety snapshot of its own."""
 
     async def begin(self, row: SandboxRow, target: Bookmark, by: str | None) -> asyncio.Future[None]:
         """Write down that the task goes back to `target`, for its next worker to do; done, or an error, when that is.
         Raises `Conflict`, `SandboxNotRunning`."""
-        if target.task_id in self._awaited:
-            raise _under_way(target.task_id)
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._awaited[target.task_id] = answer
+        safety = new_id("snp")
+        self._awaited[safety] = answer
         try:
             async with self._store.database.write() as connection:
-                await self._seize(connection, row.id, target, by)
+                await self._seize(connection, row.id, target, safety, by)
         except BaseException:
-            del self._awaited[target.task_id]
+            del self._awaited[safety]
             raise
         return answer
 
+    async def stays(self, task: TaskRow, target: Bookmark) -> bool:
+        """Whether the task has ended, and had already ended so at `target`: going there is none of its business."""
+        if target.task_id != task.id or task.step != "done" or target.task["step"] not in _PAST:
+            return False
+        reader = await self._store.readers.get(task.id)
+        return replace(reader, event_bytes=0) == replace(target.reader, event_bytes=0)
+
     async def carry_out(self, task: TaskRow) -> None:
-        """The step `rollback`, on behalf of the worker that holds the task's lease. Raises `NodeUnavailable` (come
-        again), `LeaseLost`."""
+        """The step `rollback`, on behalf of the worker that holds the task's lease. Whoever waits for it has an answer
+        when this ends, unless the database is full: then only that is waited for. Raises `NodeUnavailable` and
+        `DatabaseFull` (come again), `LeaseLost`, `InternalError`."""
         wish = task.rewind or {}
+        safety = wish.get("safety", "")
+        try:
+            self._answer(safety, await self._try(task, wish))
+        except DatabaseFull:
+            raise
+        except HutchError as error:
+            self._answer(safety, error)
+            raise
+        except (LeaseLost, asyncio.CancelledError):  # another worker goes on with it
+            self._answer(safety, _under_way(task.id))
+            raise
+        except Exception as error:
+            self._answer(safety, InternalError(f"{task.id} was not taken back: {type(error).__name__}"))
+            raise
+
+    async def _try(self, task: TaskRow, wish: dict[str, Any]) -> HutchError | None:
+        """None when the task is there; what kept it where it was."""
         try:
             await self._moves.rollback(task.sandbox_id, wish["snapshot"], wish["by"], wish["safety"])
-        except NodeUnavailable as error:
-            self._answer(task.id, error)
+        except (NodeUnavailable, DatabaseFull):
             raise
         except HutchError as error:
             await self._stay(task, wish["before"])
             log.warning("task not taken back", task=task.id, snapshot=wish["snapshot"], error=error.detail)
-            return self._answer(task.id, error)
+            return error
         await self._arrive(task, wish)
-        self._answer(task.id, None)
+        return None
 
-    async def _seize(self, connection: Transaction, sandbox_id: str, target: Bookmark, by: str | None) -> None:
+    async def _seize(
+        self, connection: Transaction, sandbox_id: str, target: Bookmark, safety: str, by: str | None
+    ) -> None:
         task = await self._store.tasks.of_sandbox(connection, sandbox_id)
         row = await self._store.sandboxes.lock(connection, sandbox_id)
         if task is None or row is None or row.state not in LIVE:
             raise not_running(row) if row is not None else SandboxNotRunning(f"{sandbox_id} is gone")
         _check(task, row)
-        safety = new_id("snp")
         await self._context.places.note(connection, task, safety, SnapshotReason.SAFETY)
         before = {name: getattr(task, name) for name in _BEFORE}
         before["paused_time"] = task.usage.get("paused_time", 0.0)
@@ -144,8 +171,8 @@ class Rewinds:
             await self._store.tasks.change(connection, task.id, task.fence, rewind=None, **values)
         self._context.notifier.notify(events_of(task.id))
 
-    def _answer(self, task_id: str, error: HutchError | None) -> None:
-        answer = self._awaited.pop(task_id, None)
+    def _answer(self, safety: str, error: HutchError | None) -> None:
+        answer = self._awaited.pop(safety, None)
         if answer is None or answer.done():
             return
         if error is None:

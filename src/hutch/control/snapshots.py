@@ -135,6 +135,8 @@ class Snapshots:
             snapshot_id = target.id
             if target.kind is SnapshotKind.FULL:  # in a disk there is no agent to go on
                 place = await store.bookmarks.get(snapshot_id)
+                if task is not None and place is not None and row.keep and await self._rewinds.stays(task, place):
+                    place = None
         if task is not None and place is not None and place.task_id == task.id:
             if wish.fallback is not None:
                 raise Conflict(
