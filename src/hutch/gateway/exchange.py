@@ -24,7 +24,7 @@ class Exchange:
     door: Door | None = None
     place: Place | None = None
     held: ExitStack = field(default_factory=ExitStack)
-    """Says that the sandbox is used."""
+    """Says that the sandbox is used, for as long as a call to its guest lasts."""
     begun: bool = False
     """Something of the answer has gone to the client."""
 

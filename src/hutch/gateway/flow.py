@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import struct
 from typing import cast
@@ -18,6 +19,8 @@ class Flow(asyncio.Protocol):
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._holders: set[str] = set()
+        self.finished = False
+        """The other end has sent its last byte, and said so."""
 
     @property
     def open(self) -> bool:
@@ -40,6 +43,10 @@ class Flow(asyncio.Protocol):
             self._transport.pause_reading()
         self._holders.add(reason)
 
+    def holds(self, reason: str) -> bool:
+        """Whether it is not read for this reason."""
+        return reason in self._holders
+
     def release(self, reason: str) -> None:
         """This reason is gone."""
         if reason not in self._holders:
@@ -47,6 +54,15 @@ class Flow(asyncio.Protocol):
         self._holders.discard(reason)
         if not self._holders and self.open and self._transport is not None:
             self._transport.resume_reading()
+
+    def hung_up(self) -> bool:
+        """Whether the other end of a Unix socket is gone. After an end of its bytes it may also have only finished
+        sending: the socket knows."""
+        if self._transport is None:
+            return True
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), 0)
+        return any(state & select.POLLHUP for _, state in poll.poll(0))
 
     def finish_writing(self) -> None:
         """Send no more; the other side may."""

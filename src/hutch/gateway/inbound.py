@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from hutch.control.ports import Door
 from hutch.errors import HutchError
 from hutch.gateway import refusals
 from hutch.gateway.exchange import Exchange
@@ -32,7 +33,7 @@ _LINGER_SECONDS = 3.0
 """For which the rest of a refused upload is read and thrown away, so that the client can read the answer."""
 _AHEAD = 256 << 10
 """Bytes of a request that are taken before the sandbox's port is open."""
-_FULL, _WRITING = "too much is waiting", "the other side writes"
+_FULL, _WRITING, _UNREAD = "too much is waiting", "the other side writes", "answers are not read"
 
 
 class Inbound(Flow):
@@ -51,6 +52,10 @@ class Inbound(Flow):
         self._lingering = False
         self._slow = False
         """The client does not read as fast as we write."""
+        self._door: Door | None = None
+        """Of the last request's sandbox."""
+        self._counts = False
+        """What it sends and gets is use of the sandbox."""
         self.deadline = 0.0
         """When it is closed if nothing happens until then (monotonic); 0 while somebody works for it."""
         self.rest_at = 0.0
@@ -77,8 +82,8 @@ class Inbound(Flow):
         exchange = self._exchange
         if self._lingering:
             return
+        self.carried()
         if self._raw and self._upstream is not None:
-            self._touch()
             self._upstream.write(data)
         elif exchange is not None and self._connected and not self._buffer and not exchange.upload.done:
             self._pass(exchange, data)
@@ -88,7 +93,12 @@ class Inbound(Flow):
 
     def eof_received(self) -> bool:
         if self._raw and self._upstream is not None:
-            self._upstream.finish_writing()
+            self.finished = True
+            self.deadline = time.monotonic() + IDLE_SECONDS
+            if self._upstream.finished:
+                self._upstream.close()  # what it was sent still arrives; then `lost` closes us
+            else:
+                self._upstream.finish_writing()
             return True
         return False
 
@@ -101,6 +111,9 @@ class Inbound(Flow):
         self._slow = False
         if self._upstream is not None:
             self._upstream.release(_WRITING)
+        if self.holds(_UNREAD):
+            self.release(_UNREAD)
+            self._next()
 
     # -- the request
 
@@ -170,12 +183,14 @@ class Inbound(Flow):
         if _is_preflight(request) and not entry.known:
             return None
         exchange.place, exchange.door, exchange.request = place, door, entry.request
-        if entry.known:
+        self._door, self._counts = door, entry.known
+        if entry.known and exchange.to_guest:
             exchange.held.enter_context(self._gateway.ports.using(door))
         known = self._upstream
         if known is not None and known.place == place and known.open and known.reusable:
             known.reused = True
             if exchange.to_guest or exchange.repeatable:
+                self.carried()
                 return known
         self._drop_upstream()
         upstream = Outbound(self, place)
@@ -221,23 +236,46 @@ class Inbound(Flow):
             self._upstream.write(bytes(self._buffer))
         self._buffer.clear()
 
-    def finished(self) -> None:
-        self._touch()
+    def carried(self) -> None:
+        if self._counts and self._upstream is not None:
+            self._gateway.touch(self._upstream.place.sandbox_id)
+        if self._raw and self.deadline:  # one side has finished, and the other goes on
+            self.deadline = time.monotonic() + IDLE_SECONDS
+
+    def ended(self) -> bool:
+        self.deadline = time.monotonic() + IDLE_SECONDS
         self.finish_writing()
+        return not self.finished
 
     def gone(self, upstream: Outbound) -> None:
         if self._upstream is upstream:
             self._upstream = None
+            self.release(_WRITING)
 
     def lost(self) -> None:
         """The sandbox's side has ended in the middle: of another protocol, or of an answer."""
         exchange, upstream = self._exchange, self._upstream
         self._upstream = None
+        self.release(_WRITING)
+        if self._raw and upstream is not None and upstream.finished:
+            return self.close()
+        if self._raw and self.finished and self._door is not None:
+            self._work = asyncio.create_task(self._close_if_running(self._door))
+            return
         if exchange is None or exchange.door is None or upstream is None:
-            return self.close() if self._raw else self.reset()
-        if exchange.begun and not upstream.ends_by_closing:
+            return self.reset()
+        if exchange.begun and not (upstream.ends_by_closing and upstream.finished):
             return self.reset()
         self._work = asyncio.create_task(self._after_loss(exchange, upstream))
+
+    async def _close_if_running(self, door: Door) -> None:
+        """Both have finished, or the sandbox was killed."""
+        try:
+            running = await self._gateway.ports.running(door)
+        except Exception:
+            log.exception("whether the sandbox runs cannot be said")
+            running = False
+        return self.close() if running else self.reset()
 
     async def _after_loss(self, exchange: Exchange, upstream: Outbound) -> None:
         """The end of an answer, if the sandbox lives; nothing that looks like one, if it does not."""
@@ -290,6 +328,10 @@ class Inbound(Flow):
 
     # -- ends
 
+    def close(self) -> None:
+        self.deadline = time.monotonic() + IDLE_SECONDS  # for a client that does not read what is left
+        super().close()
+
     def rest(self) -> None:
         """Nobody has used it for a while."""
         self.rest_at = 0.0
@@ -298,6 +340,8 @@ class Inbound(Flow):
     def _next(self) -> None:
         self.deadline = time.monotonic() + IDLE_SECONDS
         self.rest_at = time.monotonic() + _REST_SECONDS
+        if self._slow:  # each further request would be another answer that waits
+            return self.hold(_UNREAD)
         if len(self._buffer) <= _AHEAD:
             self.release(_FULL)
         if self._buffer:
@@ -323,10 +367,6 @@ class Inbound(Flow):
         self.finish_writing()
         self.release(_FULL)
         self.deadline = time.monotonic() + _LINGER_SECONDS
-
-    def _touch(self) -> None:
-        if self._upstream is not None:
-            self._gateway.touch(self._upstream.place.sandbox_id)
 
 
 def _is_preflight(request: Request) -> bool:

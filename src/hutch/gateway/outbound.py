@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol
 
 from hutch.gateway.exchange import Exchange, answer_head
@@ -12,6 +13,7 @@ from hutch.gateway.routing import Place
 
 _WRITING = "the other side writes"
 _MAX_INTERIM = 16
+_LOOK_GONE_SECONDS = 15.0
 
 
 class Client(Protocol):
@@ -33,8 +35,11 @@ class Client(Protocol):
     def lost(self) -> None:
         """It ended before the answer was whole. (Or its end is the answer's: see `Outbound.ends_by_closing`.)"""
 
-    def finished(self) -> None:
-        """In another protocol: the sandbox sends no more."""
+    def carried(self) -> None:
+        """Bytes have come out of the sandbox."""
+
+    def ended(self) -> bool:
+        """In another protocol: the sandbox sends no more. Whether the client may still."""
 
     def gone(self, upstream: Outbound) -> None:
         """It ended while nothing was asked of it."""
@@ -55,6 +60,7 @@ class Outbound(Flow):
         self._body: Framing | None = None
         self._interim = 0
         self._raw = False
+        self._look: asyncio.TimerHandle | None = None
 
     @property
     def ends_by_closing(self) -> bool:
@@ -73,6 +79,7 @@ class Outbound(Flow):
         self.reset()
 
     def data_received(self, data: bytes) -> None:
+        self._client.carried()
         if self._raw:
             self._client.write(data)
         elif self._exchange is None:
@@ -84,13 +91,22 @@ class Outbound(Flow):
             self._read_heads(self._exchange)
 
     def eof_received(self) -> bool:
-        if self._raw:
-            self._client.finished()
-            return True
-        return False
+        self.finished = not self.hung_up()
+        if not self._raw or not self.finished or not self._client.ended():
+            return False
+        self._look_gone()
+        return True
+
+    def _look_gone(self) -> None:
+        """Nobody else says so, as long as nothing is written to it."""
+        if self.hung_up():
+            return self.reset()
+        self._look = asyncio.get_running_loop().call_later(_LOOK_GONE_SECONDS, self._look_gone)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.reusable = False
+        if self._look is not None:
+            self._look.cancel()
         self._transport = None
         if self._raw or self._exchange is not None:
             self._client.lost()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -14,11 +15,14 @@ from tests.unit.control.model_node import ModelNode
 from tests.unit.control.test_checkpoints import checkpoint, running, told
 from tests.unit.control.test_task_moves import TASK
 
+from hutch.control.rewinds import Rewinds
 from hutch.control.service import Control
-from hutch.errors import Conflict, NodeUnavailable, SandboxNotRunning, SnapshotNotFound, ThawFailed
+from hutch.errors import Conflict, InternalError, NodeUnavailable, SandboxNotRunning, SnapshotNotFound, ThawFailed
 from hutch.model import CreateSnapshot, Rollback, SnapshotReason, TaskState
 from hutch.settings import Settings
+from hutch.store.engine import DatabaseFull
 from hutch.store.readers import ReaderRow
+from hutch.store.tasks import LeaseLost
 
 
 async def turns(control: Control, node: ModelNode, first: int, last: int) -> None:
@@ -336,3 +340,98 @@ async def test_the_key_goes_with_the_sandbox(control: Control, node: ModelNode) 
     await control.delete(id)
     gone = await control.store.tasks.get(TASK)
     assert gone is not None and gone.sealed_llm_key is None
+
+
+@pytest.mark.parametrize("columns", [{}, {"budget": {"llm_tokens": 100}, "usage": {"llm": {"input_tokens": 100}}}])
+async def test_to_a_point_after_its_end_a_task_does_not_go_along(
+    control: Control, node: ModelNode, columns: dict[str, Any]
+) -> None:
+    id = await ended(control, node, "first")
+    taken = await control.take_snapshot(id, CreateSnapshot(name="here"))
+    async with control.store.database.write() as connection:
+        await control.store.tasks.note(connection, TASK, turn=1, **columns)
+    before, grant = await control.task(TASK), node.grants[id]
+    await control.rollback(id, Rollback(snapshot=taken.id))
+    assert node.calls["rollback"] == 1 and (await control.get(id)).state == "running"
+    assert await control.task(TASK) == before and node.grants[id] == grant
+    assert len(await told(control, "result")) == 1 and await told(control, "rolled_back") == []
+
+
+async def test_to_a_point_after_another_end_of_it_a_task_goes_along(control: Control, node: ModelNode) -> None:
+    id = await ended(control, node, "first")
+    taken = await control.take_snapshot(id, CreateSnapshot(name="here"))
+    await control.rollback(id, Rollback(turn=1))
+    await end(control, node, "second")
+    await control.rollback(id, Rollback(snapshot=taken.id))
+    await in_state(control, TaskState.SUCCEEDED)
+    result = (await control.task(TASK)).result
+    assert result is not None and result.text == "first"
+
+
+async def ended(control: Control, node: ModelNode, text: str) -> str:
+    """The sandbox of a task that has taken a turn, and has ended."""
+    id = await running(control)
+    await turns(control, node, 1, 1)
+    await end(control, node, text)
+    return id
+
+
+async def end(control: Control, node: ModelNode, text: str) -> None:
+    node.agent.say({"type": "result", "subtype": "success", "result": text})
+    node.agent.exit(0)
+    await in_state(control, TaskState.SUCCEEDED)
+
+
+@pytest.mark.parametrize("wrong", [InternalError("it is not known any more"), RuntimeError("our own fault")])
+async def test_whatever_goes_wrong_on_arrival_who_asked_is_told_and_it_can_be_tried_again(
+    control: Control, node: ModelNode, monkeypatch: pytest.MonkeyPatch, wrong: Exception
+) -> None:
+    id = await running(control)
+    await turns(control, node, 1, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Rewinds, "_arrive", raising(wrong))
+        async with asyncio.timeout(5):
+            with pytest.raises(InternalError):
+                await control.rollback(id, Rollback(turn=1))
+        await in_state(control, TaskState.FAILED)
+    async with asyncio.timeout(5):
+        await control.rollback(id, Rollback(turn=1))
+    assert (await control.task(TASK)).state is TaskState.RUNNING
+
+
+async def test_who_asked_is_told_when_another_worker_has_it(
+    control: Control, node: ModelNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = await running(control)
+    await turns(control, node, 1, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Rewinds, "_arrive", raising(LeaseLost(TASK)))
+        async with asyncio.timeout(5):
+            with pytest.raises(Conflict, match="just being taken back"):
+                await control.rollback(id, Rollback(turn=1))
+    await until(lambda: _arrived(control), 10)
+
+
+async def test_a_database_that_is_full_is_waited_for(
+    control: Control, node: ModelNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = await running(control)
+    await turns(control, node, 1, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Rewinds, "_arrive", raising(DatabaseFull("no room")))
+        back = asyncio.create_task(control.rollback(id, Rollback(turn=1)))
+        await until(lambda: asyncio.sleep(0, node.calls["rollback"] > 1), 5)
+        assert not back.done()
+    await asyncio.wait_for(back, 10)
+    assert await _arrived(control)
+
+
+async def _arrived(control: Control) -> bool:
+    return bool(await told(control, "rolled_back"))
+
+
+def raising(error: Exception) -> Callable[..., Awaitable[None]]:
+    async def fail(*_: object) -> None:
+        raise error
+
+    return fail
