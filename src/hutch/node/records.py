@@ -169,14 +169,16 @@ class RecordStore:
 
         await self._run(strip)
 
-    async def sweep_frozen(self, id: str) -> None:
-        """Remove finished snapshots that no store has taken over."""
+    async def sweep_frozen(self, id: str) -> bool:
+        """Remove what was frozen, or was about to be, and that no store has taken over; whether there was any."""
 
-        def sweep() -> None:
-            for path in self.directory(id).glob(f"{_FROZEN}*"):
+        def sweep() -> bool:
+            found = list(self.directory(id).glob(f"{_FROZEN}*"))
+            for path in found:
                 _remove(path)
+            return bool(found)
 
-        await self._run(sweep)
+        return await self._run(sweep)
 
     async def remove(self, id: str) -> None:
         """Remove everything of this sandbox; no error when there is nothing."""

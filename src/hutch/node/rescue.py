@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import structlog
 
-from hutch.model import SnapshotKind
 from hutch.node.entry import Entry
 from hutch.node.parts import Parts
 from hutch.node.state import States
@@ -39,11 +38,10 @@ class Rescue:
     async def go_on(self, entry: Entry, handle: Handle) -> None:
         """A sandbox that was found running: undo what a freeze had changed. Raises `OSError`."""
         await self._parts.runtime.limit_cpus(handle, entry.record.resources.cpus)
-        await self._parts.records.sweep_frozen(entry.id)
+        # Whose disk was being packed stands still; the directory for it is made before that begins.
+        if await self._parts.records.sweep_frozen(entry.id):
+            await self._states.pauser.let_go_on(entry)
         if entry.record.step == "pausing":
-            taking = entry.record.taking
-            if taking is not None and (taking.disk or taking.kind is SnapshotKind.DISK):
-                await self._states.pauser.let_go_on(entry)
             record = entry.record.but(step="running", taking=None)
             await self._parts.records.save(record)
             entry.record = record

@@ -89,3 +89,28 @@ async def test_who_hangs_up_waits_no_more_and_not_too_many_wait(monkeypatch: pyt
     await asyncio.sleep(0)
     gate.open()
     await asyncio.wait_for(asyncio.gather(waiting[1], third), 1)
+
+
+async def test_one_that_is_latched_stays_shut_whatever_the_hold_and_whoever_opens_it() -> None:
+    gate = Gate()
+    assert await gate.hold(1, 0.3)
+    early = asyncio.create_task(call(gate, 0))
+    await asyncio.sleep(0)
+    assert gate.latch()
+    await asyncio.sleep(0.4)
+    gate.open()
+    late = asyncio.create_task(call(gate, 0))
+    await asyncio.sleep(0.1)
+    assert gate.shut and not early.done() and not late.done()
+    gate.unlatch()
+    await asyncio.wait_for(asyncio.gather(early, late), 1)
+    assert not gate.shut
+
+
+async def test_one_that_is_open_cannot_be_latched() -> None:
+    gate = Gate()
+    assert not gate.latch() and not gate.shut
+    assert await gate.hold(1, 0.1)
+    await asyncio.sleep(0.2)
+    assert not gate.latch()
+    await asyncio.wait_for(call(gate, 0), 1)
