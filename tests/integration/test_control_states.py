@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -111,6 +112,37 @@ async def test_a_task_that_is_paused_goes_on_and_its_time_stands_still(control: 
     assert printed(events) == [str(number) for number in range(1, 11)]
     assert [file.path for file in task.outputs] == ["out"]
     assert task.usage.paused_time >= 3.5 and task.usage.run_time < 4
+
+
+async def test_a_task_whose_sandbox_comes_back_without_memory_fails_with_its_outputs(
+    control: Control, shared_node: NodeHost
+) -> None:
+    wish = {
+        "agent": "command",
+        "task": "echo here > out; echo ready; sleep 600",
+        "outputs": ["out"],
+        "fallback": "disk",
+    }
+    made = await control.create(CreateSandbox.model_validate(wish))
+    assert made.task is not None and made.fallback == "disk"
+    task_id = made.task.id
+
+    async def ready() -> bool:
+        return "ready" in printed(list(await control.events(task_id)))
+
+    await until(ready)
+    paused = await control.pause(made.id)
+    manifest = shared_node.node_dir / f"snapshots/hot/{paused.snapshot}/manifest.json"
+    said = json.loads(manifest.read_text())
+    said["origin"]["version"] = "release-20990101"
+    manifest.write_text(json.dumps(said))
+    resumed = (await control.resume(made.id)).resumed
+    assert resumed is not None and resumed.memory is False
+    task, events = await finished(control, task_id)
+    assert task.result is not None and (task.state, task.result.error) == (TaskState.FAILED, "memory_lost")
+    assert printed(events) == ["ready"], "it was not started again"
+    assert [file.path for file in task.outputs] == ["out"]
+    assert_whole(events)
 
 
 async def test_a_paused_task_that_is_cancelled_is_woken_for_its_outputs(control: Control) -> None:

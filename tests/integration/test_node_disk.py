@@ -316,3 +316,31 @@ def test_a_node_that_is_killed_while_it_hibernates_one_loses_nothing(host: NodeH
         assert host.exec(found, "sha256sum -c ~/sum").exit_code == 0
     finally:
         _end(host, box)
+
+
+@pytest.mark.parametrize("when", ["while it is packed", "when it is packed"])
+def test_a_node_that_is_killed_while_it_keeps_the_disk_of_one_that_runs_lets_it_go_on(
+    host: NodeHost, when: str
+) -> None:
+    box = host.boot()
+    try:
+        host.exec(box, "head -c 80000000 /dev/urandom > ~/big")
+        host.start_process(box, "i=0; while :; do i=$((i+1)); echo $i > /tmp/tick; sleep 0.05; done")
+        wish = {"snapshot": new_id("snp"), "disk": True}
+        apart = f"frozen-{wish['snapshot']}.apart" + (".disk" if when == "while it is packed" else "")
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(host.call, "POST", f"/sandboxes/{box['id']}/snapshots", wish)
+            until = time.monotonic() + 20
+            while not list(host.node_dir.rglob(apart)) and time.monotonic() < until:
+                time.sleep(0.005)
+            assert time.monotonic() < until
+            host.kill()
+            asked.exception()
+        host.start()
+        found = host.sandbox(box["id"])
+        assert found is not None and found["state"] == "running"
+        first, second = host.exec(found, "cat /tmp/tick; sleep 0.5; cat /tmp/tick").stdout.split()
+        assert int(second) > int(first), "it stands still"
+        assert list(host.node_dir.rglob("frozen-*")) == []
+    finally:
+        _end(host, box)

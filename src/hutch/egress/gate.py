@@ -22,6 +22,7 @@ class Gate:
         self._under_way: set[asyncio.Task[Any]] = set()
         self._last_end = 0.0
         self._shut_until = 0.0
+        self._latched = False
         self._opened = asyncio.Event()
         self._waiting = 0
 
@@ -33,7 +34,7 @@ class Gate:
     @property
     def shut(self) -> bool:
         """Whether calls are held."""
-        return time.monotonic() < self._shut_until
+        return self._latched or time.monotonic() < self._shut_until
 
     def entered(self, call: asyncio.Task[Any]) -> None:
         """A call has passed."""
@@ -50,9 +51,10 @@ class Gate:
             raise Refused(429, f"At most {MAX_WAITING} model calls of one sandbox at once.")
         self._waiting += 1
         try:
-            while (left := self._shut_until - time.monotonic()) > 0:
+            while self.shut:
+                left = self._shut_until - time.monotonic()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(left):
+                    async with asyncio.timeout(None if self._latched else left):
                         await self._opened.wait()
         finally:
             self._waiting -= 1
@@ -71,7 +73,18 @@ class Gate:
         await asyncio.sleep(self._last_end + _READ - time.monotonic())
         return True
 
+    def latch(self) -> bool:
+        """Keep it shut until `unlatch`, however long that takes and whoever opens it; False when it is not shut."""
+        self._latched = self.shut
+        return self._latched
+
+    def unlatch(self) -> None:
+        """Open it, whether it was latched or not."""
+        self._latched = False
+        self.open()
+
     def open(self) -> None:
-        """Let those go that are held."""
+        """Let those go that are held, unless it is latched."""
         self._shut_until = 0.0
-        self._opened.set()
+        if not self._latched:
+            self._opened.set()

@@ -112,7 +112,7 @@ class LlmGateway:
         if account.address is not None and self._by_address.get(account.address) is account:
             del self._by_address[account.address]
         account.regrant(None)
-        account.gate.open()
+        account.gate.unlatch()
         await _end_calls(account)
         return account.usage
 
@@ -121,12 +121,17 @@ class LlmGateway:
         is under way; False when there was none `within` so many seconds."""
         return await self._account(sandbox_id).gate.hold(within, seconds)
 
-    def holding(self, sandbox_id: str) -> bool:
-        """Whether its calls are held now."""
-        return self._account(sandbox_id).gate.shut
+    def keep_holding(self, sandbox_id: str) -> bool:
+        """Hold its calls, if they are held now, until `free`; whether they are."""
+        return self._account(sandbox_id).gate.latch()
+
+    def free(self, sandbox_id: str) -> None:
+        """Hold its calls no more, whoever asked for it."""
+        if sandbox_id in self._accounts:
+            self._accounts[sandbox_id].gate.unlatch()
 
     def let_go(self, sandbox_id: str) -> None:
-        """Hold its calls no more."""
+        """Hold its calls no more; those of one that is being frozen go when that is over."""
         if sandbox_id in self._accounts:
             self._accounts[sandbox_id].gate.open()
 

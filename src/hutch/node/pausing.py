@@ -158,10 +158,10 @@ class Pauser:
             yield
         finally:
             if request.held:
-                self._parts.gateway.let_go(entry.id)
+                self._parts.gateway.free(entry.id)
 
     async def _take_running(self, entry: Entry, request: SnapshotRequest) -> SnapshotRecord:
-        if request.held and not self._parts.gateway.holding(entry.id):
+        if request.held and not self._parts.gateway.keep_holding(entry.id):
             raise FreezeFailed(f"the calls of {entry.id} to its model provider are not held any more")
         handle = self._let_alone(entry)
         try:
