@@ -15,6 +15,6 @@ class E2bPaths:
         self._e2b = e2b
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].split("/", 2)[1] in ROOTS:
+        if scope["type"] == "http" and scope["path"].partition("/")[2].partition("/")[0] in ROOTS:
             return await self._e2b(scope, receive, send)
         await self._app(scope, receive, send)

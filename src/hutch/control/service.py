@@ -228,6 +228,11 @@ class Control:
             await self.store.sandboxes.note(connection, row.id, last_active=time.time(), **values)
         return await self.get(sandbox_id, org=org)
 
+    async def settled(self, sandbox_id: str, *, org: str = DEFAULT_ORG) -> Sandbox:
+        """`get`, once no pause, resume or rollback of it is under way."""
+        await self._moves.settled((await self._guests.row(sandbox_id, org)).id)
+        return await self.get(sandbox_id, org=org)
+
     async def set_network(self, sandbox_id: str, policy: NetworkPolicy, *, org: str = DEFAULT_ORG) -> None:
         """What it may reach from now on; a paused one, when it is resumed. `SandboxNotRunning` when it has ended."""
         row = await self._moves.settled((await self._guests.row(sandbox_id, org)).id)

@@ -75,14 +75,17 @@ class Call:
         """The body; an empty one is an empty object. Raises `InvalidRequest`, pydantic's `ValidationError`."""
         raw = await self.request.body()
         try:
-            return kind.model_validate(json.loads(raw) if raw.strip() else {})
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+            told = json.loads(raw) if raw.strip() else {}
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits is a `ValueError` as well
             raise InvalidRequest("the body is not JSON") from error
+        return kind.model_validate(told)
 
-    async def living(self) -> Sandbox:
-        """The sandbox that the path names, if it has not ended. Raises `SandboxNotFound`."""
+    async def living(self, settled: bool = False) -> Sandbox:
+        """The sandbox that the path names, if it has not ended; `settled`: once it is neither being paused nor resumed.
+        Raises `SandboxNotFound`."""
         id = self.sandbox_id
-        sandbox = await self.control.get(id, org=self.org)
+        find = self.control.settled if settled else self.control.get
+        sandbox = await find(id, org=self.org)
         if sandbox.state.ended or sandbox.state == "stopping":
             raise gone(str(self.request.path_params["id"]))
         return sandbox

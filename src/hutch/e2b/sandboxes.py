@@ -75,5 +75,7 @@ async def kill(call: Call) -> Response:
 def check_timeout(call: Call, seconds: float) -> None:
     """Raises `InvalidRequest`."""
     most = call.server.settings.max_lifetime
+    if seconds < 0:
+        raise InvalidRequest("timeout: at least 0 seconds")
     if seconds > most:
         raise InvalidRequest(f"timeout: at most {most:g} seconds", hint="HUTCH_MAX_LIFETIME is the limit.")

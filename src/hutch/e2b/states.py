@@ -10,7 +10,7 @@ from hutch.e2b.errors import NotOffered, PausedAlready
 from hutch.e2b.network import policy_of
 from hutch.e2b.sandboxes import check_timeout
 from hutch.e2b.views import asleep, handle
-from hutch.errors import Conflict, SandboxNotRunning
+from hutch.errors import Conflict, InvalidRequest, SandboxNotRunning
 from hutch.model import Pause, Sandbox, SnapshotKind
 from hutch.store.e2b import E2bRow
 
@@ -18,20 +18,23 @@ from hutch.store.e2b import E2bRow
 async def connect(call: Call) -> Response:
     """`POST /sandboxes/{id}/connect`: as it is and no shorter when it runs (200), else resumed (201)."""
     body = await call.body(Connect)
-    sandbox = await call.living()
+    sandbox = await call.living(settled=True)
     if asleep(sandbox):
         return await _resume(call, sandbox, body)
     check_timeout(call, body.timeout)
     row = await call.extras(sandbox.id)
     if row is not None:
         await call.control.timeouts.prolong(row, body.timeout)
+        sandbox = await call.living(settled=True)
+        if asleep(sandbox):  # its pause had begun before that
+            return await _resume(call, sandbox, body)
     return JSONResponse(handle(sandbox, row, call.control.ports, call.domain), 200)
 
 
 async def resume(call: Call) -> Response:
     """`POST /sandboxes/{id}/resume`, of older clients."""
     body = await call.body(Connect)
-    sandbox = await call.living()
+    sandbox = await call.living(settled=True)
     if not asleep(sandbox):
         raise Conflict(f"sandbox {call.request.path_params['id'][:64]!r} is already running")
     return await _resume(call, sandbox, body)
@@ -75,7 +78,7 @@ async def refresh(call: Call) -> Response:
 async def pause(call: Call) -> Response:
     """`POST /sandboxes/{id}/pause`."""
     body = await call.body(PauseSandbox)
-    sandbox = await call.living()
+    sandbox = await call.living(settled=True)
     if asleep(sandbox):
         raise PausedAlready(f"sandbox {call.request.path_params['id'][:64]!r} is paused already")
     try:
@@ -83,6 +86,8 @@ async def pause(call: Call) -> Response:
         await call.control.pause(sandbox.id, Pause(mode=kind), by=call.caller.key_id, org=call.org)
     except SandboxNotRunning:
         raise gone(str(call.request.path_params["id"])) from None
+    except Conflict as error:  # a 409 would be taken for `it was paused before`
+        raise InvalidRequest(error.detail, hint=error.hint) from error
     await call.control.store.e2b.change(sandbox.id, end_at=None)
     return Response(status_code=204)
 
@@ -105,7 +110,7 @@ async def update_network(call: Call) -> Response:
 
 async def _running(call: Call) -> E2bRow:
     """The time-out of a sandbox that runs. Raises `SandboxNotFound` for a paused one, as E2B does."""
-    sandbox = await call.living()
+    sandbox = await call.living(settled=True)
     if asleep(sandbox):
         raise gone(str(call.request.path_params["id"]))
     row = await call.extras(sandbox.id)
