@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+import pytest_asyncio
 
 from hutch.demo.scripted_model import ScriptedModel
 from tests.machine import Machine
@@ -47,3 +48,28 @@ async def machine(templates: None, model: ScriptedModel) -> AsyncIterator[Machin
     """One of the test's own, which it may ill-treat."""
     async with running(model) as machine:
         yield machine
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_model() -> AsyncIterator[ScriptedModel]:
+    """`model` of all tests of a module."""
+    model = ScriptedModel(key=PROVIDER_KEY)
+    yield model
+    await model.stop()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def daemons(templates: None, shared_model: ScriptedModel) -> AsyncIterator[Machine]:
+    """What `shared_machine` gives to one test after the other."""
+    async with running(shared_model) as machine:
+        yield machine
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def shared_machine(daemons: Machine, shared_model: ScriptedModel) -> AsyncIterator[Machine]:
+    """The daemons of all tests of a module, which none of them harms; a test's sandboxes go with it."""
+    shared_model.requests = []
+    yield daemons
+    async with daemons.client() as client:
+        for sandbox in (await client.get("/v1/sandboxes")).json()["sandboxes"]:
+            assert (await client.delete(f"/v1/sandboxes/{sandbox['id']}")).status_code == 204

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from hutch.demo.scripted_model import ScriptedModel
-from tests.e2e.conftest import PROVIDER_KEY, running
+from tests.e2e.conftest import PROVIDER_KEY
 from tests.machine import Machine
 
 pytestmark = [pytest.mark.root, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
@@ -20,26 +18,14 @@ pytestmark = [pytest.mark.root, pytest.mark.asyncio(loop_scope="module"), pytest
 AGENTS = ["claude-code", "codex"]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def model() -> AsyncIterator[ScriptedModel]:
-    model = ScriptedModel(key=PROVIDER_KEY)
-    yield model
-    await model.stop()
+@pytest.fixture
+def model(shared_model: ScriptedModel) -> ScriptedModel:
+    return shared_model
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def daemons(templates: None, model: ScriptedModel) -> AsyncIterator[Machine]:
-    async with running(model) as machine:
-        yield machine
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def machine(daemons: Machine) -> AsyncIterator[Machine]:
-    """The daemons of all tests here, which none of them harms; a test's sandboxes go with it."""
-    yield daemons
-    async with daemons.client() as client:
-        for sandbox in (await client.get("/v1/sandboxes")).json()["sandboxes"]:
-            assert (await client.delete(f"/v1/sandboxes/{sandbox['id']}")).status_code == 204
+@pytest.fixture
+def machine(shared_machine: Machine) -> Machine:
+    return shared_machine
 
 
 async def run(machine: Machine, agent: str, task: str, **body: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:

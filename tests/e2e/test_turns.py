@@ -26,26 +26,14 @@ STEPS = "".join(f"[model run=echo turn {n} >> count.txt; sleep 0.7; wc -l < coun
 Json = dict[str, Any]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def model() -> AsyncIterator[ScriptedModel]:
-    model = ScriptedModel(key=PROVIDER_KEY)
-    yield model
-    await model.stop()
+@pytest.fixture
+def model(shared_model: ScriptedModel) -> ScriptedModel:
+    return shared_model
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def daemons(templates: None, model: ScriptedModel) -> AsyncIterator[Machine]:
-    async with running(model) as machine:
-        yield machine
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def machine(daemons: Machine, model: ScriptedModel) -> AsyncIterator[Machine]:
-    model.requests = []
-    yield daemons
-    async with daemons.client() as client:
-        for sandbox in (await client.get("/v1/sandboxes")).json()["sandboxes"]:
-            assert (await client.delete(f"/v1/sandboxes/{sandbox['id']}")).status_code == 204
+@pytest.fixture
+def machine(shared_machine: Machine) -> Machine:
+    return shared_machine
 
 
 async def start(machine: Machine, agent: str, **body: Any) -> Json:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 from tests.node_host import NodeHost
+from tests.stack import Stack
+from tests.unit.snapshots.inspect import consistent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -47,3 +49,16 @@ def shared_node(standard_template: str) -> Iterator[NodeHost]:
         yield host
     finally:
         host.close()
+
+
+@pytest.fixture
+def stack(standard_template: str) -> Iterator[Stack]:
+    """A whole Hutch of this test's own, whose store of snapshots is looked through at the end."""
+    made = Stack()
+    try:
+        made.up()
+        yield made
+        made.end()
+        consistent(made.node_dir / "snapshots")
+    finally:
+        made.close()

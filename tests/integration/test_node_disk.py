@@ -22,13 +22,13 @@ import os, subprocess
 home = "/home/user/w"
 os.makedirs(home)
 os.chdir(home)
-for n in range(10000):
+for n in range(3000):
     if n % 100 == 0:
         os.mkdir(f"d{n}")
     with open(f"d{n // 100 * 100}/f{n}", "wb") as file:
         file.write(os.urandom(n % 300))
 with open("big", "wb") as file:
-    for _ in range(30):
+    for _ in range(10):
         file.write(os.urandom(1 << 20))
 with open("sparse", "wb") as file:
     file.truncate(80 << 20)

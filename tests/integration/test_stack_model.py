@@ -2,7 +2,7 @@
 what the model holds.
 
 `HUTCH_TEST_SEED` repeats a run (it is printed); `HUTCH_TEST_EXAMPLES` (the first two are trivial) and
-`HUTCH_TEST_STEPS` of each make it longer; `HUTCH_TEST_KILLS=1` adds `kill -9` of the daemons between the steps.
+`HUTCH_TEST_STEPS` of each make it longer; `HUTCH_TEST_MODEL_KILLS=1` adds `kill -9` of the daemons between the steps.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import pytest
@@ -19,13 +18,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from tests.integration.test_node_pause_killed import assert_tidy
 from tests.stack import Content, Stack
-from tests.unit.snapshots.inspect import consistent
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 EXAMPLES = int(os.environ.get("HUTCH_TEST_EXAMPLES", "5"))
 STEPS = int(os.environ.get("HUTCH_TEST_STEPS", "15"))
-KILLS = bool(os.environ.get("HUTCH_TEST_KILLS"))
+KILLS = os.environ.get("HUTCH_TEST_MODEL_KILLS", "0") != "0"
 MOST = 4
 PICK = st.integers(0, 1 << 20)
 
@@ -172,18 +170,6 @@ class Sandboxes(RuleBasedStateMachine):
             self.stack.delete(box.id)
         assert self.stack.sandboxes() == []
         assert_tidy(self.stack)
-
-
-@pytest.fixture
-def stack(standard_template: str) -> Iterator[Stack]:
-    made = Stack()
-    try:
-        made.up()
-        yield made
-        made.end()
-        consistent(made.node_dir / "snapshots")
-    finally:
-        made.close()
 
 
 def test_sandboxes_hold_what_the_model_holds(stack: Stack) -> None:
