@@ -45,6 +45,8 @@ class Filler:
         try:
             await self.prepare(entry, handle, saved.env if env is None else env, boot_id)
             record = entry.record
+            # From here on it works on what its owner has left.
+            await self._parts.runtime.limit_cpus(handle, record.resources.cpus)
             putting = self._guests.restore(record.address, record.guest_token, snapshot)
             await unless_doomed(entry, putting, handle, ThawFailed)
         except GuestUnavailable as error:

@@ -23,6 +23,8 @@ _LEAST_SECONDS = 60.0
 _LISTING_SECONDS = 120.0
 _SLOWEST = 8 << 20
 """Bytes a second, below which a guest is given up."""
+_MOST_PACKING_SECONDS = 900.0
+"""However much the disk may hold: the sandbox's other calls wait for so long."""
 _PIECE = 1 << 20
 _MOST_ANSWER = 64 << 10
 
@@ -38,7 +40,8 @@ class GuestDisk:
         content. Raises also `OSError`."""
         path = f"{_CHANGES}/pack?still=1"
         with _distrusted("the disk cannot be packed"):
-            async with self._guests.opened("GET", address, path, token, _seconds(most)) as response:
+            seconds = min(_seconds(most), _MOST_PACKING_SECONDS)
+            async with self._guests.opened("GET", address, path, token, seconds) as response:
                 return await read_in_thread(_pieces(response), lambda source: archive.write(source, into, most))
 
     async def restore(self, address: str, token: str, directory: Path) -> None:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -45,8 +46,7 @@ class Pauser:
         parts, watch = self._parts, Stopwatch()
         with parts.snapshots.claim(request.snapshot):
             await parts.snapshots.check_free(request.snapshot)
-            handle = self._let_alone(entry)
-            stopped = 0.0
+            handle, stopped = _running(entry), 0.0
             try:
                 entry.record = entry.record.but(step="pausing", taking=request)
                 await parts.records.save(entry.record)
@@ -79,14 +79,16 @@ class Pauser:
         parts, request = self._parts, entry.record.taking
         assert request is not None
         watch = watch or Stopwatch()
+        _unwatch(entry)
         # Nothing may run beside its own snapshot: what it does from there on nobody would remember.
-        await self._ender.take_off(entry)
-        watch.lap("off")
-        frozen = parts.records.frozen_directory(entry.id, request.snapshot)
-        snapshot = await parts.snapshots.find(request.snapshot)
-        if snapshot is None:
-            await asyncio.to_thread(_join, frozen)
-            snapshot = await parts.snapshots.admit(entry.record, frozen, request, stopped_ms)
+        with parts.snapshots.urgent():
+            await self._ender.take_off(entry)
+            watch.lap("off")
+            frozen = parts.records.frozen_directory(entry.id, request.snapshot)
+            snapshot = await parts.snapshots.find(request.snapshot)
+            if snapshot is None:
+                await asyncio.to_thread(_join, frozen)
+                snapshot = await parts.snapshots.admit(entry.record, frozen, request, stopped_ms)
         watch.lap("admit")
         entry.record = entry.record.but(since=snapshot.created_at.timestamp())  # long ago, if we were killed since
         data = {"snapshot": snapshot.id, "kind": snapshot.kind, "ms": watch.total}
@@ -163,7 +165,7 @@ class Pauser:
     async def _take_running(self, entry: Entry, request: SnapshotRequest) -> SnapshotRecord:
         if request.held and not self._parts.gateway.keep_holding(entry.id):
             raise FreezeFailed(f"the calls of {entry.id} to its model provider are not held any more")
-        handle = self._let_alone(entry)
+        handle = _running(entry)
         try:
             frozen = await self._freeze(entry, handle, request, keep_running=True)
         except Exception as error:
@@ -183,41 +185,61 @@ class Pauser:
         """A running sandbox that may have been made to stand still."""
         await self._packer.go_on(entry)
 
-    def _let_alone(self, entry: Entry) -> Handle:
-        """Watch it no more: a sandbox that stands still looks like one that is in need."""
-        assert entry.handle is not None
-        if entry.watch is not None:
-            entry.watch.cancel()
-        return entry.handle
-
     async def _freeze(self, entry: Entry, handle: Handle, request: SnapshotRequest, *, keep_running: bool) -> Frozen:
         parts = self._parts
-        with contextlib.suppress(OSError):
-            entry.saw(await parts.runtime.stats(handle))
         # The freeze cuts them in any case; without them it has less to do, and whoever is at their end knows at once.
         with parts.tunnel.holding(entry.id):
             parts.gateway.drop(entry.record.address)
-            # The sandbox's own kernel does the saving.
-            await parts.runtime.limit_cpus(handle, float(os.cpu_count() or 1))
             into = parts.records.frozen_directory(entry.id, request.snapshot)
             if request.kind is SnapshotKind.DISK:
-                return await self._packer.pack(entry, handle, into)
+                return await self._pack(entry, handle, into)
             if request.disk:
                 return await self._freeze_with_disk(entry, handle, into, keep_running)
+            return await self._save(entry, handle, into, keep_running=keep_running)
+
+    async def _save(self, entry: Entry, handle: Handle, into: Path, *, keep_running: bool) -> Frozen:
+        """By the sandbox's own kernel, which may have all cores for it: nothing else of the sandbox runs meanwhile."""
+        parts = self._parts
+        _unwatch(entry)  # one that stands still looks like one that is in need
+        await self._see(entry, handle)
+        with parts.snapshots.urgent():
+            await parts.runtime.limit_cpus(handle, float(os.cpu_count() or 1))
             return await parts.runtime.freeze(handle, into, keep_running)
+
+    async def _pack(self, entry: Entry, handle: Handle, into: Path) -> Frozen:
+        """By its guest, which takes its time and may be hostile: within the sandbox's own limits, and watched. Raises
+        as `Packer.pack`; `FreezeFailed` when it has to end."""
+        packing = asyncio.ensure_future(self._packer.pack(entry, handle, into))
+        try:
+            ends: set[asyncio.Future[Any]] = {packing, *([entry.watch] if entry.watch is not None else [])}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if not packing.done():
+                raise FreezeFailed(f"{entry.id} has to end: its lifetime is over, or a limit was passed")
+            frozen = packing.result()
+        finally:
+            packing.cancel()
+            await asyncio.wait({packing})
+        _unwatch(entry)
+        await self._see(entry, handle)
+        return frozen
+
+    async def _see(self, entry: Entry, handle: Handle) -> None:
+        with contextlib.suppress(OSError):
+            entry.saw(await self._parts.runtime.stats(handle))
 
     async def _freeze_with_disk(self, entry: Entry, handle: Handle, into: Path, keep_running: bool) -> Frozen:
         """The disk first: it stands still from then on, so that both are of the same moment; after a thaw it is told
         to go on, and so it is now where it is kept running."""
-        packed = await self._packer.pack(entry, handle, into.with_name(into.name + _APART))
+        packed = await self._pack(entry, handle, into.with_name(into.name + _APART))
         try:
-            frozen = await self._parts.runtime.freeze(handle, into, keep_running)
+            frozen = await self._save(entry, handle, into, keep_running=keep_running)
         except BaseException:
             if keep_running or not await asyncio.to_thread(into.exists):
                 await self._packer.go_on(entry)
                 await self._parts.records.sweep_frozen(entry.id)
             raise
         if keep_running:
+            await self._limit(entry, handle)
             await self._packer.go_on(entry)
         return replace(frozen, stopped_ms=packed.stopped_ms + frozen.stopped_ms)
 
@@ -237,6 +259,16 @@ class Pauser:
     async def _limit(self, entry: Entry, handle: Handle) -> None:
         with contextlib.suppress(OSError):  # it may be dead
             await self._parts.runtime.limit_cpus(handle, entry.record.resources.cpus)
+
+
+def _running(entry: Entry) -> Handle:
+    assert entry.handle is not None
+    return entry.handle
+
+
+def _unwatch(entry: Entry) -> None:
+    if entry.watch is not None:
+        entry.watch.cancel()
 
 
 def _join(frozen: Path) -> None:

@@ -211,7 +211,8 @@ class Sandboxes:
 
     async def _boot(self, entry: Entry, request: BootRequest, watch: Stopwatch) -> None:
         try:
-            with self._parts.snapshots.urgent():
+            # What a fork is given back of its disk its own guest puts there, for as long as it likes.
+            with contextlib.nullcontext() if request.from_snapshot else self._parts.snapshots.urgent():
                 handle = await self._starter.start(entry, request, watch)
         except Exception as error:
             if not entry.doomed.is_set():  # else the deletion that waits for us cleans up

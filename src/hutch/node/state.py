@@ -117,8 +117,7 @@ class States:
                 await self.finish(entry)
                 if entry.doomed.is_set() or not (entry.running or entry.paused):
                     raise SandboxNotRunning(f"{entry.id} is {entry.view().state}")
-                with self._parts.snapshots.urgent():
-                    result = await work(entry)
+                result = await work(entry)
         except asyncio.CancelledError:
             done.cancel()
             raise

@@ -198,30 +198,46 @@ class Thawer:
         """Also why its memory is not the snapshot's, where it was booted. `fresh`: the boot id of a fork."""
         parts = self._parts
         record = await parts.snapshots.get(snapshot)
-        async with parts.snapshots.opened(snapshot) as (directory, note):
-            lost = None if record.kind is SnapshotKind.FULL else f"{snapshot} has no memory, only a disk"
-            watch.lap("files")
-            await unless_doomed(entry, self._cpu.acquire())
-            try:
-                watch.lap("queue")
-                cpus = float(os.cpu_count() or 1)
-                try:
-                    handle = await self._load(entry, directory if lost is None else None, grant, watch, cpus)
-                except SnapshotIncompatible as error:
-                    lost = _without_memory(record, from_disk, error)
-                    handle = await self._boot(entry, cpus)
-                watch.lap("thaw" if lost is None else "boot")
-            finally:
-                self._cpu.release()  # a guest that has been thawed may be hostile: it must not keep others waiting
+        async with contextlib.AsyncExitStack() as held:
+            with parts.snapshots.urgent():
+                directory, note = await held.enter_async_context(parts.snapshots.opened(snapshot))
+                watch.lap("files")
+                handle, lost = await self._loaded(entry, record, directory, grant, watch, from_disk)
             if lost is None:
+                # Loading was its kernel's work; what its owner has left in it goes on now.
+                await parts.runtime.limit_cpus(handle, entry.record.resources.cpus)
                 frozen = [token for token in (note.guest_token, note.next_token) if token]
                 await self.introduce(entry, handle, frozen, env, fresh or note.boot_id)
             else:
                 note = note.model_copy(update={"boot_id": fresh or str(uuid.uuid4())})
                 await self._disks.fill(entry, handle, directory, env, note.boot_id)
-            await parts.runtime.limit_cpus(handle, entry.record.resources.cpus)
             watch.lap("guest")
         return handle, note, lost
+
+    async def _loaded(
+        self,
+        entry: Entry,
+        record: SnapshotRecord,
+        directory: Path,
+        grant: LlmGrant | None,
+        watch: Stopwatch,
+        from_disk: bool,
+    ) -> tuple[Handle, str | None]:
+        """With all cores; also why its memory is not the snapshot's, where it was booted."""
+        lost = None if record.kind is SnapshotKind.FULL else f"{record.id} has no memory, only a disk"
+        cpus = float(os.cpu_count() or 1)
+        await unless_doomed(entry, self._cpu.acquire())
+        try:
+            watch.lap("queue")
+            try:
+                handle = await self._load(entry, directory if lost is None else None, grant, watch, cpus)
+            except SnapshotIncompatible as error:
+                lost = _without_memory(record, from_disk, error)
+                handle = await self._boot(entry, cpus)
+            watch.lap("thaw" if lost is None else "boot")
+            return handle, lost
+        finally:
+            self._cpu.release()  # a guest that has been thawed may be hostile: it must not keep others waiting
 
     async def _load(
         self, entry: Entry, directory: Path | None, grant: LlmGrant | None, watch: Stopwatch, cpus: float

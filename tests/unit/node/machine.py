@@ -81,6 +81,10 @@ class Host:
     wrong: BaseException | None = None
     env: bytes = b""
     """What guests say of their environment when they pack, if not the truth."""
+    packed: Callable[[], Awaitable[None]] = field(default=lambda: asyncio.sleep(0))
+    """What becomes of a disk on its way."""
+    at_work: Callable[[str, Kernel], None] = field(default=lambda work, kernel: None)
+    """Told of a guest that does something for the node."""
     looked_at: Callable[[], Awaitable[None]] = field(default=lambda: asyncio.sleep(0.01))
     """What becomes of a look at a disk on its way."""
 
@@ -239,6 +243,7 @@ class PaperGuests:
     ) -> None:
         self._host.step("introduce")
         kernel = self._at(address)
+        self._host.at_work("introduce", kernel)
         if kernel.token not in frozen_tokens:
             raise GuestUnavailable("wrong token", status=401)
         kernel.token, kernel.owner = token, sandbox
@@ -268,13 +273,17 @@ class PaperDisks:
         self._host.step("pack")
         kernel = self._kernel(address, token)
         kernel.still = True
+        self._host.at_work("pack", kernel)
+        await self._host.packed()
         env = self._host.env or b'{"number": "%d"}' % kernel.memory
         packed = b'{"env": %s}\n{"end": true, "entries": 0}\n' % env
         return archive.write(io.BytesIO(packed), into, most)
 
     async def restore(self, address: str, token: str, directory: Path) -> None:
         self._host.step("restore")
-        self._kernel(address, token).memory = int(archive.read_manifest(directory).env["number"])
+        kernel = self._kernel(address, token)
+        self._host.at_work("restore", kernel)
+        kernel.memory = int(archive.read_manifest(directory).env["number"])
 
     async def changes(self, address: str, token: str, *, still: bool) -> Listing:
         self._host.step("changes")
