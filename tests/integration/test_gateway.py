@@ -21,6 +21,7 @@ from websockets.asyncio.client import connect
 from hutch.control.service import Control
 from hutch.gateway import Gateway
 from hutch.model.e2b import e2b_key, e2b_sandbox_id
+from hutch_guest.access import sign
 
 pytestmark = [pytest.mark.root, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
@@ -352,6 +353,9 @@ async def test_sandboxes_of_hutch_itself_are_private_and_out_of_the_lists(machin
         token = {"e2b-traffic-access-token": connected["trafficAccessToken"]}
         assert (await anybody.get("/", headers=routing)).status_code == 403
         assert (await anybody.get("/", headers=routing | token)).status_code == 502  # nothing listens
+        signature = sign("/etc/hostname", "read", "", connected["envdAccessToken"])
+        signed = {"path": "/etc/hostname", "signature": signature}
+        assert (await anybody.get("/files", params=signed)).status_code == 200
         assert (await api.delete(f"/sandboxes/{own}")).status_code == 204
 
 

@@ -11,7 +11,7 @@ from hutch.control.create import Creator
 from hutch.control.guests import Guests
 from hutch.control.lifecycle import Lifecycle
 from hutch.control.snapshots import Snapshots
-from hutch.control.types import Idempotency
+from hutch.control.types import Also, Idempotency
 from hutch.errors import HutchError
 from hutch.model import CreateSandbox, Fork, Sandbox, SnapshotReason
 from hutch.store.sandboxes import SandboxRow
@@ -32,7 +32,13 @@ class Forks:
         self._lifecycle = lifecycle
 
     async def fork(
-        self, sandbox_id: str, wish: Fork, org: str, by: str | None, idempotency: Idempotency | None
+        self,
+        sandbox_id: str,
+        wish: Fork,
+        org: str,
+        by: str | None,
+        idempotency: Idempotency | None,
+        also: Also | None = None,
     ) -> list[Sandbox]:
         """See `Control.fork`."""
         row = await self._guests.row(sandbox_id, org)
@@ -42,7 +48,7 @@ class Forks:
 
         async def one(number: int) -> Sandbox:
             async with turns:
-                return await self._creator.create(request, org, keys[number])
+                return await self._creator.create(request, org, keys[number], also)
 
         keys = [_key(idempotency, number) for number in range(wish.count)]
         made = await asyncio.gather(*(one(number) for number in range(wish.count)), return_exceptions=True)

@@ -358,10 +358,11 @@ class Control:
         by: str | None = None,
         org: str = DEFAULT_ORG,
         idempotency: Idempotency | None = None,
+        also: Also | None = None,
     ) -> Sequence[Sandbox]:
         """New sandboxes from a snapshot, or from the sandbox as it is now: all that were asked for, running, or none
-        and the error."""
-        return await self._forks.fork(sandbox_id, request, org, by, idempotency)
+        and the error. `also` is as for `create`, for each."""
+        return await self._forks.fork(sandbox_id, request, org, by, idempotency, also)
 
     # ---- tasks ----
 

@@ -20,6 +20,7 @@ from hutch.errors import HutchError, InvalidRequest, SandboxNotRunning, Snapshot
 from hutch.model import CreateSnapshot, Fork, Sandbox, Snapshot, SnapshotReason, is_id
 from hutch.model.e2b import hutch_sandbox_id
 from hutch.store.e2b import E2bRow
+from hutch.store.engine import Transaction
 
 _IDENTITY = ("HUTCH_SANDBOX_ID", "E2B_SANDBOX_ID")
 """The guest's own to say, in each sandbox."""
@@ -81,24 +82,30 @@ async def fork(call: Call) -> Response:
     parent = await call.living()
     row = await call.extras(parent.id)
     env = await call.control.environment(parent.id, org=call.org)
+    options = options_of_row(row).model_dump(mode="json")
+    new: set[str] = set()
+
+    async def also(connection: Transaction, sandbox_id: str) -> None:
+        new.add(sandbox_id)
+        extras = E2bRow(sandbox_id, body.timeout, time.time() + body.timeout, options)
+        await call.control.store.e2b.insert(connection, extras)
+
     try:
         made = await call.control.fork(
-            parent.id, Fork(count=body.count), by=call.caller.key_id, org=call.org, idempotency=call.idempotency
+            parent.id,
+            Fork(count=body.count),
+            by=call.caller.key_id,
+            org=call.org,
+            idempotency=call.idempotency,
+            also=also,
         )
     except SandboxNotRunning:
         raise gone(str(call.request.path_params["id"])) from None
-    if env is not None:
-        await _give(call, made, {name: value for name, value in env.items() if name not in _IDENTITY})
-    options = options_of_row(row).model_dump(mode="json")
-    shown = []
-    for sandbox in made:
-        extras = await call.extras(sandbox.id)
-        if extras is None:
-            extras = E2bRow(sandbox.id, body.timeout, time.time() + body.timeout, options)
-            await call.control.store.e2b.add(extras)
-            call.control.ports.forget(sandbox.id)
-        shown.append({"sandbox": handle(sandbox, extras, call.control.ports, call.domain)})
-    return JSONResponse(shown, 201)
+    if env is not None:  # those that an earlier call of the same key has made have it
+        told = {name: value for name, value in env.items() if name not in _IDENTITY}
+        await _give(call, [each for each in made if each.id in new], told)
+    shown = [handle(each, await call.extras(each.id), call.control.ports, call.domain) for each in made]
+    return JSONResponse([{"sandbox": each} for each in shown], 201)
 
 
 async def _give(call: Call, made: Sequence[Sandbox], env: dict[str, str]) -> None:

@@ -44,11 +44,6 @@ class E2bSandboxes:
     async def insert(self, connection: Transaction, row: E2bRow) -> None:
         await connection.execute(e2b_sandboxes.insert().values(**asdict(row)))
 
-    async def add(self, row: E2bRow) -> None:
-        """`insert` in a transaction of its own."""
-        async with self._database.write() as connection:
-            await self.insert(connection, row)
-
     async def get(self, sandbox_id: str) -> E2bRow | None:
         statement = select(e2b_sandboxes).where(e2b_sandboxes.c.sandbox_id == sandbox_id)
         async with self._database.read() as connection:
@@ -78,12 +73,8 @@ class E2bSandboxes:
         return [_split(row) for row in rows]
 
     async def live(self, states: Sequence[str]) -> list[str]:
-        """Ids of all in these states, of every org."""
-        statement = (
-            select(sandboxes.c.id)
-            .join(e2b_sandboxes, sandboxes.c.id == e2b_sandboxes.c.sandbox_id)
-            .where(sandboxes.c.state.in_(states))
-        )
+        """Ids of all in these states, of every org, also of those that Hutch's own API has made."""
+        statement = select(sandboxes.c.id).where(sandboxes.c.state.in_(states))
         async with self._database.read() as connection:
             return list((await connection.execute(statement)).scalars())
 

@@ -28,7 +28,8 @@ def unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
 async def made(control: Control, pause: Pause | None = None, **options: Any) -> str:
     id = (await control.create(CreateSandbox())).id
     if options:
-        await control.store.e2b.add(E2bRow(id, 600.0, time.time() + 600, options))
+        async with control.store.database.write() as connection:
+            await control.store.e2b.insert(connection, E2bRow(id, 600.0, time.time() + 600, options))
     if pause is not None:
         await control.pause(id, pause)
     return id

@@ -17,6 +17,7 @@ from hutch.errors import Conflict
 from hutch.identity import Caller
 from hutch.model.e2b import hutch_sandbox_id
 from hutch.settings import Settings
+from hutch.store.e2b import Wanted
 from tests.unit.control.conftest import control, node, settings
 from tests.unit.control.model_node import ModelNode
 
@@ -110,3 +111,48 @@ async def test_a_path_that_is_none_goes_to_hutch_itself() -> None:
     for path in ("*", "", "/", "/sandboxes", "/v1/sandboxes"):
         await paths({"type": "http", "path": path}, cast(Any, None), cast(Any, None))
     assert asked == ["hutch", "hutch", "hutch", "e2b", "hutch"]
+
+
+async def test_forks_are_in_the_lists_before_they_run(
+    api: httpx.AsyncClient, control: Control, node: ModelNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is killed meanwhile leaves none that nobody sees, and whose time is never over."""
+
+    async def environment(*_: Any, **__: Any) -> None: ...
+
+    monkeypatch.setattr(control, "environment", environment)
+    id = await made(api)
+    door = node.doors["boot"] = asyncio.Event()
+    before = node.calls["boot"]
+    forking = asyncio.create_task(api.post(f"/sandboxes/{id}/fork", json={"count": 2, "timeout": 77}))
+    async with asyncio.timeout(5):
+        while node.calls["boot"] < before + 2:
+            await asyncio.sleep(0.01)
+    found = await control.store.e2b.page("org_1", Wanted(["starting", "running"]), 10, None)
+    assert sorted(extras.timeout for _, extras in found) == [77.0, 77.0, 600.0]
+    door.set()
+    assert (await forking).status_code == 201
+
+
+async def test_a_fork_that_is_asked_for_again_changes_nothing(
+    api: httpx.AsyncClient, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    async def environment(*_: Any, **__: Any) -> dict[str, str]:
+        return {"A": "1", "E2B_SANDBOX_ID": "parent's"}
+
+    async def set_environment(id: str, env: dict[str, str], **_: Any) -> None:
+        assert env == {"A": "1"}
+        if told.count(id):
+            raise Conflict("it was paused meanwhile")
+        told.append(id)
+
+    monkeypatch.setattr(control, "environment", environment)
+    monkeypatch.setattr(control, "set_environment", set_environment)
+    id = await made(api)
+    answers = [
+        await api.post(f"/sandboxes/{id}/fork", json={"count": 2}, headers={"Idempotency-Key": "k"}) for _ in range(2)
+    ]
+    assert [answer.status_code for answer in answers] == [201, 201] and answers[0].json() == answers[1].json()
+    assert len(told) == 2

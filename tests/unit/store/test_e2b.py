@@ -72,7 +72,7 @@ async def test_filters(store: Store) -> None:
     assert await ids(store, Wanted(["running"], templates=["other"])) == ["sbx_2"]
     assert await ids(store, Wanted(["running"], templates=[])) == []
     assert await ids(store, Wanted(["running"], started_after=2.0)) == ["sbx_2"]
-    assert sorted(await store.e2b.live(["running"])) == ["sbx_1", "sbx_2", "sbx_3"]
+    assert sorted(await store.e2b.live(["running"])) == ["sbx_1", "sbx_2", "sbx_3", "sbx_5"]
 
 
 async def test_it_goes_with_its_sandbox(store: Store) -> None:
