@@ -13,6 +13,8 @@ from hutch.model import ResourcesOverride
 MIB = 1 << 20
 HOLD = "import os, time; held = os.urandom({mib} << 20); print('ready', flush=True); time.sleep(1e6)"
 """A process with so much memory that no page of it is like another."""
+REST = 2
+"""Seconds after which a snapshot that was written past the page cache has been read back into it."""
 WORK = "head -c 200000 /dev/urandom | base64 >> notes; sort notes | md5sum > sum; git init -q repo; cp notes repo/{n}"
 """One turn of an agent: some text, a program or two, a file more."""
 
@@ -41,21 +43,22 @@ async def holding(mib: int) -> AsyncSandbox:
 
 
 async def cycles(mib: int, rounds: int) -> list[Row]:
-    paused, resumed, stopped, saved, back = [], [], [], [], []
+    paused, resumed, rested, stopped, saved, back = [], [], [], [], [], []
     async with await holding(mib) as sandbox:
         for _ in range(rounds):
             took, snapshot = await timed(sandbox.snapshot())
             saved.append(took)
             stopped.append(snapshot.stopped_ms)
-            paused.append((await timed(sandbox.pause()))[0])
-            begin = time.perf_counter()
-            await sandbox.exec(["/bin/true"])  # wakes it
-            resumed.append((time.perf_counter() - begin) * 1000)
+            for rest, times in ((0, resumed), (REST, rested)):
+                paused.append((await timed(sandbox.pause()))[0])
+                await asyncio.sleep(rest)
+                times.append((await timed(sandbox.exec(["/bin/true"])))[0])  # wakes it
             back.append((await timed(sandbox.rollback(snapshot)))[0])
     held = f"{mib} MiB held"
     return [
         (f"pause, {held}", "ms", spread(paused)),
-        (f"resume to first exec, {held}", "ms", spread(resumed)),
+        (f"resume to first exec, in the moment of the pause, {held}", "ms", spread(resumed)),
+        (f"resume to first exec, {REST} s after the pause, {held}", "ms", spread(rested)),
         (f"live snapshot, whole call, {held}", "ms", spread(saved)),
         (f"live snapshot, nothing runs for, {held}", "ms", spread(stopped)),
         (f"rollback with its safety snapshot, {held}", "ms", spread(back)),
