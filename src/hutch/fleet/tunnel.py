@@ -18,6 +18,9 @@ GUEST_PORT = 49983
 _MAX_LINE = 1024
 _CONNECT_TIMEOUT = 15.0
 _HANDSHAKE_TIMEOUT = 15.0
+_FREEZE_TIMEOUT = 150.0
+"""For a port of a sandbox that is just being frozen: the node answers when that is over. Longer than the runtime gives
+one call of its own."""
 
 
 async def connect_unix(socket: Path, factory: Callable[[], Connection]) -> Connection:
@@ -55,12 +58,14 @@ async def connect_tunnel(socket: Path, sandbox_id: str, port: int, factory: Call
 async def open_port(
     socket: Path, sandbox_id: str, port: int, protocol: Callable[[], asyncio.Protocol]
 ) -> asyncio.Transport:
-    """Connect to a port inside a sandbox; from the moment on at which the tunnel is open, the connection is this
-    protocol's. Raises `PortClosed`, `NodeUnavailable`, `SandboxNotRunning`, `GuestUnavailable`."""
+    """Connect to a port inside a sandbox, after a freeze that is under way; from the moment on at which the tunnel is
+    open, the connection is this protocol's. Raises `PortClosed`, `NodeUnavailable`, `SandboxNotRunning`,
+    `GuestUnavailable`."""
     greeting = Handshake(f"HUTCH/1 {sandbox_id} {port}\n".encode(), b"\n", b"OK".__eq__, protocol)
     try:
-        async with asyncio.timeout(_HANDSHAKE_TIMEOUT):
+        async with asyncio.timeout(_CONNECT_TIMEOUT):
             await asyncio.get_running_loop().create_unix_connection(lambda: greeting, str(socket))
+        async with asyncio.timeout(_FREEZE_TIMEOUT):
             answer = await greeting.answer
     except OSError as error:  # a `TimeoutError` is one too
         greeting.abort()

@@ -156,3 +156,20 @@ async def test_a_fork_that_is_asked_for_again_changes_nothing(
     ]
     assert [answer.status_code for answer in answers] == [201, 201] and answers[0].json() == answers[1].json()
     assert len(told) == 2
+
+
+async def test_filters_that_find_nothing(api: httpx.AsyncClient) -> None:
+    """As docs/e2b.md says."""
+    id = await made(api)
+    snapshot = (await api.post(f"/sandboxes/{id}/snapshots", json={})).json()["snapshotID"]
+    fork = await made(api, templateID=snapshot)
+
+    async def found(path: str, **query: str) -> list[str]:
+        answer = await api.get(path, params=query)
+        assert answer.status_code == 200, answer.text
+        return sorted(each.get("sandboxID") or each["snapshotID"] for each in answer.json())
+
+    assert await found("/v2/sandboxes", template="standard") == sorted([id, fork])
+    assert await found("/v2/sandboxes", template=snapshot) == []
+    assert await found("/snapshots", sandboxID=id) == [snapshot]
+    assert await found("/snapshots", sandboxID="nonsense") == []
