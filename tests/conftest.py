@@ -11,6 +11,8 @@ import pytest
 # Sandboxes are booted, always in the same way, but where a test wants it otherwise.
 os.environ.setdefault("HUTCH_TEMPLATE_SNAPSHOTS", "false")
 os.environ.setdefault("HUTCH_WARM_POOL_MIB", "0")
+# Two of them at once would want the same port.
+os.environ.setdefault("HUTCH_GATEWAY_PORT", "0")
 
 _RANDOM = re.compile(r"\b([a-z]{3})_[a-z2-7]{22}\b")
 
