@@ -145,7 +145,8 @@ async def test_a_task_that_has_ended_is_taken_back_and_ends_well(machine: Machin
         await client.post(f"/v1/sandboxes/{sandbox}/exec", json=spoil)
         answer = await client.post(f"/v1/sandboxes/{sandbox}/rollback", json={"turn": turn})
         assert answer.status_code == 200, answer.text
-    assert (await ended(machine, task))["state"] == "succeeded"
+    end = await ended(machine, task)
+    assert end["state"] == "succeeded", end["result"]
     assert await lines(machine, sandbox) == [f"turn {n}" for n in range(1, TURNS + 1)]
 
 

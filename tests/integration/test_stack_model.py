@@ -93,7 +93,7 @@ class Sandboxes(RuleBasedStateMachine):
     def pause(self, number: int, mode: str) -> None:
         box = self.box(number)
         paused = self.stack.change(box.id, "pause", {"mode": mode})
-        if box.state == "running":
+        if box.state == "running" or (box.state == "paused" and mode == "disk"):
             box.state = {"full": "paused", "disk": "hibernated"}[mode]
             if mode == "disk":
                 box.content = box.content.without_memory()
