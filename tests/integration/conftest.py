@@ -42,7 +42,7 @@ def node(standard_template: str) -> Iterator[NodeHost]:
 
 @pytest.fixture(scope="module")
 def shared_node(standard_template: str) -> Iterator[NodeHost]:
-    """One node for all tests of a module that do no harm to it."""
+    """One node for all tests of a module: who kills it starts it again."""
     host = NodeHost()
     try:
         host.start()

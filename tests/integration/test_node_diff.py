@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,14 +22,9 @@ printf 'odd' > repo/$(printf 'a\\377b'); touch repo/sub
 _ROOT = "rm -rf /usr/share/doc/bash; echo more >> /etc/issue; touch /etc/passwd; rm /etc/motd; mkdir /etc/motd"
 
 
-@pytest.fixture(scope="module")
-def host(standard_template: str) -> Iterator[NodeHost]:
-    host = NodeHost()
-    try:
-        host.start()
-        yield host
-    finally:
-        host.close()
+@pytest.fixture
+def host(shared_node: NodeHost) -> NodeHost:
+    return shared_node
 
 
 def diff(host: NodeHost, box: dict[str, Any], start: str | None = None, end: str | None = None, **options: Any) -> Any:

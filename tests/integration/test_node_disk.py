@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,6 +15,9 @@ from hutch.model import new_id
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 DISK = {"kind": "disk"}
+TICKING = "while :; do echo >> /tmp/ticks; sleep 0.05; done"
+TWO_TICKS = "wc -l < /tmp/ticks; sleep 0.5; wc -l < /tmp/ticks"
+"""How many ticks there were, and half a second later."""
 
 _MAKE = r"""
 import os, subprocess
@@ -92,14 +94,9 @@ print(count, sum.hexdigest())
 """
 
 
-@pytest.fixture(scope="module")
-def host(standard_template: str) -> Iterator[NodeHost]:
-    host = NodeHost()
-    try:
-        host.start()
-        yield host
-    finally:
-        host.close()
+@pytest.fixture
+def host(shared_node: NodeHost) -> NodeHost:
+    return shared_node
 
 
 def _python(host: NodeHost, sandbox: dict[str, Any], program: str, **options: Any) -> str:
@@ -189,7 +186,7 @@ def _of_another_version(host: NodeHost, snapshot: str) -> None:
 def test_memory_of_another_version_falls_back_to_the_disk_where_that_is_allowed(host: NodeHost) -> None:
     box, other = host.boot(env={"KEPT": "yes"}), host.boot()
     try:
-        ticks = host.start_process(box, "i=0; while :; do i=$((i+1)); echo $i > ~/tick; sleep 0.05; done")
+        ticks = host.start_process(box, TICKING)
         host.exec(box, "sleep 0.3")
         with_disk = host.pause(box, disk=True)
         assert (with_disk["state"], host.call("GET", f"/snapshots/{with_disk['snapshot']}").json()["disk"]) == (
@@ -198,7 +195,7 @@ def test_memory_of_another_version_falls_back_to_the_disk_where_that_is_allowed(
         )
         box = host.resume(box)  # its memory, and what was made to stand still goes on
         assert box["resumed_memory"] is True
-        first, second = host.exec(box, "cat ~/tick; sleep 0.5; cat ~/tick").stdout.split()
+        first, second = host.exec(box, TWO_TICKS).stdout.split()
         assert int(second) > int(first) and ticks
 
         asleep, without = host.pause(box, disk=True), host.pause(other)
@@ -214,7 +211,7 @@ def test_memory_of_another_version_falls_back_to_the_disk_where_that_is_allowed(
         back = host.call("POST", f"/sandboxes/{box['id']}/resume", {"fallback": True}, timeout=120)
         assert back.status == 200, back.body
         assert back.json()["resumed_memory"] is False and back.json()["boot_id"] != box["boot_id"]
-        assert host.exec(back.json(), "cat ~/tick; echo $KEPT; pgrep -c sleep").stdout.split()[1:] == ["yes", "0"]
+        assert host.exec(back.json(), "echo $KEPT; pgrep -c sleep").stdout.split() == ["yes", "0"]
     finally:
         _end(host, box, other)
 
@@ -223,16 +220,16 @@ def test_forks_and_rollbacks_fall_back_to_the_disk_of_a_snapshot_of_a_running_sa
     box = host.boot()
     made: list[dict[str, Any]] = []
     try:
-        host.start_process(box, "i=0; while :; do i=$((i+1)); echo $i > /tmp/tick; sleep 0.05; done")
+        host.start_process(box, TICKING)
         host.exec(box, "echo then > ~/f")
         with_disk, without = host.snapshot(box, disk=True), host.snapshot(box)
         assert (with_disk["kind"], with_disk["disk"], without["disk"]) == ("full", True, False)
         box = host.sandbox(box["id"]) or {}
-        first, second = host.exec(box, "cat /tmp/tick; sleep 0.5; cat /tmp/tick").stdout.split()
+        first, second = host.exec(box, TWO_TICKS).stdout.split()
         assert int(second) > int(first), "nothing stands still any more"
         made.append(host.boot(from_snapshot=with_disk["id"], fallback=True))
         assert (made[0]["start"], made[0]["start_reason"]) == ("thaw", None)
-        first, second = host.exec(made[0], "cat /tmp/tick; sleep 0.5; cat /tmp/tick").stdout.split()
+        first, second = host.exec(made[0], TWO_TICKS).stdout.split()
         assert int(second) > int(first), "what stood still goes on in a fork"
 
         for snapshot in (with_disk, without):
@@ -281,14 +278,13 @@ def test_a_hibernated_sandbox_is_paused_once_and_copied(host: NodeHost) -> None:
 def test_what_stands_still_for_a_pack_that_is_broken_off_goes_on(host: NodeHost) -> None:
     box = host.boot()
     try:
-        ticks = "i=0; while :; do i=$((i+1)); echo $i > /tmp/tick; sleep 0.05; done"
-        host.start_process(box, ticks)
+        host.start_process(box, TICKING)
         host.exec(box, "head -c 60000000 /dev/urandom > ~/big")
         connection = host.guest(box)
         connection.request("GET", "/hutch/changes/pack?still=1", headers={"X-Access-Token": box["guest_token"]})
         connection.getresponse().read(100)
         connection.close()
-        first, second = host.exec(box, "cat /tmp/tick; sleep 0.5; cat /tmp/tick").stdout.split()
+        first, second = host.exec(box, TWO_TICKS).stdout.split()
         assert int(second) > int(first)
     finally:
         _end(host, box)
@@ -299,7 +295,7 @@ def test_a_node_that_is_killed_while_it_hibernates_one_loses_nothing(host: NodeH
     box = host.boot()
     try:
         host.exec(box, "head -c 80000000 /dev/urandom > ~/big; sha256sum ~/big > ~/sum")
-        host.start_process(box, "i=0; while :; do i=$((i+1)); echo $i > /tmp/tick; sleep 0.05; done")
+        host.start_process(box, TICKING)
         with ThreadPoolExecutor(1) as pool:
             asked = pool.submit(host.call, "POST", f"/sandboxes/{box['id']}/pause", {"snapshot": new_id("snp")} | DISK)
             time.sleep(after)
@@ -309,7 +305,7 @@ def test_a_node_that_is_killed_while_it_hibernates_one_loses_nothing(host: NodeH
         found = host.sandbox(box["id"])
         assert found is not None and found["state"] in ("running", "hibernated")
         if found["state"] == "running":  # and nothing stands still any more
-            first, second = host.exec(found, "cat /tmp/tick; sleep 0.5; cat /tmp/tick").stdout.split()
+            first, second = host.exec(found, TWO_TICKS).stdout.split()
             assert int(second) > int(first)
         else:
             found = host.resume(box)
@@ -325,7 +321,7 @@ def test_a_node_that_is_killed_while_it_keeps_the_disk_of_one_that_runs_lets_it_
     box = host.boot()
     try:
         host.exec(box, "head -c 80000000 /dev/urandom > ~/big")
-        host.start_process(box, "i=0; while :; do i=$((i+1)); echo $i > /tmp/tick; sleep 0.05; done")
+        host.start_process(box, TICKING)
         wish = {"snapshot": new_id("snp"), "disk": True}
         apart = f"frozen-{wish['snapshot']}.apart" + (".disk" if when == "while it is packed" else "")
         with ThreadPoolExecutor(1) as pool:
@@ -339,7 +335,7 @@ def test_a_node_that_is_killed_while_it_keeps_the_disk_of_one_that_runs_lets_it_
         host.start()
         found = host.sandbox(box["id"])
         assert found is not None and found["state"] == "running"
-        first, second = host.exec(found, "cat /tmp/tick; sleep 0.5; cat /tmp/tick").stdout.split()
+        first, second = host.exec(found, TWO_TICKS).stdout.split()
         assert int(second) > int(first), "it stands still"
         assert list(host.node_dir.rglob("frozen-*")) == []
     finally:

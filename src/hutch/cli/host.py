@@ -208,15 +208,17 @@ class NodeSocket:
         self._http.close()
 
 
-def recorded_sandboxes(settings: Settings) -> int:
-    """How many sandboxes the node has written down as not dead: for when it does not run."""
-    count = 0
-    for path in (settings.node_dir / "sandboxes").glob("*/record.json"):
-        try:
-            count += json.loads(path.read_text())["step"] != "dead"
-        except (OSError, ValueError, KeyError, TypeError):
-            count += 1  # torn: it is looked after as one that runs
-    return count
+def recorded_sandboxes(settings: Settings) -> list[str]:
+    """Ids of what the node has written down as not dead, members of the warm pool among them: for when it does not
+    run."""
+    return [path.parent.name for path in (settings.node_dir / "sandboxes").glob("*/record.json") if not _dead(path)]
+
+
+def _dead(record: Path) -> bool:
+    try:
+        return bool(json.loads(record.read_text())["step"] == "dead")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # torn: it is looked after as one that runs
 
 
 def gateway_port(settings: Settings) -> int | None:

@@ -27,6 +27,7 @@ from hutch.cli.host import (
     wait_until,
 )
 from hutch.cli.supervisor import READY_SECONDS, Supervisor, first_key_path, remove_all
+from hutch.model import is_id
 from hutch.sdk.config import Server, credentials_path, load_credentials, save_credentials
 from hutch.settings import Settings, get_settings
 
@@ -229,10 +230,10 @@ def _stop_leftovers(settings: Settings, keep: bool) -> tuple[bool, int]:
     try:
         daemons = find_daemons(settings)
         stop_processes(daemons)
-        running = recorded_sandboxes(settings)
-        if not keep and (running or daemons):
+        left = recorded_sandboxes(settings)
+        if not keep and (left or daemons):
             with err.status("removing sandboxes"):
                 asyncio.run(remove_all(settings))
-        return bool(daemons or running), running
+        return bool(daemons or left), sum(is_id(each, "sbx") for each in left)
     finally:
         state.release()
