@@ -35,10 +35,20 @@ class Settings(BaseSettings):
         le=65535,
         description="Port, on the same address, on which sandboxes' own ports are reached; 0 takes a free one.",
     )
-    gateway_domain: str | None = Field(
+    domain: str | None = Field(
         None,
-        pattern=r"^[A-Za-z0-9.-]+(:[0-9]{1,5})?$",
-        description="Domain (or `domain:port`) of which all `<port>-<sandbox>` names lead to the gateway.",
+        pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?$",
+        description="Domain whose names lead here: `api.<domain>` to the API, `<port>-<sandbox>.<domain>` to the ports "
+        "of sandboxes. With `:port` where clients use another than 443 and than `HUTCH_TLS_PORT`.",
+    )
+    tls_cert: Path | None = Field(
+        None, description="Certificate for all names below `domain`, with those that signed it (PEM)."
+    )
+    tls_key: Path | None = Field(None, description="The key of `tls_cert` (PEM, without a password).")
+    tls_self: bool = Field(False, description="Serve a certificate of a local authority, which is made for `domain`.")
+    tls_host: str = Field("0.0.0.0", description="Address on which the port with TLS listens.")
+    tls_port: int = Field(
+        443, ge=0, le=65535, description="Port with TLS, for API and gateway by host name; 0 takes a free one."
     )
     database_url: str | None = Field(None, description="SQLAlchemy URL; default: SQLite below `data_dir`.")
     server_user: str = Field("hutch", description="System user that the server process runs as.")

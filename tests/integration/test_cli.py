@@ -9,6 +9,8 @@ import pty
 import re
 import shutil
 import signal
+import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -42,6 +45,8 @@ class Hutch:
             "HUTCH_RUN_DIR": str(self.root / "run"),
             "HUTCH_PORT": "0",
             "HUTCH_GATEWAY_PORT": "0",
+            "HUTCH_TLS_PORT": "0",
+            "HUTCH_TLS_HOST": "127.0.0.1",
             "HUTCH_SLOTS_AHEAD": "1",
             "XDG_CONFIG_HOME": str(self.root / "config"),
         }
@@ -102,7 +107,7 @@ def eventually(condition: Callable[[], object], seconds: float = 60) -> None:
 def hutch(standard_template: str) -> Iterator[Hutch]:
     running = Hutch()
     try:
-        running("up", "-d")
+        running("up", "-d", "--domain", "box.test", "--tls", "self")
         yield running
     finally:
         left = running.close()
@@ -142,9 +147,35 @@ def test_second_up_finds_the_first(hutch: Hutch) -> None:
     assert "already up" in hutch.said
 
 
+def test_names_and_the_authority_that_vouches_for_them(hutch: Hutch) -> None:
+    names = hutch.json("up", "-d")["tls"]
+    port = urlsplit(names).port
+    assert names == f"https://api.box.test:{port}"
+    authority = hutch("tls", "ca").decode()
+    trusting = ssl.create_default_context(cadata=authority)
+    with (
+        socket.create_connection(("127.0.0.1", port or 0)) as plain,
+        trusting.wrap_socket(plain, server_hostname="api.box.test") as secure,
+    ):
+        secure.sendall(b"GET /healthz HTTP/1.1\r\nHost: api.box.test\r\nConnection: close\r\n\r\n")
+        assert secure.recv(100).startswith(b"HTTP/1.1 200 ")
+    hints = hutch("tls", "trust").decode()
+    path = hutch.root / "data" / "tls" / "box.test" / "ca.pem"
+    assert f"NODE_EXTRA_CA_CERTS={path}" in hints and path.read_text() == authority
+
+
+def test_up_says_which_file_is_wrong(own: Hutch) -> None:
+    own("up", "-d", "--domain", "box.test", "--tls", "/nowhere/chain.pem", "/nowhere/key.pem", code=1)
+    assert "/nowhere/chain.pem cannot be read: No such file" in own.said
+    own("up", "-d", "--tls", "self", code=1)
+    assert "hutch up --domain box.example.org" in own.said
+
+
 def test_doctor_is_content(hutch: Hutch) -> None:
-    found = {check["name"]: check["status"] for check in hutch.json("doctor")}
+    said = {check["name"]: check for check in hutch.json("doctor")}
+    found = {name: check["status"] for name, check in said.items()}
     assert "fail" not in found.values(), found
+    assert "*.box.test" in said["certificate"]["detail"] and "DNS" in said["names"]["fix"]
     assert found["node"] == found["server"] == found["gVisor"] == "ok"
     assert b"gVisor" in hutch("doctor")
 

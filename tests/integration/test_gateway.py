@@ -91,7 +91,7 @@ class Box:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def machine(standard_template: str) -> AsyncIterator[GatewayMachine]:
-    made = GatewayMachine(slots_ahead="2", gateway_domain="box.test:9")
+    made = GatewayMachine(slots_ahead="2", domain="box.test:9")
     try:
         await made.start()
         yield made

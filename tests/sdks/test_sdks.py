@@ -9,16 +9,15 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 from hutch.model.e2b import e2b_key
 from tests.machine import Machine
 from tests.sdks.environments import node_environment, python_environment
-from tests.sdks.front import make_certificate, tls_front
+from tests.sdks.names import name_server
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
 
@@ -32,28 +31,50 @@ DOMAIN = "box.test"
 
 
 @pytest.fixture(scope="module")
-def environment(standard_template: str) -> Iterator[dict[str, str]]:
-    """What a user sets, and no more."""
-    machine = Machine(slots_ahead="4")
+def machine(standard_template: str) -> Iterator[Machine]:
+    machine = Machine(slots_ahead="4", domain=DOMAIN, tls_self="true", tls_port="0", tls_host="127.0.0.1")
     try:
         asyncio.run(machine.start())
-        said = json.loads((machine.root / "run" / "api.json").read_text())
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("E2B_", "HUTCH_"))}
-        key = e2b_key(machine.key)
-        assert key is not None
-        yield kept | {"E2B_API_URL": said["url"], "E2B_SANDBOX_URL": said["gateway"], "E2B_API_KEY": key}
+        yield machine
     finally:
         asyncio.run(machine.stop())
 
 
+@pytest.fixture(scope="module")
+def user(machine: Machine) -> dict[str, str]:
+    """The environment of a user who has a key."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("E2B_", "HUTCH_"))}
+    key = e2b_key(machine.key)
+    assert key is not None
+    return kept | {"E2B_API_KEY": key}
+
+
+@pytest.fixture(scope="module")
+def said(machine: Machine) -> dict[str, str]:
+    """What the server says of where it listens."""
+    told: dict[str, str] = json.loads((machine.root / "run" / "api.json").read_text())
+    return told
+
+
+@pytest.fixture(scope="module")
+def environment(user: dict[str, str], said: dict[str, str]) -> dict[str, str]:
+    """What a user sets who has no names and no TLS."""
+    return user | {"E2B_API_URL": said["url"], "E2B_SANDBOX_URL": said["gateway"]}
+
+
+@pytest.fixture(scope="module")
+def host_names(machine: Machine, user: dict[str, str], said: dict[str, str]) -> dict[str, str]:
+    """What a user sets who has both, beside trust in the authority."""
+    authority = str(machine.data_dir / "tls" / DOMAIN / "ca.pem")
+    domain = said["tls"].removeprefix("https://api.")
+    return user | {"E2B_DOMAIN": domain, "SSL_CERT_FILE": authority, "NODE_EXTRA_CA_CERTS": authority}
+
+
 @pytest.fixture
-def host_names(environment: dict[str, str], tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The same by host names, behind what ends TLS."""
-    certificate, key = make_certificate(DOMAIN, tmp_path)
-    ports = [urlsplit(environment[name]).port or 0 for name in ("E2B_API_URL", "E2B_SANDBOX_URL")]
-    with tls_front(certificate, key, *ports) as port:
-        kept = {name: value for name, value in environment.items() if not name.endswith("_URL")}
-        yield kept | {"E2B_DOMAIN": f"{DOMAIN}:{port}", "SSL_CERT_FILE": str(certificate)}
+def resolved(tmp_path: Path) -> Iterator[list[str | Path]]:
+    """Begins a command for which all names of the domain lead here."""
+    with name_server(DOMAIN, tmp_path) as command:
+        yield command
 
 
 def run(command: list[str | Path], environment: dict[str, str], directory: Path) -> None:
@@ -69,14 +90,19 @@ def test_python(requirement: str, environment: dict[str, str]) -> None:
     run_checks(requirement, environment, HERE / "python")
 
 
-def test_the_first_major_version_by_host_names(host_names: dict[str, str]) -> None:
-    run_checks(PYTHON_1, host_names, HERE / "python1")
+@pytest.mark.parametrize(("requirement", "checks"), [(PYTHON[0], "names_python"), (PYTHON_1, "python1")])
+def test_python_by_host_names(
+    requirement: str, checks: str, host_names: dict[str, str], resolved: list[str | Path]
+) -> None:
+    run_checks(requirement, host_names, HERE / checks, resolved)
 
 
-def run_checks(requirement: str, environment: dict[str, str], directory: Path) -> None:
+def run_checks(
+    requirement: str, environment: dict[str, str], directory: Path, first: Sequence[str | Path] = ()
+) -> None:
     command = [python_environment(requirement), "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", "."]
     options = ["-p", "no:cacheprovider", "-o", "python_files=check_*.py", "--durations=5"]
-    run([*command, *options], environment | {"PYTHONDONTWRITEBYTECODE": "1"}, directory)
+    run([*first, *command, *options], environment | {"PYTHONDONTWRITEBYTECODE": "1"}, directory)
 
 
 def test_every_call_of_the_client_is_in_the_docs() -> None:
@@ -92,3 +118,8 @@ def test_every_call_of_the_client_is_in_the_docs() -> None:
 def test_node(environment: dict[str, str]) -> None:
     node, packages = node_environment(NODE)
     run([node, "--test", "suite.mjs"], environment | {"PACKAGES": str(packages)}, HERE / "js")
+
+
+def test_node_by_host_names(host_names: dict[str, str], resolved: list[str | Path]) -> None:
+    node, packages = node_environment(NODE)
+    run([*resolved, node, "--test", "suite.mjs"], host_names | {"PACKAGES": str(packages)}, HERE / "names_js")

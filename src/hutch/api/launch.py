@@ -18,9 +18,11 @@ from typing import NoReturn
 import hutch
 from hutch.api.mounts import Need, open_paths
 from hutch.settings import Settings
+from hutch.tls import TlsProblem, place_for, tls_wanted
 
 LISTEN_FD = "HUTCH_LISTEN_FD"
 GATEWAY_FD = "HUTCH_GATEWAY_FD"
+TLS_FD = "HUTCH_TLS_FD"
 FIRST_KEY_FILE = "HUTCH_FIRST_KEY_FILE"
 SERVER_FILE = "api.json"
 
@@ -36,6 +38,7 @@ class LaunchError(Exception):
 
 def listen(host: str, port: int, setting: str = "HUTCH_PORT") -> socket.socket:
     """A listening socket. Connections notice by themselves when the other machine has vanished."""
+    address_setting = "HUTCH_TLS_HOST" if setting == "HUTCH_TLS_PORT" else "HUTCH_HOST"
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         sock = socket.socket(family, kind, proto)
@@ -46,7 +49,7 @@ def listen(host: str, port: int, setting: str = "HUTCH_PORT") -> socket.socket:
         sock.bind(address)
         sock.listen(2048)
     except OSError as error:
-        raise LaunchError(f"cannot listen on {host}:{port}: {error}. Set HUTCH_HOST or {setting}.") from error
+        raise LaunchError(f"cannot listen on {host}:{port}: {error}. Set {address_setting} or {setting}.") from error
     return sock
 
 
@@ -54,11 +57,16 @@ def become_user(settings: Settings) -> NoReturn:
     """Prepare as root, then run `python -m hutch.api` as `settings.server_user` in this process."""
     user = _user(settings.server_user)
     _make_directories(settings, user)
-    sock = listen(settings.host, settings.port)
-    gateway = listen(settings.host, settings.gateway_port, "HUTCH_GATEWAY_PORT")
-    for each in (sock, gateway):
+    settings = _with_certificate(settings, user)
+    sockets = {
+        LISTEN_FD: listen(settings.host, settings.port),
+        GATEWAY_FD: listen(settings.host, settings.gateway_port, "HUTCH_GATEWAY_PORT"),
+    }
+    if tls_wanted(settings):
+        sockets[TLS_FD] = listen(settings.tls_host, settings.tls_port, "HUTCH_TLS_PORT")
+    for each in sockets.values():
         os.set_inheritable(each.fileno(), True)
-    environment = _environment(settings) | {LISTEN_FD: str(sock.fileno()), GATEWAY_FD: str(gateway.fileno())}
+    environment = _environment(settings) | {name: str(each.fileno()) for name, each in sockets.items()}
     environment["HOME"] = str(settings.server_dir)
     if fd := _first_key_fd():
         environment[FIRST_KEY_FILE] = fd
@@ -67,6 +75,17 @@ def become_user(settings: Settings) -> NoReturn:
     _check_readable(settings.server_user)
     os.chdir("/")
     os.execve(sys.executable, [sys.executable, "-P", "-m", "hutch.api"], environment)  # noqa: S606
+
+
+def _with_certificate(settings: Settings, user: pwd.struct_passwd) -> Settings:
+    """The settings with the certificate where the user finds it."""
+    if not tls_wanted(settings):
+        return settings
+    try:
+        path, _ = place_for(settings, user.pw_uid, user.pw_gid)
+    except TlsProblem as problem:
+        raise LaunchError(str(problem)) from problem
+    return settings.model_copy(update={"tls_cert": path, "tls_key": path, "tls_self": False})
 
 
 def _user(name: str) -> pwd.struct_passwd:

@@ -10,18 +10,20 @@ import socket
 import stat
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
 
 from hutch.api.app import create_app
-from hutch.api.launch import FIRST_KEY_FILE, GATEWAY_FD, LISTEN_FD, SERVER_FILE, listen
+from hutch.api.launch import FIRST_KEY_FILE, GATEWAY_FD, LISTEN_FD, SERVER_FILE, TLS_FD, LaunchError, listen
 from hutch.api.logs import configure_logs
 from hutch.control.service import Control
 from hutch.descriptors import raise_limit
-from hutch.gateway import Gateway
+from hutch.gateway import Gateway, Names, SecureDoor
 from hutch.settings import Settings
+from hutch.tls import FreshContext, TlsProblem, find_files, host_of, tls_wanted
 
 GRACE_SECONDS = 15
 """How long requests that are being answered may go on after SIGTERM. Streams end at once."""
@@ -49,6 +51,7 @@ class Server(uvicorn.Server):
             server_header=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            forwarded_allow_ips=["127.0.0.1", "::1", "::ffff:127.0.0.1", urlsplit(url).hostname or ""],  # this machine
         )
         super().__init__(config)
         self._app = app
@@ -62,8 +65,10 @@ class Server(uvicorn.Server):
             if self._gateway is not None:
                 await self._gateway.start()
             gateway = url_of(self._gateway.listener) if self._gateway is not None else None
-            _write_address(self._address_file, self._url, gateway)
-            _log.info("listening", url=self._url, gateway=gateway, pid=os.getpid())
+            names = self._gateway.names if self._gateway is not None else None
+            said = {"url": self._url, "gateway": gateway, "tls": names.url if names is not None else None}
+            _write_address(self._address_file, said)
+            _log.info("listening", **said, pid=os.getpid())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         _log.info("stopping; sandboxes and agents go on")
@@ -85,13 +90,32 @@ def serve(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn takes them, stops, and raises them again when it is done
         signal.signal(number, lambda *_: sys.exit(0))
     address_file = Path(os.path.realpath(settings.run_dir / SERVER_FILE))
+    door = _secure_door(settings, sock)
+    if door is not None:
+        settings = settings.model_copy(update={"domain": door.names.domain})
     control = Control(settings)
     app = create_app(settings, control, deliver_first_key)
     app.state.gateway_port = gate.getsockname()[1]
-    gateway = Gateway(control, gate, most=raise_limit() // 4)  # two descriptors each, and half for everybody else
+    gateway = Gateway(control, gate, most=raise_limit() // 4, door=door)  # two descriptors each, half for all others
     server = Server(app, address_file, url_of(sock), gateway)
     server.run(sockets=[sock])
     return 0 if server.started else 1
+
+
+def _secure_door(settings: Settings, api: socket.socket) -> SecureDoor | None:
+    """The port with TLS, if there shall be one. Raises `LaunchError`."""
+    if not tls_wanted(settings):
+        return None
+    try:
+        host = host_of(settings)
+        context = FreshContext(find_files(settings), host)
+    except TlsProblem as problem:
+        raise LaunchError(str(problem)) from problem
+    listener = _inherited_socket(TLS_FD) or listen(settings.tls_host, settings.tls_port, "HUTCH_TLS_PORT")
+    port = listener.getsockname()[1]
+    told = settings.domain or host
+    names = Names(told if ":" in told or port == 443 else f"{host}:{port}")
+    return SecureDoor(listener, context, names, api)
 
 
 def url_of(sock: socket.socket) -> str:
@@ -121,10 +145,10 @@ def _inherited_socket(name: str) -> socket.socket | None:
     return socket.socket(fileno=int(fd)) if fd else None
 
 
-def _write_address(path: Path, url: str, gateway: str | None) -> None:
+def _write_address(path: Path, said: dict[str, str | None]) -> None:
     """Whole or not at all: others wait for this file to appear."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps({"url": url, "gateway": gateway, "pid": os.getpid()}) + "\n")
+    temporary.write_text(json.dumps({**said, "pid": os.getpid()}) + "\n")
     temporary.chmod(0o644)
     temporary.replace(path)

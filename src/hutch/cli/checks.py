@@ -18,6 +18,7 @@ from typing import Literal
 from hutch.cli.units import human_bytes
 from hutch.errors import HutchError
 from hutch.settings import Settings
+from hutch.tls import tls_wanted
 
 Status = Literal["ok", "warn", "fail"]
 GIB = 1 << 30
@@ -176,12 +177,20 @@ def memory(settings: Settings) -> Check:
 def port(settings: Settings, ours: bool) -> Check:
     """Whether the API and the gateway can listen."""
     where = f"{settings.host}:{settings.port} and {settings.gateway_port}"
+    wanted = [
+        (settings.host, settings.port, "HUTCH_PORT"),
+        (settings.host, settings.gateway_port, "HUTCH_GATEWAY_PORT"),
+    ]
+    if tls_wanted(settings):
+        where += f", {settings.tls_host}:{settings.tls_port}"
+        wanted.append((settings.tls_host, settings.tls_port, "HUTCH_TLS_PORT"))
     if ours:
         return Check("port", "ok", f"{where} are ours")
-    for number, setting in ((settings.port, "HUTCH_PORT"), (settings.gateway_port, "HUTCH_GATEWAY_PORT")):
-        if trouble := _cannot_listen(settings.host, number):
-            advice = f"Set {setting} to another, or end what uses it."
-            return Check("port", "fail", f"{settings.host}:{number}: {trouble}", advice)
+    for host, number, setting in wanted:
+        if trouble := _cannot_listen(host, number):
+            return Check(
+                "port", "fail", f"{host}:{number}: {trouble}", f"Set {setting} to another, or end what uses it."
+            )
     return Check("port", "ok", f"{where} are free")
 
 

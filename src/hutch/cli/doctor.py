@@ -9,11 +9,12 @@ import httpx
 import typer
 from rich.text import Text
 
-from hutch.cli import checks
+from hutch.cli import checks, tls_checks
 from hutch.cli.checks import Check
 from hutch.cli.common import Connection, Json, connection, leave
 from hutch.cli.console import clean, err, note, out, print_json
 from hutch.cli.host import NodeSocket, StateFile, server_url
+from hutch.cli.naming import as_running
 from hutch.cli.units import human_bytes
 from hutch.errors import HutchError, Unauthorized
 from hutch.settings import Settings, get_settings
@@ -54,8 +55,10 @@ def _examine(settings: Settings, link: Connection) -> Iterator[Check]:
     for name, check in _HOST_CHECKS.items():
         yield checks.guarded(name, check, settings)
     yield from checks.disk(settings)
+    settings = as_running(settings)
     url = link.url or server_url(settings)
     yield checks.port(settings, ours=server_url(settings) is not None)
+    yield from tls_checks.names(settings)
     yield _node(settings)
     yield _server(url)
     if url:

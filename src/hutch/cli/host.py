@@ -221,12 +221,18 @@ def _dead(record: Path) -> bool:
         return False  # torn: it is looked after as one that runs
 
 
-def gateway_port(settings: Settings) -> int | None:
-    """On which port the server says that its gateway listens."""
+def said_url(settings: Settings, name: str) -> str | None:
+    """What the server says of itself: `url`, `gateway`, or `tls` (the API by its host name)."""
     try:
-        return urlsplit(str(json.loads((settings.run_dir / "api.json").read_text())["gateway"])).port
-    except (OSError, ValueError, KeyError):
+        return json.loads((settings.run_dir / "api.json").read_text())[name] or None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def said_port(settings: Settings, name: str) -> int | None:
+    """The port of that."""
+    url = said_url(settings, name)
+    return urlsplit(url).port if url else None
 
 
 def server_url(settings: Settings) -> str | None:

@@ -18,6 +18,7 @@ from hutch.cli import (
     executing,
     keys,
     logs,
+    naming,
     running,
     sandboxes,
     shell,
@@ -26,6 +27,7 @@ from hutch.cli import (
     tasks,
     templates,
     timeline,
+    tls,
     upping,
     version,
 )
@@ -57,13 +59,14 @@ app.command("rollback", rich_help_panel=STATES)(states.rollback)
 app.command("fork", rich_help_panel=STATES)(states.fork)
 app.command("timeline", rich_help_panel=STATES)(timeline.timeline)
 app.command("diff", rich_help_panel=STATES)(diffing.diff)
-app.command("up", rich_help_panel=HOST)(upping.up)
+app.command("up", cls=naming.UpCommand, rich_help_panel=HOST)(upping.up)
 app.command("down", rich_help_panel=HOST)(upping.down)
 app.command("doctor", rich_help_panel=HOST)(doctor.doctor)
 app.command("demo", rich_help_panel=HOST)(demo.demo)
 app.add_typer(tasks.app, name="task", rich_help_panel=MORE)
 app.add_typer(templates.app, name="template", rich_help_panel=MORE)
 app.add_typer(keys.app, name="key", rich_help_panel=MORE)
+app.add_typer(tls.app, name="tls", rich_help_panel=HOST)
 app.command("e2b", rich_help_panel=MORE)(e2b.e2b)
 app.command("version", rich_help_panel=MORE)(version.version)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import signal
 import sys
 import time
@@ -12,13 +13,16 @@ from typing import IO
 from urllib.parse import urlsplit
 
 from hutch.cli.console import note
-from hutch.cli.host import HostProblem, NodeSocket, StateFile, find_daemons, gateway_port, server_url, stop_processes
+from hutch.cli.host import HostProblem, NodeSocket, StateFile, find_daemons, said_port, server_url, stop_processes
+from hutch.cli.naming import NAMES
 from hutch.settings import Settings
+from hutch.tls import TlsProblem, place_for, tls_wanted
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 25.0
 FIRST_DELAY, MOST_DELAY, HEALTHY_SECONDS = 0.2, 10.0, 30.0
 _LOG_LIMIT = 64 << 20
+_CERTIFICATE_SECONDS = 10.0
 
 
 def first_key_path(settings: Settings) -> Path:
@@ -123,15 +127,19 @@ class Supervisor:
             raise
         # Ports that were chosen freely stay the same over the server's lives.
         self._api.environment["HUTCH_PORT"] = str(urlsplit(url).port)
-        if (gateway := gateway_port(self._settings)) is not None:
-            self._api.environment["HUTCH_GATEWAY_PORT"] = str(gateway)
-        self._state.write(url=url, ready=True)
+        for setting, name in (("HUTCH_GATEWAY_PORT", "gateway"), ("HUTCH_TLS_PORT", "tls")):
+            if (port := said_port(self._settings, name)) is not None:
+                self._api.environment[setting] = str(port)
+        names = self._settings.model_dump(mode="json", include=NAMES)
+        self._state.write(url=url, ready=True, names=names)
         return url
 
     async def watch(self) -> int:
         """Keep both alive until told to stop; then stop everything. The number of sandboxes that were destroyed."""
         keepers = [asyncio.create_task(daemon.keep()) for daemon in (self._node, self._api)]
+        certificate = asyncio.create_task(self._keep_certificate())
         await self._stop.wait()
+        certificate.cancel()
         running = len(await asyncio.to_thread(_sandboxes, self._settings))
         self._state.write(stopping=True, sandboxes=running, kept=self._keep)
         await self._end_daemons()
@@ -141,6 +149,21 @@ class Supervisor:
             return 0
         await remove_all(self._settings)
         return running
+
+    async def _keep_certificate(self) -> None:
+        """The server is not root: bring it the certificate whenever that has changed."""
+        if not tls_wanted(self._settings):
+            return
+        user = pwd.getpwnam(self._settings.server_user)
+        said = ""
+        while True:
+            await asyncio.sleep(_CERTIFICATE_SECONDS)
+            try:
+                await asyncio.to_thread(place_for, self._settings, user.pw_uid, user.pw_gid)
+                said = ""
+            except TlsProblem as problem:
+                if said != (said := str(problem)):
+                    note(f"the last certificate stays: {said}", "yellow")
 
     async def _ready(self) -> str:
         end = time.monotonic() + READY_SECONDS

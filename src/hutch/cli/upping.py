@@ -23,13 +23,16 @@ from hutch.cli.host import (
     need_root,
     process,
     recorded_sandboxes,
+    said_url,
     stop_processes,
     wait_until,
 )
+from hutch.cli.naming import Domain, Tls, set_names
 from hutch.cli.supervisor import READY_SECONDS, Supervisor, first_key_path, remove_all
 from hutch.model import is_id
 from hutch.sdk.config import Server, credentials_path, load_credentials, save_credentials
 from hutch.settings import Settings, get_settings
+from hutch.tls import find_files, host_of, read_certificate, tls_wanted
 
 DOWN_SECONDS = 120.0
 
@@ -39,6 +42,8 @@ def up(
         bool, typer.Option("--detach", "-d", help="In the background; returns when it is ready.")
     ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="When it stops, leave sandboxes running.")] = False,
+    domain: Domain = None,
+    tls: Tls = None,
     log_dir: Annotated[Path | None, typer.Option(hidden=True)] = None,
     json: Json = False,
 ) -> None:
@@ -48,6 +53,7 @@ def up(
     unless --keep. The first API key is printed once and saved for this user.
     """
     need_root("hutch up")
+    set_names(domain, tls)
     settings = get_settings()
     _prepare(settings)
     state = StateFile(settings)
@@ -90,6 +96,9 @@ def _prepare(settings: Settings) -> None:
     if ensure_user(settings.server_user):
         note(f"made the system user {settings.server_user!r}, which the server runs as")
     settings.data_dir.mkdir(parents=True, exist_ok=True)
+    if tls_wanted(settings):
+        files = find_files(settings)
+        read_certificate(files.chain, files.key, host_of(settings))
     settings.run_dir.mkdir(parents=True, exist_ok=True)
     first_key_path(settings).parent.mkdir(mode=0o700, exist_ok=True)
 
@@ -188,9 +197,14 @@ def _fits(url: str, key: str) -> bool:
 
 def _announce(url: str, key: str | None, logs: Path | None, json: bool, already: bool = False) -> None:
     saved = load_credentials()
+    settings = get_settings()
+    names = said_url(settings, "tls")
     if json:
-        return print_json({"url": url, "api_key": key, "logs": str(logs) if logs else None, "already_up": already})
-    out.print(f"hutch is {'already ' * already}up at {url}")
+        said = {"url": url, "tls": names, "api_key": key, "logs": str(logs) if logs else None, "already_up": already}
+        return print_json(said)
+    out.print(f"hutch is {'already ' * already}up at {url}" + (f" and {names}" if names else ""))
+    if names and settings.tls_self:
+        note("its certificate is of a local authority: `hutch tls trust` says how clients trust it")
     if key:
         out.print(f"first API key (shown this once; saved in {credentials_path()}): {key}")
     elif saved is None or saved.url != url:

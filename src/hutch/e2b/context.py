@@ -50,7 +50,7 @@ class Call:
 
     @property
     def domain(self) -> str | None:
-        return self.server.settings.gateway_domain
+        return self.server.settings.domain
 
     @property
     def sandbox_id(self) -> str:

@@ -9,9 +9,10 @@ from hutch.control.ports import Door
 from hutch.gateway.access import ACCESS_HEADER, GUEST_PORT, TRAFFIC_HEADER
 from hutch.gateway.framing import Framing
 from hutch.gateway.heads import HOP_BY_HOP, Answer, Fields, Request, dump_answer, dump_request, tokens
-from hutch.gateway.routing import PORT_HEADER, SANDBOX_HEADER, Place
+from hutch.gateway.routing import PORT_HEADER, SANDBOX_HEADER, Api, Place
 
 _OURS = frozenset((SANDBOX_HEADER, PORT_HEADER, TRAFFIC_HEADER))
+_FORWARDED = frozenset((b"forwarded", b"x-forwarded-for", b"x-forwarded-proto"))
 _SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 
 
@@ -22,7 +23,9 @@ class Exchange:
     request: Request
     upload: Framing
     door: Door | None = None
-    place: Place | None = None
+    place: Place | Api | None = None
+    client: str = ""
+    """Address of who has sent it."""
     held: ExitStack = field(default_factory=ExitStack)
     """Says that the sandbox is used, for as long as a call to its guest lasts."""
     begun: bool = False
@@ -31,7 +34,7 @@ class Exchange:
     @property
     def to_guest(self) -> bool:
         """Whether it is for the guest itself, which never speaks another protocol."""
-        return self.place is not None and self.place.port == GUEST_PORT
+        return isinstance(self.place, Place) and self.place.port == GUEST_PORT
 
     @property
     def upgrades(self) -> bool:
@@ -43,17 +46,24 @@ class Exchange:
         return self.request.method in _SAFE and self.upload.done and not self.begun
 
     def head(self, guest_token: str) -> bytes:
-        """The request as the sandbox sees it."""
+        """The request as the sandbox sees it, or the API."""
         request = self.request
+        if isinstance(self.place, Api):
+            fields = _without(request.fields, _FORWARDED)
+            fields += [(b"X-Forwarded-For", self.client.encode()), (b"X-Forwarded-Proto", b"https")]
+            return dump_request(request, self._with_upgrade(fields))
         fields = _without(request.fields, _OURS | ({ACCESS_HEADER} if self.to_guest else set()))
         if self.to_guest:
             fields.append((b"X-Access-Token", guest_token.encode()))
         elif self.door is not None and self.door.masked_host and self.place is not None:
             host = self.door.masked_host.replace("${PORT}", str(self.place.port)).encode("latin-1", "replace")
             fields = [(b"Host", host), *_without(fields, frozenset((b"host",)))]
-        if self.upgrades:
-            fields += [(b"Connection", b"Upgrade"), (b"Upgrade", request.get(b"upgrade") or b"")]
-        return dump_request(request, fields)
+        return dump_request(request, self._with_upgrade(fields))
+
+    def _with_upgrade(self, fields: Fields) -> Fields:
+        if not self.upgrades:
+            return fields
+        return [*fields, (b"Connection", b"Upgrade"), (b"Upgrade", self.request.get(b"upgrade") or b"")]
 
 
 def answer_head(answer: Answer, close: bool) -> bytes:

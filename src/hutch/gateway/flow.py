@@ -55,6 +55,17 @@ class Flow(asyncio.Protocol):
         if not self._holders and self.open and self._transport is not None:
             self._transport.resume_reading()
 
+    @property
+    def half_closes(self) -> bool:
+        """Whether one direction can end before the other: not with TLS."""
+        return self._transport is not None and self._transport.can_write_eof()
+
+    @property
+    def peer(self) -> str:
+        """The address of the other end; empty when it has none."""
+        peer = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return str(peer[0]) if isinstance(peer, tuple) else ""
+
     def hung_up(self) -> bool:
         """Whether the other end of a Unix socket is gone. After an end of its bytes it may also have only finished
         sending: the socket knows."""

@@ -17,7 +17,7 @@ from hutch.gateway.framing import framing_of
 from hutch.gateway.heads import MAX_HEAD, BadHead, Request, length_of, parse_request
 from hutch.gateway.outbound import Outbound
 from hutch.gateway.refusals import Refusal
-from hutch.gateway.routing import find_place
+from hutch.gateway.routing import Api, Names, Place, find_place
 
 if TYPE_CHECKING:
     from hutch.gateway.server import Gateway
@@ -39,9 +39,11 @@ _FULL, _WRITING, _UNREAD = "too much is waiting", "the other side writes", "answ
 class Inbound(Flow):
     """Reads requests, finds their ways, passes bytes."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, names: Names | None = None) -> None:
         super().__init__()
         self._gateway = gateway
+        self._names = names
+        """Given on the port with TLS: the host name alone says where a request goes."""
         self._buffer = bytearray()
         self._exchange: Exchange | None = None
         self._upstream: Outbound | None = None
@@ -92,7 +94,7 @@ class Inbound(Flow):
             self._advance()
 
     def eof_received(self) -> bool:
-        if self._raw and self._upstream is not None:
+        if self._raw and self._upstream is not None and self.half_closes:
             self.finished = True
             self.deadline = time.monotonic() + IDLE_SECONDS
             if self._upstream.finished:
@@ -177,9 +179,12 @@ class Inbound(Flow):
     async def _find(self, exchange: Exchange) -> Outbound | None:
         """An open connection to the request's port; None for a browser that only asks. Raises `Refusal`."""
         request = exchange.request
-        if _is_preflight(request) and find_place(request) is None:
+        target = self._names.find(request) if self._names is not None else find_place(request)
+        if isinstance(target, Api):
+            return await self._find_api(exchange, target)
+        if _is_preflight(request) and target is None:
             return None  # it cannot carry the headers that will say where the request itself goes
-        place, door, entry = await self._gateway.route(request)
+        place, door, entry = await self._gateway.route(request, target)
         if _is_preflight(request) and not entry.known:
             return None
         exchange.place, exchange.door, exchange.request = place, door, entry.request
@@ -195,6 +200,21 @@ class Inbound(Flow):
         self._drop_upstream()
         upstream = Outbound(self, place)
         upstream.guest_token = await self._gateway.connect(door, place, upstream, entry.known)
+        return self._take(upstream)
+
+    async def _find_api(self, exchange: Exchange, api: Api) -> Outbound:
+        exchange.place, exchange.client = api, self.peer
+        self._door, self._counts = None, False
+        known = self._upstream
+        if known is not None and known.place == api and known.open and known.reusable:
+            return known
+        self._drop_upstream()
+        upstream = Outbound(self, api)
+        await self._gateway.connect_api(upstream)
+        return self._take(upstream)
+
+    def _take(self, upstream: Outbound) -> Outbound:
+        """It is this connection's from now on."""
         self._upstream = upstream
         if self._slow:
             upstream.hold(_WRITING)
@@ -237,7 +257,7 @@ class Inbound(Flow):
         self._buffer.clear()
 
     def carried(self) -> None:
-        if self._counts and self._upstream is not None:
+        if self._counts and self._upstream is not None and isinstance(self._upstream.place, Place):
             self._gateway.touch(self._upstream.place.sandbox_id)
         if self._raw and self.deadline:  # one side has finished, and the other goes on
             self.deadline = time.monotonic() + IDLE_SECONDS
@@ -245,7 +265,7 @@ class Inbound(Flow):
     def ended(self) -> bool:
         self.deadline = time.monotonic() + IDLE_SECONDS
         self.finish_writing()
-        return not self.finished
+        return self.half_closes and not self.finished
 
     def gone(self, upstream: Outbound) -> None:
         if self._upstream is upstream:
@@ -279,7 +299,7 @@ class Inbound(Flow):
 
     async def _after_loss(self, exchange: Exchange, upstream: Outbound) -> None:
         """The end of an answer, if the sandbox lives; nothing that looks like one, if it does not."""
-        assert exchange.door is not None and exchange.place is not None
+        assert exchange.door is not None and isinstance(exchange.place, Place)
         try:
             running = await self._gateway.ports.running(exchange.door)
         except Exception:

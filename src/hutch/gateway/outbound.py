@@ -1,4 +1,5 @@
-"""The connection to a port of a sandbox. What comes out of it is a stranger's: read strictly, held in bounds."""
+"""The connection to a port of a sandbox (or, from the port with TLS, to the API). What comes out of it is a stranger's:
+read strictly, held in bounds."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from hutch.gateway.exchange import Exchange, answer_head
 from hutch.gateway.flow import Flow
 from hutch.gateway.framing import Endless, Framing, Sized, framing_of
 from hutch.gateway.heads import MAX_HEAD, BadHead, length_of, parse_answer
-from hutch.gateway.routing import Place
+from hutch.gateway.routing import Api, Place
 
 _WRITING = "the other side writes"
 _MAX_INTERIM = 16
@@ -48,7 +49,7 @@ class Client(Protocol):
 class Outbound(Flow):
     """Serves one exchange after the other."""
 
-    def __init__(self, client: Client, place: Place) -> None:
+    def __init__(self, client: Client, place: Place | Api) -> None:
         super().__init__()
         self.place = place
         self.guest_token = ""

@@ -15,21 +15,29 @@ from hutch.gateway.heads import Request
 from hutch.gateway.inbound import Inbound
 from hutch.gateway.outbound import Outbound
 from hutch.gateway.refusals import Refusal
-from hutch.gateway.routing import Place, find_place
+from hutch.gateway.routing import Names, Place
+from hutch.gateway.secure import SecureDoor
 
 _TICK = 1.0
 
 
 class Gateway:
-    """Listens on this socket between `start` and `stop`; has at most so many connections at once."""
+    """Listens on this socket between `start` and `stop`, and at the door with TLS; has at most so many connections at
+    once."""
 
-    def __init__(self, control: Control, listener: socket.socket, most: int) -> None:
+    def __init__(self, control: Control, listener: socket.socket, most: int, door: SecureDoor | None = None) -> None:
         self._control = control
         self._most = most
         self.listener = listener
         self._server: asyncio.Server | None = None
         self._connections: set[Inbound] = set()
-        self._sweeper: asyncio.Task[None] | None = None
+        self._door = door
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def names(self) -> Names | None:
+        """Those that lead to the door with TLS, if there is one."""
+        return self._door.names if self._door is not None else None
 
     @property
     def ports(self) -> Ports:
@@ -40,15 +48,18 @@ class Gateway:
         """Take connections."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: Inbound(self), sock=self.listener)
-        self._sweeper = asyncio.create_task(self._sweep())
+        self._tasks = [asyncio.create_task(self._sweep())]
+        if (door := self._door) is not None:
+            room = lambda: len(self._connections) + door.shaking < self._most  # noqa: E731
+            self._tasks.append(asyncio.create_task(door.serve(lambda: Inbound(self, door.names), room)))
 
     async def stop(self) -> None:
         """Cut all connections: whoever has one sees that it was cut."""
         if self._server is not None:
             self._server.close()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for connection in list(self._connections):
             connection.reset()
         await asyncio.sleep(0)
@@ -66,9 +77,9 @@ class Gateway:
         """Bytes have come for it."""
         self.ports.touch(sandbox_id)
 
-    async def route(self, request: Request) -> tuple[Place, Door, Entry]:
-        """Where the request goes. Raises `Refusal` when it may not."""
-        place = find_place(request) or await self._signed(request)
+    async def route(self, request: Request, place: Place | None) -> tuple[Place, Door, Entry]:
+        """Where the request goes that names this place, or none. Raises `Refusal` when it may not."""
+        place = place or await self._signed(request)
         if place is None:
             raise Refusal(400, "missing header e2b-sandbox-id")
         try:
@@ -90,6 +101,14 @@ class Gateway:
                 raise
             raise refusals.not_found(place.sandbox_id) from None
         return way.guest_token
+
+    async def connect_api(self, upstream: Outbound) -> None:
+        """Open this connection to the API. Raises `Refusal`."""
+        try:
+            assert self._door is not None
+            await self._door.connect_api(lambda: upstream)
+        except OSError:
+            raise refusals.unavailable("the API does not answer") from None
 
     async def _signed(self, request: Request) -> Place | None:
         """A signed file URL without a name: the sandbox whose token has signed it."""

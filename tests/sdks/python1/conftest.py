@@ -1,25 +1,14 @@
-"""A machine on which all names of a domain lead to this one, and whose authorities include the operator's."""
+"""This version's HTTP library reads certifi's list of authorities, whatever `SSL_CERT_FILE` says: the operator adds to
+that list. Here it is replaced."""
 
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
-from typing import Any
 
 import certifi
 import pytest
 
-DOMAIN = os.environ["E2B_DOMAIN"].partition(":")[0]
-_resolve = socket.getaddrinfo
-
-
-def _getaddrinfo(host: Any, *arguments: Any, **options: Any) -> Any:
-    name = host.decode() if isinstance(host, bytes) else host
-    return _resolve("127.0.0.1" if str(name).endswith("." + DOMAIN) else host, *arguments, **options)
-
-
-socket.getaddrinfo = _getaddrinfo
 certifi.where = lambda: os.environ["SSL_CERT_FILE"]
 
 from e2b import Sandbox  # noqa: E402

@@ -102,7 +102,7 @@ class Gateway:
     async def _running(self, _: Door) -> bool:
         return self.runs
 
-    async def route(self, request: Request) -> tuple[Place, Door, Entry]:
+    async def route(self, request: Request, place: Place | None) -> tuple[Place, Door, Entry]:
         if self.refusal is not None:
             raise self.refusal
         door = Door(ID, "org", True, True, True, True, None, "t", "t")

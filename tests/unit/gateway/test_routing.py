@@ -11,9 +11,11 @@ import pytest
 
 from hutch.control.ports import Door
 from hutch.gateway.access import check_access, signed_by
+from hutch.gateway.exchange import Exchange
+from hutch.gateway.framing import framing_of
 from hutch.gateway.heads import Request, parse_request
 from hutch.gateway.refusals import Refusal
-from hutch.gateway.routing import Place, find_place
+from hutch.gateway.routing import Api, Names, Place, find_place
 from hutch.model.e2b import e2b_key, e2b_sandbox_id, hutch_key, hutch_sandbox_id
 from hutch_guest.http.urls import split_target
 
@@ -154,3 +156,49 @@ def test_ids_and_keys_go_both_ways() -> None:
         assert hutch_key(e2b_key(key) or "") == key
     assert e2b_key("hk_short") is None and hutch_key("e2b_00") == "e2b_00" and hutch_key("hk_x") == "hk_x"
     assert hutch_key("e2b_" + "f" * 93) == "e2b_" + "f" * 93
+
+
+def test_with_tls_the_host_name_alone_counts() -> None:
+    names = Names("Box.test:8443")
+    headers = (f"E2b-Sandbox-Id: {E2B}", "E2b-Sandbox-Port: 9000")
+    assert names.url == "https://api.Box.test:8443"
+    for host, found in (
+        (f"8000-{E2B}.box.test", Place(ID, 8000)),
+        (f"8000-{E2B}.BOX.test.:8443", Place(ID, 8000)),
+        ("api.box.test:1", Api()),
+        ("sandbox.box.test", Place(ID, 9000)),
+    ):
+        assert names.find(request("GET", "/", f"Host: {host}", *headers)) == found
+    assert names.find(request("GET", "/files", "Host: sandbox.box.test")) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("box.test", 404),
+        ("www.box.test", 404),
+        (f"8000-{E2B}.api.box.test", 404),
+        (f"8000-{E2B}.box.example", 421),
+        ("api.box.test.example", 421),
+        ("xbox.test", 421),
+        ("127.0.0.1", 421),
+        ("", 421),
+        (f"99999-{E2B}.box.test", 400),
+    ],
+)
+def test_names_that_lead_nowhere(host: str, status: int) -> None:
+    with pytest.raises(Refusal) as caught:
+        Names("box.test").find(request("GET", "/", f"Host: {host}", f"E2b-Sandbox-Id: {E2B}", "E2b-Sandbox-Port: 80"))
+    assert caught.value.status == status
+
+
+def test_a_name_told_twice_is_none() -> None:
+    with pytest.raises(Refusal):
+        Names("box.test").find(request("GET", "/", "Host: api.box.test", f"Host: 80-{E2B}.box.test"))
+
+
+def test_what_the_api_is_told_of_the_client_is_ours_to_say() -> None:
+    sent = request("POST", "/v1/x", "Host: api.box.test", "X-Forwarded-For: 9.9.9.9", "X-Forwarded-Proto: http", "A: b")
+    passed = Exchange(sent, framing_of(None), place=Api(), client="10.0.0.7").head("")
+    assert b"9.9.9.9" not in passed and b"A: b" in passed and b"X-Forwarded-For: 10.0.0.7\r\n" in passed
+    assert passed.count(b"X-Forwarded-Proto: https\r\n") == 1
