@@ -23,6 +23,7 @@ import pytest
 from hutch.errors import DiskFull, FreezeFailed, SnapshotCorrupt, SnapshotIncompatible, ThawFailed
 from hutch.model import AllowAll
 from hutch.network.base import Slot
+from hutch.network.resetting import reset
 from hutch.runtime.base import Handle, SandboxSpec
 from tests.conformance.conftest import SMALL, Host
 from tests.conformance.test_runtime import FILL, HEADROOM, HOG, MIB, assert_nothing_left, until
@@ -689,6 +690,37 @@ async def test_event_loops_with_open_connections_go_on(host: Host, keep_running:
         for each in [handle, thawed] if keep_running else [thawed]:
             for port in (7801, 7802):
                 (await shout(each, port))[1].close()
+            turned = "import time; before = turns; time.sleep(1); print(turns - before)"
+            assert int(await host.run(each, turned)) < 20
+        handle = thawed
+
+
+@pytest.mark.parametrize("keep_running", [False, True])
+async def test_connections_whose_end_the_sandbox_has_not_heard_of_yet(host: Host, keep_running: bool) -> None:
+    """This host knows that they are over, and the kernel of the sandbox, which gets no time on a CPU, does not."""
+    handle = await host.boot()
+    await host.run(handle, LOOP + "time = __import__('time'); time.sleep(0.5)")
+    for cycle in range(2):
+        kept = [await asyncio.open_connection(host.addresses[handle.id], 7801) for _ in range(30)]
+        for _, writer in kept:
+            writer.write(b"hello\n")
+        assert {await reader.readline() for reader, _ in kept} == {b"HELLO\n"}
+        os.kill(handle.pid, signal.SIGSTOP)
+        try:
+            for _, writer in kept:
+                reset(writer.transport)
+            await asyncio.sleep(0)
+            freeze = host.runtime.freeze(handle, host.root / f"snapshot-{cycle}", keep_running)
+            freezing = asyncio.create_task(freeze)
+            await asyncio.sleep(0.3)
+        finally:
+            os.kill(handle.pid, signal.SIGCONT)
+        thawed = await thaw(host, (await freezing).path)
+        for each in [handle, thawed] if keep_running else [thawed]:
+            reader, writer = await asyncio.open_connection(host.addresses[each.id], 7802)
+            writer.write(b"hello\n")
+            assert await asyncio.wait_for(reader.readline(), 10) == b"HELLO\n"
+            writer.close()
             turned = "import time; before = turns; time.sleep(1); print(turns - before)"
             assert int(await host.run(each, turned)) < 20
         handle = thawed

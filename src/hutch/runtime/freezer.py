@@ -12,7 +12,7 @@ from pathlib import Path
 from hutch.errors import DiskFull, FreezeFailed
 from hutch.network.connections import Connection, connections_of, end_handshakes
 from hutch.runtime.base import Frozen, Handle
-from hutch.runtime.control import cut_connections
+from hutch.runtime.control import cut_connections, established
 from hutch.runtime.cpu import host_cpu
 from hutch.runtime.freezing import Freezing, find_abandoned
 from hutch.runtime.manifest import Manifest, Origin
@@ -22,6 +22,9 @@ ORIGIN = "origin.json"
 """In a sandbox's directory: what it is made of (`Origin`)."""
 
 _RETRY_PAUSE = 0.02
+_HEARD_WITHIN = 0.1
+"""Seconds in which a sandbox's kernel usually has heard of the end of a connection, also on a busy machine."""
+_LOOK_AGAIN = 0.005
 _NO_ROOM = "no space left on device"
 
 
@@ -70,7 +73,7 @@ class Freezer:
 
     async def _save_running(self, id: str, freezing: Freezing, address: str, before: list[Connection] | None) -> bool:
         """The short way, for a sandbox without connections: whether it had none until it was saved."""
-        if _may_be_open(before, address):
+        if _may_be_open(before, address) or not await self._has_none(id, _HEARD_WITHIN):
             return False
         known = {each.id for each in before or ()}
         with contextlib.suppress(ConnectionInTheWay):
@@ -88,7 +91,7 @@ class Freezer:
         for last in (False, False, False, True):
             if not _may_be_open(found, address):
                 found = await _connections(address)
-            if _may_be_open(found, address):
+            if _may_be_open(found, address) or not await self._has_none(id, 0):
                 await asyncio.to_thread(end_handshakes, address, found or [])
                 await cut_connections(self._runsc.control(id))
             try:
@@ -99,6 +102,17 @@ class Freezer:
             await asyncio.to_thread(freezing.clear)
             await asyncio.sleep(_RETRY_PAUSE)
             found = await _connections(address)
+
+    async def _has_none(self, id: str, within: float) -> bool:
+        """Whether the sandbox's own kernel holds no connection for established, those over its loopback included, or
+        stops doing so `within` so many seconds. The end of one is known to this host before it is known there, and a
+        save in between would meet one that is open."""
+        until = time.monotonic() + within
+        while True:
+            count = await established(self._runsc.control(id))
+            if not count or time.monotonic() >= until:
+                return count == 0
+            await asyncio.sleep(_LOOK_AGAIN)
 
     async def _checkpoint(self, id: str, freezing: Freezing) -> None:
         """Raises `OSError`."""
