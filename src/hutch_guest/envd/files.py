@@ -18,7 +18,7 @@ from hutch_guest.errors import InvalidPath, InvalidRequest, Unauthorized
 from hutch_guest.files.download import open_regular, respond
 from hutch_guest.files.entries import Entry, write_metadata
 from hutch_guest.files.paths import resolve
-from hutch_guest.files.upload import Upload, check_space
+from hutch_guest.files.upload import BATCH, Piece, Upload, check_space
 from hutch_guest.files.work import BLOCK, in_thread
 from hutch_guest.guest import Guest
 from hutch_guest.http.messages import Body, Request, Response, json_response
@@ -90,10 +90,17 @@ async def _write_parts(parts: Multipart, path: str, account: Account, metadata: 
     return written
 
 
-async def _write(pieces: AsyncIterator[bytes], path: str, account: Account, metadata: dict[str, str]) -> dict[str, Any]:
+async def _write(pieces: AsyncIterator[Piece], path: str, account: Account, metadata: dict[str, str]) -> dict[str, Any]:
     async with Upload(path, account) as target:
+        waiting: list[Piece] = []
+        size = 0
         async for piece in pieces:
-            await target.write([piece])
+            waiting.append(piece)
+            size += len(piece)
+            if size >= BATCH:
+                await target.write(waiting)
+                waiting, size = [], 0
+        await target.write(waiting)
     await in_thread(write_metadata, target.path, metadata)
     result: dict[str, Any] = {"name": os.path.basename(path), "type": "file", "path": path}
     return result | {"metadata": metadata} if metadata else result

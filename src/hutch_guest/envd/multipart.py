@@ -28,7 +28,7 @@ class Multipart:
     def __init__(self, read: Read, boundary: bytes) -> None:
         self._read = read
         self._delimiter = b"\r\n--" + boundary
-        self._buffer = bytearray(b"\r\n")
+        self._buffer = b"\r\n"
         self._inside = True
 
     async def _more(self) -> None:
@@ -49,28 +49,27 @@ class Multipart:
             if len(self._buffer) > _MAX_HEAD:
                 raise InvalidRequest("a part's header is too long")
             await self._more()
-        head = bytes(self._buffer[:end]).decode("utf-8", "surrogateescape")
-        del self._buffer[: end + 4]
+        head = self._buffer[:end].decode("utf-8", "surrogateescape")
+        self._buffer = self._buffer[end + 4 :]
         self._inside = True
         for line in head.split("\r\n"):
             if line.lower().startswith("content-disposition:"):
                 return {match[1].lower(): match[2] for match in _PARAMETER.finditer(line)}
         return {}
 
-    async def content(self) -> AsyncIterator[bytes]:
+    async def content(self) -> AsyncIterator[memoryview]:
         """What is left of the current part."""
         while self._inside:
-            at = self._buffer.find(self._delimiter)
+            whole = self._buffer
+            at = whole.find(self._delimiter)
             if at >= 0:
-                data = bytes(self._buffer[:at])
-                del self._buffer[: at + len(self._delimiter)]
+                self._buffer = whole[at + len(self._delimiter) :]
                 self._inside = False
-                if data:
-                    yield data
+                if at:
+                    yield memoryview(whole)[:at]
                 return
-            safe = len(self._buffer) - len(self._delimiter)
+            safe = len(whole) - len(self._delimiter)
             if safe > 0:
-                data = bytes(self._buffer[:safe])
-                del self._buffer[:safe]
-                yield data
+                self._buffer = whole[safe:]
+                yield memoryview(whole)[:safe]
             await self._more()

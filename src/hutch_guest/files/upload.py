@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import stat
+from collections.abc import Sequence
 
 from hutch_guest.accounts import Account
 from hutch_guest.errors import DiskFull, InvalidPath, from_os_error
@@ -15,8 +16,14 @@ from hutch_guest.http.messages import Body
 
 PART = re.compile(r"\..{0,200}\.[0-9a-f]{8}\.part", re.DOTALL)
 """The name of a file that is still being written."""
+BATCH = 512 << 10
+"""Bytes that are waited for before they are written: each write is a trip to another thread."""
+_MOST_PIECES = 512
 _RESERVE = 1 << 20
 """Left free by a refused upload, so that a full disk can still be worked with."""
+
+
+Piece = bytes | memoryview
 
 
 class Upload:
@@ -50,7 +57,7 @@ class Upload:
         finally:
             self._close()
 
-    async def write(self, pieces: list[bytes]) -> None:
+    async def write(self, pieces: Sequence[Piece]) -> None:
         """Add to the file."""
         await in_thread(self._write, pieces)
 
@@ -86,20 +93,23 @@ class Upload:
             raise InvalidPath(f"path '{self.path}' is a directory")
         return found
 
-    def _write(self, pieces: list[bytes]) -> None:
-        data = memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        position = (self._offset or 0) + self.size
-        while data:
+    def _write(self, pieces: Sequence[Piece]) -> None:
+        """All of them with as few calls as it takes, and no copy."""
+        left = [memoryview(piece) for piece in reversed(pieces)]
+        while left:
+            batch = left[: -_MOST_PIECES - 1 : -1]
             try:
                 if self._temporary is None and self._offset is None:
-                    written = os.write(self._fd, data)
+                    written = os.writev(self._fd, batch)
                 else:
-                    written = os.pwrite(self._fd, data, position)
+                    written = os.pwritev(self._fd, batch, (self._offset or 0) + self.size)
             except OSError as error:
                 raise from_os_error(error, self.path) from error
-            data = data[written:]
-            position += written
             self.size += written
+            while left and written >= len(left[-1]):
+                written -= len(left.pop())
+            if written:
+                left[-1] = left[-1][written:]
 
     def _commit(self) -> None:
         try:
@@ -128,7 +138,7 @@ async def receive(body: Body, upload: Upload, length: int | None) -> None:
     """Write a whole body. One that cannot fit (by its announced `length`) is refused before a byte is written."""
     check_space(upload.path, length)
     async with upload:
-        while pieces := await body.read_many():
+        while pieces := await body.read_many(BATCH):
             await upload.write(pieces)
 
 

@@ -71,12 +71,13 @@ class Body:
             self._resume()
         return data
 
-    async def read_many(self) -> list[bytes]:
-        """Whatever has come, at least one piece; empty at the end."""
-        first = await self.read()
-        pieces = [first] if first else []
-        while self._chunks:
-            pieces.append(await self.read())
+    async def read_many(self, least: int = 1) -> list[bytes]:
+        """Whatever has come, once it is so much, less only at the end; empty at the end."""
+        pieces: list[bytes] = []
+        size = 0
+        while (self._chunks or size < least) and (piece := await self.read()):
+            pieces.append(piece)
+            size += len(piece)
         return pieces
 
     async def read_all(self, limit: int = MAX_JSON) -> bytes:

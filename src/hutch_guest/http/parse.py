@@ -93,25 +93,26 @@ class ChunkedDecoder:
 
     def feed(self, data: bytes, sink: Sink) -> bytes:
         """Pass the body's part of `data` on; answers what follows the body."""
-        while data and not self.done:
+        at = 0
+        while at < len(data) and not self.done:
             if self._step == "data":
-                part = data if len(data) <= self._left else data[: self._left]
+                part = data[at : at + self._left]
                 self._left -= len(part)
                 sink(part)
-                data = data[len(part) :]
+                at += len(part)
                 if not self._left:
                     self._step = "after"
                 continue
-            end = data.find(b"\n")
-            self._line += data[: end + 1] if end >= 0 else data
+            end = data.find(b"\n", at) + 1
+            self._line += data[at : end or None]
             if len(self._line) > self._MAX_LINE:
                 raise BadRequest("chunk line too long")
-            if end < 0:
+            if not end:
                 return b""
-            data = data[end + 1 :]
+            at = end
             line, self._line = bytes(self._line).strip(b"\r\n"), bytearray()
             self._take_line(line)
-        return data
+        return data[at:]
 
     def _take_line(self, line: bytes) -> None:
         if self._step == "size":

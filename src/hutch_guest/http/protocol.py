@@ -13,6 +13,7 @@ from hutch_guest.log import log_exception
 
 Handler = Callable[[Request], Awaitable[Response]]
 
+_SMALL = 32 << 10
 _LINGER = 3.0
 """Seconds for which the rest of a refused upload is read and thrown away, so that the client can read the answer."""
 
@@ -197,7 +198,11 @@ class Connection(asyncio.Protocol):
     async def _write_piece(self, piece: bytes, chunked: bool) -> None:
         if not piece:
             return
-        self._transport.writelines(_framed(piece, chunked))
+        if len(piece) < _SMALL:
+            self._transport.write(b"".join(_framed(piece, chunked)))
+        else:  # as it is: the transport would copy what the kernel does not take at once, and again after each send
+            for part in _framed(piece, chunked):
+                self._transport.write(part)
         if self._drained is not None:
             await self._drained
             if self._gone:
