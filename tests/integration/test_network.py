@@ -28,7 +28,7 @@ pytestmark = pytest.mark.root
 
 POOL = "10.200.0.0/14"
 PUBLIC = "25.25.25.25"
-PRIVATE = "10.99.25.25"
+PRIVATE = "10.97.25.25"
 METADATA = "169.254.169.254"
 BLOCKED_SOON = 2.0
 """A refusal must be quicker than this; silence is taken for a drop after it."""
@@ -194,6 +194,23 @@ async def test_allow_all_reaches_the_internet_but_nothing_private(node: Node, wo
             (world.host, node.port),
         ):
             assert await connect(slot.namespace, address, port) == "refused", f"{address}:{port}"
+
+
+SEGMENT = """
+import socket, sys
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), 5) as connection:
+    print(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG))
+"""
+
+
+async def test_packets_are_large_up_to_the_host_and_no_larger_than_their_way_beyond_it(
+    node: Node, world: World
+) -> None:
+    slot = await node.pool.acquire("sbx_a", AllowAll())
+    sh(f"ip -n {world.namespace} link set eth0 mtu 9000")  # it would take more than the way to it
+    for address, port, largest in ((PUBLIC, world.port, range(1000, 1461)), (LLM_ADDRESS, 80, range(30_000, 65_500))):
+        command = inside(slot.namespace, SEGMENT, address, str(port))
+        assert int(await asyncio.to_thread(subprocess.check_output, command)) in largest
 
 
 UDP = """

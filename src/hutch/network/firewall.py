@@ -85,6 +85,12 @@ table inet {table} {{
     oifname "{links}" ct direction reply ct state established,related oifname . ip daddr @open accept
     oifname "{links}" drop
   }}
+  chain segments {{
+    comment "links of slots take larger packets than the way beyond them"
+    type filter hook forward priority mangle; policy accept;
+    iifname "{links}" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
+    oifname "{links}" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
+  }}
   chain gateway {{
     comment "the LLM gateway is for guests and the host only"
     type filter hook input priority filter - 10; policy accept;

@@ -23,6 +23,10 @@ from hutch.network.base import Slot
 DIRECTORY = Path("/run/netns")
 """Where `ip netns` keeps them too, so that an operator finds them."""
 
+MTU = 65520
+"""Of the links: between host and guest a packet costs the guest's kernel much the same whatever its size. What leaves
+the host is held to the size of its way (`firewall`)."""
+
 CLONE_NEWNET = 0x4000_0000
 MS_BIND = 0x1000
 MS_REC = 0x4000
@@ -96,7 +100,8 @@ def _inside(slot: Slot, host: int) -> None:
     _check(_libc.mount(b"/proc/thread-self/ns/net", os.fsencode(path), b"none", MS_BIND, None), "mount of a namespace")
     _write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")
     with IPRoute() as netlink:
-        netlink.link("add", kind="veth", ifname="eth0", peer={"ifname": slot.link, "net_ns_fd": host})
+        peer = {"ifname": slot.link, "net_ns_fd": host, "mtu": MTU}
+        netlink.link("add", kind="veth", ifname="eth0", mtu=MTU, peer=peer)
         index = socket.if_nametoindex("eth0")
         netlink.addr("add", index=index, address=slot.guest_address, prefixlen=slot.prefix)
         netlink.link("set", index=1, state="up")
