@@ -27,6 +27,7 @@ from hutch.control.places import Places
 from hutch.control.ports import Ports
 from hutch.control.reconcile import Reconciler
 from hutch.control.rewinds import Rewinds
+from hutch.control.samples import Samples
 from hutch.control.snapshots import Snapshots
 from hutch.control.streams import TaskStreams
 from hutch.control.supervisor import Supervisor
@@ -88,6 +89,7 @@ class Control:
     files: Files
     ports: Ports
     timeouts: Timeouts
+    samples: Samples
 
     def __init__(self, settings: Settings, fleet: Fleet | None = None) -> None:
         self._settings = settings
@@ -120,6 +122,7 @@ class Control:
                 self._sweeper.watch(),
                 self._idle.watch(),
                 self.timeouts.watch(),
+                self.samples.watch(),
                 self._supervisor.watch(),
             )
         ]
@@ -145,6 +148,7 @@ class Control:
         self._snapshots = Snapshots(context, self._guests, self._moves, rewinds, self._supervisor)
         self._forks = Forks(context, self._guests, self._snapshots, self._creator, self._lifecycle)
         self.ports = Ports(context, self._guests)
+        self.samples = Samples(context, self._guests)
         self.timeouts = Timeouts(context, self._lifecycle, self._moves)
         self.execs = Execs(self._guests)
         self.files = Files(self._guests)

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from hutch.control.service import Control
-from hutch.e2b import errors, figures, lists, sandboxes, snapshots, states
+from hutch.e2b import errors, figures, lists, logs, sandboxes, snapshots, states
 from hutch.e2b.context import Call, Server, call_of
 from hutch.e2b.errors import NotOffered
 from hutch.e2b.templates import find_source
@@ -47,8 +47,8 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/snapshots", snapshots.list_all),
     ("DELETE", "/templates/{id:path}", snapshots.delete),
     ("GET", "/sandboxes/{id}/metrics", figures.metrics),
-    ("GET", "/sandboxes/{id}/logs", figures.logs_v1),
-    ("GET", "/v2/sandboxes/{id}/logs", figures.logs_v2),
+    ("GET", "/sandboxes/{id}/logs", logs.logs_v1),
+    ("GET", "/v2/sandboxes/{id}/logs", logs.logs_v2),
 )
 
 

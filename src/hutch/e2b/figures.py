@@ -1,4 +1,4 @@
-"""Metrics and logs."""
+"""Metrics."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _MOST = 100
 
 
 async def metrics(call: Call) -> Response:
-    """`GET /sandboxes/{id}/metrics`: one sample, of now; no history is kept."""
+    """`GET /sandboxes/{id}/metrics`: what was noted of the last day, and a sample of now."""
     sandbox = await call.living()
-    now = time.time()
     start, end = (_seconds(call, name) for name in ("start", "end"))
-    if (start is not None and now < start) or (end is not None and int(now) > end):
-        return JSONResponse([])
-    sample = await _sample(call, sandbox.id)
-    return JSONResponse([sample] if sample else [])
+    found = [_view(figures, at) for at, figures in call.control.samples.of(sandbox.id)]
+    if (end is None or end >= int(time.time())) and (sample := await _sample(call, sandbox.id)):
+        found.append(sample)
+    first, last = start or 0, end if end is not None else 1 << 60
+    return JSONResponse([each for each in found if first <= each["timestampUnix"] <= last])
 
 
 async def metrics_of_many(call: Call) -> Response:
@@ -42,18 +42,6 @@ async def metrics_of_many(call: Call) -> Response:
         if sample:
             found[e2b_sandbox_id(id)] = sample
     return JSONResponse({"sandboxes": found})
-
-
-async def logs_v1(call: Call) -> Response:
-    """`GET /sandboxes/{id}/logs`: Hutch writes no log of a sandbox; output is its command's."""
-    await call.living()
-    return JSONResponse({"logs": [], "logEntries": []})
-
-
-async def logs_v2(call: Call) -> Response:
-    """`GET /v2/sandboxes/{id}/logs`."""
-    await call.living()
-    return JSONResponse({"logs": []})
 
 
 async def _sample(call: Call, sandbox_id: str) -> dict[str, Any] | None:

@@ -78,6 +78,17 @@ class E2bSandboxes:
         async with self._database.read() as connection:
             return list((await connection.execute(statement)).scalars())
 
+    async def living(self) -> list[tuple[str, str, str]]:
+        """Id, org and state of all that were made through E2B's API and have not ended."""
+        statement = (
+            select(sandboxes.c.id, sandboxes.c.org, sandboxes.c.state)
+            .join(e2b_sandboxes, sandboxes.c.id == e2b_sandboxes.c.sandbox_id)
+            .where(sandboxes.c.ended_at.is_(None))
+        )
+        async with self._database.read() as connection:
+            rows = (await connection.execute(statement)).mappings().all()
+        return [(row["id"], row["org"], row["state"]) for row in rows]
+
     async def page(self, org: str, wanted: Wanted, limit: int, cursor: str | None) -> list[tuple[SandboxRow, E2bRow]]:
         """Those that match, in the order of their making. Raises `InvalidRequest` for a cursor that we never made."""
         extra = [column.label(f"e2b_{column.name}") for column in e2b_sandboxes.c]

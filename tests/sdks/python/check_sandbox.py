@@ -105,7 +105,8 @@ def test_wrong_key() -> None:
 
 
 def test_metrics(sandbox: Sandbox) -> None:
-    (sample,) = sandbox.get_metrics()
+    *earlier, sample = sandbox.get_metrics()
+    assert [each.timestamp for each in earlier] == sorted(each.timestamp for each in earlier)
     assert sample.cpu_count >= 1 and 0 < sample.mem_used <= sample.mem_total and sample.disk_total > 0
     old = datetime.datetime.now() - datetime.timedelta(hours=2)
     assert sandbox.get_metrics(start=old - datetime.timedelta(hours=1), end=old) == []

@@ -173,3 +173,23 @@ async def test_filters_that_find_nothing(api: httpx.AsyncClient) -> None:
     assert await found("/v2/sandboxes", template=snapshot) == []
     assert await found("/snapshots", sandboxID=id) == [snapshot]
     assert await found("/snapshots", sandboxID="nonsense") == []
+
+
+async def test_the_log_of_a_sandbox_is_its_life(api: httpx.AsyncClient) -> None:
+    id = await made(api)
+    assert (await api.post(f"/sandboxes/{id}/snapshots", json={"name": "before"})).status_code == 201
+    assert (await api.post(f"/sandboxes/{id}/pause", json={})).status_code == 204
+    said = (await api.get(f"/v2/sandboxes/{id}/logs")).json()["logs"]
+    messages = [each["message"] for each in said if each["level"] == "info"]
+    assert messages[:2] == ["sandbox created", "sandbox started"] and messages[-1] == "sandbox paused"
+    assert {"name": "before"}.items() <= next(each for each in said if "snapshot" in each["message"])["fields"].items()
+    older = (await api.get(f"/sandboxes/{id}/logs?limit=1")).json()
+    assert [each["line"] for each in older["logs"]] == ["sandbox created"] and len(older["logEntries"]) == 1
+    for query, first in (
+        ("direction=backward&limit=1", "sandbox paused"),
+        ("search=start&level=info", "sandbox started"),
+    ):
+        assert (await api.get(f"/v2/sandboxes/{id}/logs?{query}")).json()["logs"][0]["message"] == first
+    assert (await api.get(f"/v2/sandboxes/{id}/logs?cursor=99999999999999")).json()["logs"] == []
+    for wrong in ("direction=up", "level=loud", "limit=x"):
+        assert (await api.get(f"/v2/sandboxes/{id}/logs?{wrong}")).status_code == 400
