@@ -38,7 +38,7 @@ lint:            ## ruff, mypy, the import rule
 	$(PYTHON) scripts/generate_reference.py --check
 
 templates: setup ## build the built-in templates anew, with today's packages (root)
-	$(PYTHON) -m hutch.images build --force standard claude-code codex
+	$(PYTHON) -m hutch.images build --force standard claude-code codex python-data code-interpreter
 
 bench: setup     ## every benchmark, one after the other (root)
 	@for file in bench/*.py; do \

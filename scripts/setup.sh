@@ -8,7 +8,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 RUNSC_MINIMUM=0.0~20240101 # the first releases with the systrap platform that Hutch boots on
-TEMPLATES=${TEMPLATES:-standard claude-code codex}
+TEMPLATES=${TEMPLATES:-standard claude-code codex code-interpreter}
 
 say() { printf '==> %s\n' "$*"; }
 die() {

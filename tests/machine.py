@@ -106,6 +106,13 @@ class Machine:
         created: dict[str, Any] = answer.json()
         return created
 
+    async def build(self, template: str) -> None:
+        """`POST /v1/templates/{name}/build`, to its end: with the settings' `template_snapshots`, its snapshot too."""
+        async with self.client(timeout=300) as client:
+            answer = await client.post(f"/v1/templates/{template}/build")
+        last = json.loads(answer.text.splitlines()[-1])
+        assert last["type"] == "done" and last["note"] is None, answer.text[-LAST_WORDS:]
+
     async def stop(self) -> None:
         """End the daemons, destroy every sandbox, and check that nothing of this Hutch is left on the host."""
         await asyncio.to_thread(self._stop)

@@ -6,18 +6,17 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 import json
-import os
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hutch.model.e2b import e2b_key
 from tests.machine import Machine
 from tests.sdks.environments import node_environment, python_environment
 from tests.sdks.names import name_server
+from tests.sdks.running import run, run_checks, user_of
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
 
@@ -43,10 +42,7 @@ def machine(standard_template: str) -> Iterator[Machine]:
 @pytest.fixture(scope="module")
 def user(machine: Machine) -> dict[str, str]:
     """The environment of a user who has a key."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("E2B_", "HUTCH_"))}
-    key = e2b_key(machine.key)
-    assert key is not None
-    return kept | {"E2B_API_KEY": key}
+    return user_of(machine)
 
 
 @pytest.fixture(scope="module")
@@ -77,32 +73,16 @@ def resolved(tmp_path: Path) -> Iterator[list[str | Path]]:
         yield command
 
 
-def run(command: list[str | Path], environment: dict[str, str], directory: Path) -> None:
-    done = subprocess.run(
-        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=500, check=False
-    )
-    print(done.stdout[-20_000:], done.stderr[-4_000:])
-    assert done.returncode == 0
-
-
 @pytest.mark.parametrize("requirement", PYTHON)
 def test_python(requirement: str, environment: dict[str, str]) -> None:
-    run_checks(requirement, environment, HERE / "python")
+    run_checks((requirement,), environment, HERE / "python")
 
 
 @pytest.mark.parametrize(("requirement", "checks"), [(PYTHON[0], "names_python"), (PYTHON_1, "python1")])
 def test_python_by_host_names(
     requirement: str, checks: str, host_names: dict[str, str], resolved: list[str | Path]
 ) -> None:
-    run_checks(requirement, host_names, HERE / checks, resolved)
-
-
-def run_checks(
-    requirement: str, environment: dict[str, str], directory: Path, first: Sequence[str | Path] = ()
-) -> None:
-    command = [python_environment(requirement), "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", "."]
-    options = ["-p", "no:cacheprovider", "-o", "python_files=check_*.py", "--durations=5"]
-    run([*first, *command, *options], environment | {"PYTHONDONTWRITEBYTECODE": "1"}, directory)
+    run_checks((requirement,), host_names, HERE / checks, resolved)
 
 
 def test_every_call_of_the_client_is_in_the_docs() -> None:

@@ -11,6 +11,7 @@ from typing import cast
 from fastapi import FastAPI
 
 from hutch.api import (
+    code,
     execs,
     files,
     gateway,
@@ -76,7 +77,7 @@ def create_app(settings: Settings, control: Control, deliver_first_key: Callable
 
 def _add_routes(app: FastAPI) -> None:
     for module in (
-        *(sandboxes, states, snapshots, execs, files, tasks, uploads),
+        *(sandboxes, states, snapshots, execs, code, files, tasks, uploads),
         *(templates, keys, node, gateway, pty, task_stream, health),
     ):
         app.include_router(module.router)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 from hutch.api.streams import Stream, with_keepalive
 from hutch.errors import HutchError
-from hutch.model import Event, ExecFrame
+from hutch.model import CodeFrame, Event, ExecFrame, Model
+
+F = TypeVar("F", bound=Model)
 
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
@@ -19,16 +21,24 @@ _UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 def exec_frames(frames: AsyncIterator[ExecFrame]) -> Stream:
     """One JSON object a line. A stream that breaks off ends with a frame of type `error`."""
+    return _frames(frames, lambda error: ExecFrame(type="error", error=error.to_problem()))
+
+
+def code_frames(frames: AsyncIterator[CodeFrame]) -> Stream:
+    """One JSON object a line. A stream that breaks off ends with a frame of type `problem`."""
+    return _frames(frames, lambda error: CodeFrame(type="problem", problem=error.to_problem()))
+
+
+def _frames(frames: AsyncIterator[F], last: Callable[[HutchError], F]) -> Stream:
+    def line(frame: F) -> bytes:
+        return frame.model_dump_json(exclude_none=True, by_alias=True).encode() + b"\n"
 
     async def lines() -> AsyncGenerator[bytes, None]:
         async with aclosing(frames) as source:  # type: ignore[type-var]
             async for frame in source:
-                yield frame.model_dump_json(exclude_none=True).encode() + b"\n"
+                yield line(frame)
 
-    def ending(error: HutchError) -> bytes:
-        return ExecFrame(type="error", error=error.to_problem()).model_dump_json(exclude_none=True).encode() + b"\n"
-
-    return Stream(lines(), media_type=NDJSON, headers=_UNBUFFERED, ending=ending)
+    return Stream(lines(), media_type=NDJSON, headers=_UNBUFFERED, ending=lambda error: line(last(error)))
 
 
 def messages(items: AsyncIterator[dict[str, Any]]) -> Stream:

@@ -7,7 +7,19 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hutch.model import ApiKey, Event, ExecState, FileInfo, Model, Sandbox, Snapshot, Task, TemplateInfo, TimelineEntry
+from hutch.model import (
+    ApiKey,
+    CodeContext,
+    Event,
+    ExecState,
+    FileInfo,
+    Model,
+    Sandbox,
+    Snapshot,
+    Task,
+    TemplateInfo,
+    TimelineEntry,
+)
 
 
 class Problem(BaseModel):
@@ -53,6 +65,10 @@ class EventPage(Model):
 
 class ExecList(Model):
     execs: list[ExecState]
+
+
+class CodeContextList(Model):
+    contexts: list[CodeContext]
 
 
 class FileList(Model):

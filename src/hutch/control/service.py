@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from hutch.blobs import FileBlobs
+from hutch.control.code import Code
 from hutch.control.context import Context, not_running
 from hutch.control.create import Creator
 from hutch.control.exclusive import hold
@@ -151,6 +152,7 @@ class Control:
         self.samples = Samples(context, self._guests)
         self.timeouts = Timeouts(context, self._lifecycle, self._moves)
         self.execs = Execs(self._guests)
+        self.code = Code(self._guests)
         self.files = Files(self._guests)
 
     async def stop(self) -> None:

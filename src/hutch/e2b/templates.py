@@ -9,7 +9,7 @@ from hutch.control.service import Control
 from hutch.errors import UnknownTemplate
 from hutch.model import Snapshot, is_id
 
-ALIASES = {"base": "standard"}
+ALIASES = {"base": "standard", "code-interpreter-v1": "code-interpreter"}
 """Names of E2B's own templates."""
 _TAGS = ("default", "latest")
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from hutch.errors import GuestUnavailable
 from hutch.fleet.frames import Frame, FrameKind, FrameParser
+from hutch.fleet.guest_code import GuestCode
 from hutch.fleet.guest_files import GuestFiles
 from hutch.fleet.transport import Answer, Body, GuestTransport
 from hutch.model import ExecState, GuestFigures, LimitBreach, PtySize
@@ -107,6 +108,7 @@ class GuestClient:
         self._sandbox_id = sandbox_id
         self._token = token
         self.files = GuestFiles(self._open, self._json)
+        self.code = GuestCode(transport, sandbox_id)
 
     @property
     def token(self) -> str:

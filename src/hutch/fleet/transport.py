@@ -118,6 +118,7 @@ class GuestTransport:
         method: str,
         path: str,
         *,
+        port: int = GUEST_PORT,
         query: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         body: Body = None,
@@ -125,11 +126,12 @@ class GuestTransport:
         read_timeout: float = 30.0,
     ) -> Answer:
         """Send a request; the answer once its head has come. Raises what the guest's error stands for. (The answer to
-        a `HEAD` cannot be read.)"""
-        lines = [("Host", sandbox_id), ("X-Access-Token", token), framing(body, length), *(headers or {}).items()]
+        a `HEAD` cannot be read.) `port`: of another program of the template's that is spoken to as the guest is."""
+        shown = [("X-Access-Token", token)] if port == GUEST_PORT else []  # nobody else's affair
+        lines = [("Host", sandbox_id), *shown, framing(body, length), *(headers or {}).items()]
         try:
             exchange = await self._pool.exchange(
-                sandbox_id,
+                sandbox_id if port == GUEST_PORT else f"{sandbox_id}:{port}",
                 head_of(method, path, query, lines),
                 body,
                 length=length,
@@ -159,15 +161,16 @@ class GuestTransport:
     async def aclose(self) -> None:
         await self._pool.aclose()
 
-    async def _connect(self, sandbox_id: str, factory: Callable[[], Connection]) -> Connection:
-        return await connect_tunnel(self._socket, sandbox_id, GUEST_PORT, factory)
+    async def _connect(self, key: str, factory: Callable[[], Connection]) -> Connection:
+        sandbox_id, _, port = key.partition(":")
+        return await connect_tunnel(self._socket, sandbox_id, int(port or GUEST_PORT), factory)
 
 
 def _error(status: int, body: bytes, path: str) -> HutchError:
     try:
         problem = json.loads(body)
     except (ValueError, RecursionError):
-        problem = {}
+        problem = {"message": body[:_MAX_DETAIL].decode(errors="replace")}
     if not isinstance(problem, dict):
         problem = {}
     detail = str(problem.get("message") or f"the guest answered {status}")[:_MAX_DETAIL]

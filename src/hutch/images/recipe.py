@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hutch.errors import InvalidTemplate, UnknownTemplate
+from hutch.images import carrying
 from hutch.model import Recipe
 
 FILE = "template.toml"
@@ -92,6 +93,8 @@ def read(path: Path) -> Recipe:
             file=str(path),
             field="name",
         )
+    if recipe.files is not None:
+        return recipe.model_copy(update={"files": str(carrying.find(path, recipe.files))})
     return recipe
 
 
@@ -100,6 +103,10 @@ def key(chain: list[Recipe]) -> str:
     total = ""
     for recipe in chain:
         content = recipe.model_dump(mode="json", exclude=_NOT_BUILT_IN)
+        if recipe.files is not None:
+            content["files"] = carrying.digest(Path(recipe.files))
+        else:
+            del content["files"]
         total = hashlib.sha256(json.dumps([FORMAT, total, content], sort_keys=True).encode()).hexdigest()
     return total[:32]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 from pathlib import Path
 
+from hutch.images import carrying
 from hutch.images.command import PRIVATE, run
 from hutch.images.events import Steps
-from hutch.images.host import DebianSources, build_environment, build_files
+from hutch.images.host import BUILD_DIR, DebianSources, build_environment, build_files
 from hutch.images.layers import Stack
 from hutch.model import Recipe
 
@@ -63,7 +65,7 @@ sandbox's disk: over an empty one gVisor puts a file system in memory."""
 
 def step_count(recipe: Recipe) -> int:
     """How many steps `build_layer` tells of."""
-    optional = (recipe.base is None or recipe.packages, recipe.pip, recipe.npm)
+    optional = (recipe.base is None or recipe.packages, recipe.pip, recipe.npm, recipe.files)
     return sum(map(bool, optional)) + len(recipe.steps) + 1
 
 
@@ -84,6 +86,7 @@ async def build_layer(recipe: Recipe, base: tuple[Path, ...], work: Path, source
         await builder.shell(_bare_script(recipe, sources), "setting up the bare system")
     await builder.pip()
     await builder.npm()
+    await builder.carry()
     await builder.steps()
     await builder.finish()
     layer.chmod(0o755)
@@ -120,6 +123,16 @@ class _Builder:
             scripts = ",".join(_npm_name(name) for name in names)
             command = ["npm", "install", "--global", "--prefix=/usr/local", f"--allow-scripts={scripts}", *names]
             await self.shell(shlex.join(command), "installing npm packages")
+
+    async def carry(self) -> None:
+        if folder := self._recipe.files:
+            await self._steps.next("The recipe's files")
+            archive = self._files / "files.tar"
+            await asyncio.to_thread(carrying.pack, Path(folder), archive)
+            await self.shell(
+                carrying.unpack_command(f"{BUILD_DIR}/files.tar"), f"the files of template {self._recipe.name!r}"
+            )
+            archive.unlink()
 
     async def steps(self) -> None:
         for number, command in enumerate(self._recipe.steps, 1):

@@ -1,6 +1,16 @@
 """The nouns as small typed models. No I/O."""
 
 from hutch.model.budget import Budget, LlmUsage, Usage
+from hutch.model.code import (
+    CODE_PORT,
+    CodeContext,
+    CodeError,
+    CodeFrame,
+    CodeRequest,
+    CodeResult,
+    CodeValue,
+    CreateCodeContext,
+)
 from hutch.model.common import (
     AllowAll,
     DenyAll,
@@ -61,11 +71,19 @@ from hutch.model.task import (
 from hutch.model.template import Recipe, TemplateInfo
 
 __all__ = [
+    "CODE_PORT",
     "AllowAll",
     "ApiKey",
     "BootRequest",
     "Budget",
     "Checkpoints",
+    "CodeContext",
+    "CodeError",
+    "CodeFrame",
+    "CodeRequest",
+    "CodeResult",
+    "CodeValue",
+    "CreateCodeContext",
     "CreateKey",
     "CreateSandbox",
     "CreateSnapshot",

@@ -19,6 +19,12 @@ class Recipe(Model):
     packages: list[str] = Field([], description="Debian packages.")
     pip: list[str] = Field([], description="Python packages for the system Python.")
     npm: list[str] = Field([], description="npm packages, installed globally.")
+    files: str | None = Field(
+        None,
+        min_length=1,
+        description="A folder beside `template.toml`; what is in it is laid into the image from `/` on, before the "
+        "steps.",
+    )
     steps: list[str] = []
     env: dict[str, str] = {}
     user: str = "user"

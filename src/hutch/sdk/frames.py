@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
 
-from hutch.model import ExecFrame, ExecResult, ExecState, LimitBreach
+from hutch.model import CodeError, CodeFrame, CodeResult, CodeValue, ExecFrame, ExecResult, ExecState, LimitBreach
 
 MAX_COLLECTED = 64 << 20
 """Most bytes of each stream that `run` keeps in memory; more is left out and `truncated` says so."""
@@ -93,4 +93,42 @@ class Collector:
             stdout=self._stdout.kept.decode(errors="replace"),
             stderr=self._stderr.kept.decode(errors="replace"),
             truncated=self._gap or self._stdout.truncated or self._stderr.truncated,
+        )
+
+
+class CodeCollector:
+    """Gathers what code gives into a `CodeResult`, and tells the callbacks as it comes."""
+
+    def __init__(
+        self, on_stdout: OnText | None, on_stderr: OnText | None, on_result: Callable[[CodeValue], None] | None
+    ) -> None:
+        self._streams = {"stdout": _Stream(on_stdout), "stderr": _Stream(on_stderr)}
+        self._on_result = on_result
+        self._results: list[CodeValue] = []
+        self._error: CodeError | None = None
+        self._count: int | None = None
+        self._gap = False
+
+    def add(self, frame: CodeFrame) -> None:
+        """Take one frame."""
+        if frame.type in self._streams:
+            self._streams[frame.type].add((frame.text or "").encode(errors="replace"))
+        elif frame.result is not None:
+            self._results.append(frame.result)
+            if self._on_result:
+                self._on_result(frame.result)
+        self._error = frame.error or self._error
+        self._count = frame.count if frame.count is not None else self._count
+        self._gap = self._gap or frame.type == "gap"
+
+    def result(self) -> CodeResult:
+        """Everything together, after the end."""
+        stdout, stderr = self._streams["stdout"], self._streams["stderr"]
+        return CodeResult(
+            results=self._results,
+            stdout=stdout.kept.decode(errors="replace"),
+            stderr=stderr.kept.decode(errors="replace"),
+            error=self._error,
+            count=self._count,
+            truncated=self._gap or stdout.truncated or stderr.truncated,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import time
@@ -14,6 +15,8 @@ from hutch_guest.processes import environment
 
 BOOT_ID = "/run/hutch/boot_id"
 GENERATION = "/run/hutch/generation"
+ENVIRONMENT = "/run/hutch/environment"
+SNAPSHOT = "/run/hutch/snapshot"
 _CLOCK_TOLERANCE = 2.0
 
 
@@ -104,14 +107,39 @@ def _tell_boot_id(boot_id: str) -> None:
     _write(BOOT_ID, boot_id + "\n")
 
 
-def new_generation() -> None:
+def new_generation(guest: Guest) -> None:
     """Another number, for programs that must notice that they were thawed: what they hold may be held twice by now.
-    Renamed into place, so that it is never read half, and who watches the directory is told."""
+    Before it the sandbox's environment, as JSON, for resident processes that were started before there was one: only
+    the user that commands run as can read it. Both are renamed into place, so that they are never read half, and who
+    watches the directory is told."""
     with contextlib.suppress(OSError):
         os.makedirs(os.path.dirname(GENERATION), exist_ok=True)
-        with open(GENERATION + ".new", "w", encoding="ascii") as file:
-            file.write(os.urandom(16).hex() + "\n")
-        os.replace(GENERATION + ".new", GENERATION)
+        _tell_environment(guest)
+        _renumber(GENERATION)
+
+
+def new_snapshot() -> None:
+    """Another number, for programs whose connections were cut by a snapshot of the sandbox, which goes on itself."""
+    with contextlib.suppress(OSError):
+        _renumber(SNAPSHOT)
+
+
+def _renumber(path: str) -> None:
+    with open(path + ".new", "w", encoding="ascii") as file:
+        file.write(os.urandom(16).hex() + "\n")
+    os.replace(path + ".new", path)
+
+
+def _tell_environment(guest: Guest) -> None:
+    account = guest.account(None)
+    merged: dict[str, str] = {}
+    for layer in guest.layers()[1:]:  # the template's own they have
+        merged.update(layer)
+    fd = os.open(ENVIRONMENT + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o400)
+    with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
+        os.fchown(fd, account.uid, account.gid)
+        file.write(json.dumps(merged))
+    os.replace(ENVIRONMENT + ".new", ENVIRONMENT)
 
 
 def _write(path: str, text: str) -> None:

@@ -31,7 +31,7 @@ async def prepare(guest: Guest, request: Request) -> Response:
     given.sandbox_id = given.sandbox_id or ""
     identity.take(guest, given)
     if guest.system:
-        identity.new_generation()
+        identity.new_generation(guest)
     guest.prepared = True
     await guest.monitor.start()
     return empty_response()

@@ -27,7 +27,7 @@ async def thaw(guest: Guest, request: Request) -> Response:
         sys.modules["random"].seed()  # from the kernel's pool
     identity.take(guest, given)
     if guest.system:
-        identity.new_generation()
+        identity.new_generation(guest)
     guest.go_on()
     await guest.monitor.start()
     return json_response({"boot_id": guest.boot_id, "entropy": mixed})

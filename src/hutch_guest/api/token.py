@@ -1,10 +1,10 @@
-"""`POST /hutch/token`: another access token in place of the one that is in force."""
+"""`POST /hutch/token`: another access token in place of the one that is in force, which is in a snapshot now."""
 
 from __future__ import annotations
 
 import time
 
-from hutch_guest.api.identity import check
+from hutch_guest.api.identity import check, new_snapshot
 from hutch_guest.errors import InvalidRequest
 from hutch_guest.guest import Guest
 from hutch_guest.http.messages import Request, Response, empty_response
@@ -23,4 +23,6 @@ async def renew(guest: Guest, request: Request) -> Response:
     if token != guest.access_token:
         guest.access_token, guest.former_token = token, guest.access_token
         guest.former_until = time.monotonic() + seconds
+        if guest.system:
+            new_snapshot()
     return empty_response()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hutch.errors import HutchError, InvalidTemplate, UnknownTemplate
-from hutch.images import recipe
+from hutch.images import carrying, recipe
 from hutch.images.recipe import Recipes
 from hutch.model import Recipe
 
@@ -151,3 +153,40 @@ def test_every_error_is_ours(tmp_path: Path) -> None:
     (tmp_path / "mine" / recipe.FILE).mkdir(parents=True)
     with pytest.raises(HutchError):
         Recipes([tmp_path]).load("mine")
+
+
+def test_a_folder_of_files_counts_by_its_content(tmp_path: Path) -> None:
+    write(tmp_path, "mine", 'files = "carried"\n')
+    carried = tmp_path / "mine" / "carried" / "opt"
+    carried.mkdir(parents=True)
+    (carried / "tool").write_text("one")
+    recipes = Recipes([tmp_path])
+    first = recipe.key(recipes.chain("mine"))
+    (carried / "__pycache__").mkdir()
+    (carried / "__pycache__" / "tool.pyc").write_text("compiled")
+    os.utime(carried / "tool", (1, 1))
+    assert recipe.key(recipes.chain("mine")) == first
+    (carried / "tool").chmod(0o755)
+    runnable = recipe.key(recipes.chain("mine"))
+    (carried / "tool").write_text("two")
+    assert len({first, runnable, recipe.key(recipes.chain("mine"))}) == 3
+
+
+@pytest.mark.parametrize("files", ["missing", "..", "/etc"])
+def test_a_folder_of_files_is_beside_the_recipe(tmp_path: Path, files: str) -> None:
+    write(tmp_path, "mine", f'files = "{files}"\n')
+    with pytest.raises(InvalidTemplate, match="files"):
+        Recipes([tmp_path]).load("mine")
+
+
+def test_files_are_packed_as_roots(tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "run").write_text("#!/bin/sh")
+    (folder / "bin" / "run").chmod(0o700)
+    (folder / "bin" / "link").symlink_to("run")
+    carrying.pack(folder, tmp_path / "files.tar")
+    with tarfile.open(tmp_path / "files.tar") as tar:
+        found = {entry.name: (entry.uid, entry.uname, oct(entry.mode)) for entry in tar if not entry.issym()}
+        assert found == {"bin": (0, "root", "0o755"), "bin/run": (0, "root", "0o755")}
+        assert tar.getmember("bin/link").linkname == "run"

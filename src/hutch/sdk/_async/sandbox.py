@@ -12,6 +12,8 @@ from hutch.errors import NotFound, TaskNotFound
 from hutch.model import (
     Budget,
     Checkpoints,
+    CodeContext,
+    CodeResult,
     Diff,
     ExecRequest,
     ExecResult,
@@ -23,6 +25,7 @@ from hutch.model import (
     TimelineEntry,
 )
 from hutch.model import Sandbox as SandboxInfo
+from hutch.sdk._async.code import AsyncContexts, OnValue
 from hutch.sdk._async.files import AsyncFiles
 from hutch.sdk._async.process import AsyncProcess
 from hutch.sdk._async.pty import AsyncPty
@@ -55,6 +58,7 @@ class AsyncSandbox:
         self._task = AsyncTask(self._transport, info.task) if info.task else None
         self.info = info
         self.files = AsyncFiles(self._transport, info.id)
+        self.contexts = AsyncContexts(self._transport, info.id)
 
     @classmethod
     async def create(
@@ -327,6 +331,36 @@ class AsyncSandbox:
     async def exec(self, command: str | builtins.list[str], **options: Any) -> ExecResult:
         """The same as `run`."""
         return await self.run(command, **options)
+
+    async def run_code(
+        self,
+        code: str,
+        *,
+        language: str | None = None,
+        context: str | CodeContext | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        on_stdout: OnText | None = None,
+        on_stderr: OnText | None = None,
+        on_result: OnValue | None = None,
+    ) -> CodeResult:
+        """Run code in a kernel that keeps its variables, and wait for its end: the value of the last line and what was
+        shown, output, the error if there was one. The template must have a code interpreter (`code-interpreter`).
+
+        `language`: Python, or what else the template has; `context`: one of `contexts`, in place of the language's own.
+        Code of one context runs one after the other. `env`: for this code alone. `timeout` (seconds) interrupts it,
+        and so does a caller who goes away. The callbacks are told as it comes.
+        """
+        return await self.contexts.run(
+            code,
+            language=language,
+            context=context,
+            env=env,
+            timeout=timeout,
+            on_stdout=on_stdout,
+            on_stderr=on_stderr,
+            on_result=on_result,
+        )
 
     async def start(
         self,

@@ -13,6 +13,8 @@ from hutch.errors import NotFound, TaskNotFound
 from hutch.model import (
     Budget,
     Checkpoints,
+    CodeContext,
+    CodeResult,
     Diff,
     ExecRequest,
     ExecResult,
@@ -25,6 +27,7 @@ from hutch.model import (
 )
 from hutch.model import Sandbox as SandboxInfo
 from hutch.sdk._shim import blocking
+from hutch.sdk._sync.code import Contexts, OnValue
 from hutch.sdk._sync.files import Files
 from hutch.sdk._sync.process import Process
 from hutch.sdk._sync.pty import Pty
@@ -56,6 +59,7 @@ class Sandbox:
         self._task = Task(self._transport, info.task) if info.task else None
         self.info = info
         self.files = Files(self._transport, info.id)
+        self.contexts = Contexts(self._transport, info.id)
 
     @classmethod
     def create(
@@ -326,6 +330,36 @@ class Sandbox:
     def exec(self, command: str | builtins.list[str], **options: Any) -> ExecResult:
         """The same as `run`."""
         return self.run(command, **options)
+
+    def run_code(
+        self,
+        code: str,
+        *,
+        language: str | None = None,
+        context: str | CodeContext | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        on_stdout: OnText | None = None,
+        on_stderr: OnText | None = None,
+        on_result: OnValue | None = None,
+    ) -> CodeResult:
+        """Run code in a kernel that keeps its variables, and wait for its end: the value of the last line and what was
+        shown, output, the error if there was one. The template must have a code interpreter (`code-interpreter`).
+
+        `language`: Python, or what else the template has; `context`: one of `contexts`, in place of the language's own.
+        Code of one context runs one after the other. `env`: for this code alone. `timeout` (seconds) interrupts it,
+        and so does a caller who goes away. The callbacks are told as it comes.
+        """
+        return self.contexts.run(
+            code,
+            language=language,
+            context=context,
+            env=env,
+            timeout=timeout,
+            on_stdout=on_stdout,
+            on_stderr=on_stderr,
+            on_result=on_result,
+        )
 
     def start(
         self,

@@ -1,0 +1,36 @@
+"""Languages, their names, and the kernels that run them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import zmq
+
+from hutch_code.forking import Zygotes
+from hutch_code.jupyter import JupyterKernel
+from hutch_code.kernels import Kernel
+
+PYTHON = "python"
+_ALIASES = {"py": PYTHON, "python3": PYTHON}
+
+
+class UnknownLanguage(Exception):
+    """The message names those that there are."""
+
+
+class Languages:
+    """Makes kernels."""
+
+    def __init__(self) -> None:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        zygotes = Zygotes()
+        self._makers: dict[str, Callable[[], Kernel]] = {PYTHON: lambda: JupyterKernel(context, zygotes)}
+
+    def find(self, name: str | None) -> tuple[str, Callable[[], Kernel]]:
+        """The language by any of its names, and what makes its kernels. Raises `UnknownLanguage`."""
+        language = (name or PYTHON).strip().lower()
+        language = _ALIASES.get(language, language)
+        if language not in self._makers:
+            known = ", ".join(self._makers)
+            raise UnknownLanguage(f"there is no kernel for {language[:64]!r}; there are: {known}")
+        return language, self._makers[language]

@@ -1,0 +1,129 @@
+"""The process that Python kernels are forked from. It has imported what people use, so that a kernel is there at once
+and shares the memory of it all with the others.
+
+It is told over a socket on the descriptor in its argument, a JSON object a line: `{"id", "connection", "cwd"}` to fork,
+answered by `{"id", "pid"}`, and by `{"id", "ended"}` when that one has ended. It ends with the socket, and all of its
+kernels with it. It never starts a thread: none would be in the children.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+from typing import Any
+
+from hutch_code import warm
+
+_MAX_LINE = 1 << 20
+
+
+class Zygote:
+    """Forks, and tells of ends."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._children: dict[int, int] = {}
+        """The number under which each was asked for."""
+        self._woken, wake = socket.socketpair()
+        self._wake = wake
+        for end in (self._woken, wake):
+            end.setblocking(False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+
+    def serve(self) -> None:
+        """Until the server is gone. In a child it never returns."""
+        selector = selectors.DefaultSelector()
+        selector.register(self._control, selectors.EVENT_READ)
+        selector.register(self._woken, selectors.EVENT_READ)
+        rest = b""
+        while True:
+            ready = {key.fileobj for key, _ in selector.select()}
+            if self._woken in ready:
+                with contextlib.suppress(BlockingIOError):
+                    self._woken.recv(4096)
+                self._reap()
+            if self._control in ready:
+                data = self._control.recv(65536)
+                if not data or len(rest) > _MAX_LINE:
+                    return self._end()
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    self._fork(json.loads(line), selector)
+
+    def _fork(self, wanted: dict[str, Any], selector: selectors.BaseSelector) -> None:
+        pid = os.fork()
+        if pid == 0:
+            selector.close()
+            self._become(wanted)
+        self._children[pid] = wanted["id"]
+        self._tell({"id": wanted["id"], "pid": pid})
+
+    def _become(self, wanted: dict[str, Any]) -> None:
+        """Be the kernel."""
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            os.setsid()
+            for end in (self._control, self._woken, self._wake):
+                end.close()
+            os.chdir(wanted["cwd"])
+            from hutch_code.python_kernel import run
+
+            run(wanted["connection"])
+            code = 0
+        except BaseException as error:
+            sys.stderr.write(f"a kernel could not start: {error!r}\n")
+        finally:
+            os._exit(code)
+
+    def _reap(self) -> None:
+        while self._children:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if (id := self._children.pop(pid, None)) is not None:
+                self._tell({"id": id, "ended": _ending(status)})
+
+    def _tell(self, said: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # the server is gone: the next read says so
+            self._control.sendall(json.dumps(said).encode() + b"\n")
+
+    def _end(self) -> None:
+        for pid in self._children:
+            with contextlib.suppress(OSError):
+                os.killpg(pid, signal.SIGKILL)
+
+
+def _ending(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"the kernel ended with exit code {code}"
+    try:
+        return f"the kernel was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"the kernel was killed by signal {-code}"
+
+
+def main() -> None:
+    """Import everything, and serve."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    warm.up()
+    gc.collect()
+    gc.freeze()  # what is there stays shared: collections do not look at it
+    control.sendall(b'{"ready": true}\n')
+    Zygote(control).serve()
+
+
+if __name__ == "__main__":
+    main()
