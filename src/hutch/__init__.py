@@ -13,14 +13,34 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hutch.errors import HutchError
-    from hutch.model import AllowAll, Budget, DenyAll, GitInput, ResourcesOverride, UploadInput, UrlInput
+    from hutch.model import (
+        AllowAll,
+        Budget,
+        DenyAll,
+        GitInput,
+        NetworkLimits,
+        NetworkRules,
+        ResourcesOverride,
+        UploadInput,
+        UrlInput,
+    )
     from hutch.sdk import AsyncHutch, AsyncSandbox, Hutch, LocalInput, Sandbox
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "hutch.errors": ("HutchError",),
-    "hutch.model": ("AllowAll", "Budget", "DenyAll", "GitInput", "ResourcesOverride", "UploadInput", "UrlInput"),
+    "hutch.model": (
+        "AllowAll",
+        "Budget",
+        "DenyAll",
+        "GitInput",
+        "NetworkLimits",
+        "NetworkRules",
+        "ResourcesOverride",
+        "UploadInput",
+        "UrlInput",
+    ),
     "hutch.sdk": ("AsyncHutch", "AsyncSandbox", "Hutch", "LocalInput", "Sandbox"),
 }
 
@@ -34,6 +54,8 @@ __all__ = [
     "Hutch",
     "HutchError",
     "LocalInput",
+    "NetworkLimits",
+    "NetworkRules",
     "ResourcesOverride",
     "Sandbox",
     "UploadInput",

@@ -7,7 +7,8 @@ HutchError
 │   ├── MissingLlmKey         400 missing_llm_key
 │   ├── InvalidPath           400 invalid_path           relative where absolute is needed, a directory, outside
 │   ├── InvalidTemplate       400 invalid_template       a template.toml is wrong: `file`, `field`
-│   └── InvalidArchive        400 invalid_archive        an exported snapshot is damaged or was made to harm
+│   ├── InvalidArchive        400 invalid_archive        an exported snapshot is damaged or was made to harm
+│   └── InvalidPolicy         400 invalid_policy         a rule of a network policy is wrong: `field`, `value`
 ├── Unauthorized              401 unauthorized
 ├── NotFound                  404 not_found
 │   ├── SandboxNotFound       404 sandbox_not_found
@@ -117,6 +118,11 @@ class InvalidTemplate(InvalidRequest):
 class InvalidArchive(InvalidRequest):
     code = "invalid_archive"
     default_hint = "Export the snapshot again, and check that the file arrived whole."
+
+
+class InvalidPolicy(InvalidRequest):
+    code = "invalid_policy"
+    default_hint = "A rule is `[tcp://|udp://]name|*.name|address|network[:ports]`."
 
 
 class Unauthorized(HutchError):

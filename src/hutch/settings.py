@@ -56,6 +56,15 @@ class Settings(BaseSettings):
     subnet_pool: str = Field(
         "10.200.0.0/14", description="Private range from which each node takes a free /20 for its slots."
     )
+    egress_resolver: str | None = Field(
+        None,
+        pattern=r"^[0-9.]+(:[0-9]{1,5})?$",
+        description="Name server (IPv4 address, and port) that is asked for the names that network rules allow; "
+        "default: the host's.",
+    )
+    egress_floor: float = Field(
+        60, ge=1, le=3600, description="Seconds for which a name's address is reached at least, however short its TTL."
+    )
     slots_ahead: int = Field(4, ge=0, le=256, description="Network slots kept ready ahead of demand.")
     max_sandboxes: int = Field(500, ge=1, le=1000, description="Most sandboxes on this node at once.")
     templates_dir: Path | None = Field(None, description="A folder of your own templates, beside the built-in ones.")

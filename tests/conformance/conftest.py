@@ -18,7 +18,7 @@ from hutch.images.cache import Cache
 from hutch.images.guest import build_python, source
 from hutch.images.host import debian_sources
 from hutch.model import DenyAll, Resources, new_id
-from hutch.network.base import GUEST_PORT
+from hutch.network.base import GUEST_PORT, Services
 from hutch.network.slots import LinuxSlotPool
 from hutch.runtime.base import Handle, Runtime, SandboxSpec
 from hutch.runtime.gvisor import GvisorRuntime
@@ -132,7 +132,7 @@ def root() -> Iterator[Path]:
 @pytest.fixture(params=sorted(RUNTIMES))
 async def host(request: pytest.FixtureRequest, image: Path, root: Path) -> AsyncIterator[Host]:
     node = "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(4))
-    slots = LinuxSlotPool(node, "10.200.0.0/14", 1, 1)
+    slots = LinuxSlotPool(node, "10.200.0.0/14", 1, Services(llm=1, tcp=2, dns=3, uid=61184, resolver=None))
     await slots.start({})
     host = Host(image, node, root, RUNTIMES[request.param], slots)
     try:

@@ -20,7 +20,7 @@ from tests.leaks import assert_clean, look
 from hutch.errors import LimitReached
 from hutch.model import AllowAll, DenyAll
 from hutch.network import subnets
-from hutch.network.base import LLM_ADDRESS, Slot
+from hutch.network.base import LLM_ADDRESS, Services, Slot
 from hutch.network.connections import connections_of
 from hutch.network.slots import LinuxSlotPool
 
@@ -131,7 +131,7 @@ class Node:
 
     def again(self, ahead: int = 1) -> LinuxSlotPool:
         """The pool as the next daemon would make it."""
-        return LinuxSlotPool(self.id, POOL, ahead, self.port)
+        return LinuxSlotPool(self.id, POOL, ahead, services(self.port))
 
     async def crash(self) -> None:
         """End all that the daemon does, and nothing that it has made."""
@@ -144,6 +144,11 @@ class Node:
         return slot.namespace in state.namespaces and slot.link in state.links
 
 
+def services(port: int) -> Services:
+    """Of a node whose LLM gateway has this port, and which has no fence."""
+    return Services(llm=port, tcp=2, dns=3, uid=61184, resolver=None)
+
+
 def node_id() -> str:
     return "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(4))
 
@@ -152,7 +157,7 @@ def node_id() -> str:
 async def node() -> AsyncIterator[Node]:
     id = node_id()
     with listening(None) as port:
-        node = Node(id, port, LinuxSlotPool(id, POOL, 1, port))
+        node = Node(id, port, LinuxSlotPool(id, POOL, 1, services(port)))
         await node.pool.start({})
         try:
             yield node
@@ -384,7 +389,7 @@ async def test_an_acquire_that_is_cancelled_loses_no_slot(node: Node) -> None:
 
 
 async def test_nodes_of_one_host_have_subnets_of_their_own(node: Node) -> None:
-    other = LinuxSlotPool(node_id(), POOL, 0, 1)
+    other = LinuxSlotPool(node_id(), POOL, 0, services(1))
     await other.start({})
     try:
         one, two = await node.pool.acquire("sbx_a", DenyAll()), await other.acquire("sbx_b", DenyAll())
@@ -397,7 +402,7 @@ async def test_nodes_of_one_host_have_subnets_of_their_own(node: Node) -> None:
 async def test_a_node_that_has_no_slots_left_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(subnets, "CLAIMS", tmp_path / "claims.json")
     id = node_id()
-    pool = LinuxSlotPool(id, "10.197.0.0/29", 0, 1)
+    pool = LinuxSlotPool(id, "10.197.0.0/29", 0, services(1))
     await pool.start({})
     try:
         slots = [await pool.acquire(f"sbx_{n}", DenyAll()) for n in range(2)]

@@ -15,6 +15,7 @@ from hutch.errors import (
     BootFailed,
     DiskFull,
     IdempotencyConflict,
+    InvalidPolicy,
     InvalidRequest,
     LimitReached,
     MissingLlmKey,
@@ -30,14 +31,14 @@ from hutch.errors import (
     UnknownTemplate,
     UploadNotFound,
 )
-from hutch.model import CreateSandbox, Sandbox, SandboxState, UpdateSandbox
+from hutch.model import CreateSandbox, NetworkPolicy, Sandbox, SandboxState, UpdateSandbox
 
 router = APIRouter(prefix="/v1/sandboxes", tags=["sandboxes"])
 
 _CREATE_ERRORS = documented(
     UnknownTemplate, UnknownAgent, MissingLlmKey, UploadNotFound, IdempotencyConflict, TemplateNotBuilt,
-    PayloadTooLarge, LimitReached, BootFailed, DiskFull, SnapshotNotFound, SnapshotIncompatible, SnapshotCorrupt,
-    ThawFailed,
+    InvalidPolicy, PayloadTooLarge, LimitReached, BootFailed, DiskFull, SnapshotNotFound, SnapshotIncompatible,
+    SnapshotCorrupt, ThawFailed,
 )  # fmt: skip
 
 
@@ -81,6 +82,15 @@ async def update_sandbox(
 ) -> Sandbox:
     """Change what the body names; what it leaves out stays as it is."""
     return sandbox_with_urls(request, await control.update(sandbox_id, body, org=org))
+
+
+@router.put("/{sandbox_id}/network", responses=documented(SandboxNotFound, SandboxNotRunning, InvalidPolicy))
+async def set_network(
+    request: Request, sandbox_id: SandboxId, body: NetworkPolicy, control: ControlDep, org: OrgDep
+) -> Sandbox:
+    """What it may reach from now on, in place of what it might before. Connections that are not allowed any more are
+    reset at once; a paused sandbox has it when it wakes."""
+    return sandbox_with_urls(request, await control.set_network(sandbox_id, body, org=org))
 
 
 @router.delete("/{sandbox_id}", status_code=204, responses=documented(SandboxNotFound))

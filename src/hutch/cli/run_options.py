@@ -105,7 +105,15 @@ Fallback = Annotated[
         "--fallback", help="With --from: boot from its files where memory does not fit.", rich_help_panel=_BOX
     ),
 ]
-Network = Annotated[str | None, typer.Option(help="deny_all (default) or allow_all.", rich_help_panel=_BOX)]
+Network = Annotated[
+    list[str],
+    typer.Option(
+        metavar="RULE",
+        help="What it may reach: `pypi.org`, `*.example.com:443`, `192.0.2.0/24:22`, a policy such as `packages`, "
+        "`deny_all` (default) or `allow_all`. May be given several times.",
+        rich_help_panel=_BOX,
+    ),
+]
 Environment = Annotated[
     list[str],
     typer.Option("--env", "-e", help="NAME=VALUE, or NAME to take it from here.", rich_help_panel=_BOX),

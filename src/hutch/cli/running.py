@@ -53,7 +53,7 @@ def run(
     template: opt.Template = None,
     source: opt.From = None,
     fallback: opt.Fallback = False,
-    network: opt.Network = None,
+    network: opt.Network = [],  # noqa: B006
     env: opt.Environment = [],  # noqa: B006
     label: opt.Labels = [],  # noqa: B006
     cpus: opt.Cpus = None,
@@ -85,7 +85,7 @@ def run(
         "budget": _checked(Budget, run_time=timeout, llm_usd=budget_usd, llm_tokens=budget_tokens),
         "keep": keep,
         "checkpoints": _checkpoints(checkpoints),
-        "network": network,
+        "network": network or None,
         "resources": _checked(ResourcesOverride, cpus=cpus, memory_mib=memory, disk_mib=disk, pids=pids),
         "env": read_env(env),
         "labels": labels_of(label),

@@ -23,7 +23,9 @@ def shell(
     user: Annotated[str | None, typer.Option("--user", "-u", help="As this user.")] = None,
     cwd: Annotated[str | None, typer.Option("--cwd", "-w", help="In this directory.")] = None,
     attach: Annotated[str | None, typer.Option(metavar="EXEC", help="Come back to a terminal that was left.")] = None,
-    network: Annotated[str | None, typer.Option(help="deny_all or allow_all, for a new sandbox.")] = None,
+    network: Annotated[
+        list[str], typer.Option(metavar="RULE", help="What a new sandbox may reach, as for `hutch run`.")
+    ] = [],  # noqa: B006
 ) -> None:
     """Open a shell in a sandbox, or in a new one. Its exit code is this one's."""
     if sandbox and template:
@@ -39,11 +41,11 @@ def shell(
 
 
 def _in_new(
-    link: Connection, template: str | None, command: str | None, user: str | None, cwd: str | None, network: str | None
+    link: Connection, template: str | None, command: str | None, user: str | None, cwd: str | None, network: list[str]
 ) -> int:
     with link.client() as client:
         with err.status("starting a sandbox"):
-            made = client.sandboxes.create(template, network=network)  # type: ignore[arg-type]
+            made = client.sandboxes.create(template, network=network or None)
         with made:
             note(f"sandbox {made.id}; it is destroyed when you leave")
             return run(session(link, made.id, command=command, cwd=cwd, user=user))

@@ -23,6 +23,7 @@ from hutch.control.types import Also, Idempotency
 from hutch.control.views import sandbox_view, shorten
 from hutch.errors import HutchError, IdempotencyConflict, NodeUnavailable, UploadNotFound, from_problem
 from hutch.model import CreateSandbox, DenyAll, Sandbox, SnapshotRecord, UploadInput, Usage, new_id
+from hutch.model.policies import expanded
 from hutch.store.engine import Transaction
 from hutch.store.idempotency import IdempotencyRow
 from hutch.store.sandboxes import SandboxRow
@@ -97,7 +98,7 @@ class Creator:
         sandbox_id = new_id("sbx")
         base = source.resources if source is not None and source.resources is not None else template.resources
         resources = request.resources.over(base)
-        network = request.network if request.network is not None else DenyAll()
+        network = expanded(request.network or template.network or DenyAll())
         row = SandboxRow(
             id=sandbox_id,
             org=org,

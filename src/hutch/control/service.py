@@ -63,6 +63,7 @@ from hutch.model import (
     TemplateInfo,
     UpdateSandbox,
 )
+from hutch.model.policies import expanded
 from hutch.secrets import Vault
 from hutch.settings import Settings
 from hutch.store import DEFAULT_ORG, Store
@@ -239,14 +240,17 @@ class Control:
         await self._moves.settled((await self._guests.row(sandbox_id, org)).id)
         return await self.get(sandbox_id, org=org)
 
-    async def set_network(self, sandbox_id: str, policy: NetworkPolicy, *, org: str = DEFAULT_ORG) -> None:
-        """What it may reach from now on; a paused one, when it is resumed. `SandboxNotRunning` when it has ended."""
+    async def set_network(self, sandbox_id: str, policy: NetworkPolicy, *, org: str = DEFAULT_ORG) -> Sandbox:
+        """What it may reach from now on; a paused one, when it is resumed. `SandboxNotRunning` when it has ended,
+        `InvalidPolicy` for a policy that is not there."""
+        policy = expanded(policy)
         row = await self._moves.settled((await self._guests.row(sandbox_id, org)).id)
         if row.state not in ("running", "paused"):
             raise not_running(row)
         await self._context.node_of(row).set_network(row.id, policy)
         async with self.store.database.write() as connection:
             await self.store.sandboxes.note(connection, row.id, network=policy.model_dump(mode="json"))
+        return await self.get(sandbox_id, org=org)
 
     async def pause(
         self, sandbox_id: str, request: Pause | None = None, *, by: str | None = None, org: str = DEFAULT_ORG

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from hutch.control.ports import Ports
+from hutch.e2b.network import opens
 from hutch.e2b.options import Options
 from hutch.model import Sandbox, SandboxState, Snapshot
 from hutch.model.e2b import e2b_sandbox_id
@@ -65,7 +66,7 @@ def detail(sandbox: Sandbox, row: E2bRow | None, ports: Ports, domain: str | Non
     options = options_of_row(row)
     found = listed(sandbox, row) | {
         "domain": domain,
-        "allowInternetAccess": sandbox.network.mode == "allow_all",
+        "allowInternetAccess": opens(sandbox.network),
         "lifecycle": {"autoResume": options.auto_resume, "onTimeout": "pause" if options.auto_pause else "kill"},
         "network": {"allowPublicTraffic": options.public} | (options.network or {}),
     }

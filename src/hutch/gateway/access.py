@@ -12,8 +12,8 @@ from urllib.parse import parse_qs, urlencode
 
 from hutch.control.ports import Door
 from hutch.gateway import refusals
-from hutch.gateway.heads import Request
 from hutch.gateway.refusals import Refusal
+from hutch.http1.heads import Request
 
 GUEST_PORT = 49983
 ACCESS_HEADER, TRAFFIC_HEADER = b"x-access-token", b"e2b-traffic-access-token"

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from hutch.control.ports import Door
 from hutch.gateway.access import ACCESS_HEADER, GUEST_PORT, TRAFFIC_HEADER
-from hutch.gateway.framing import Framing
-from hutch.gateway.heads import HOP_BY_HOP, Answer, Fields, Request, dump_answer, dump_request, tokens
 from hutch.gateway.routing import PORT_HEADER, SANDBOX_HEADER, Api, Place
+from hutch.http1.framing import Framing
+from hutch.http1.heads import HOP_BY_HOP, Answer, Fields, Request, dump_answer, dump_request, tokens
 
 _OURS = frozenset((SANDBOX_HEADER, PORT_HEADER, TRAFFIC_HEADER))
 _FORWARDED = frozenset((b"forwarded", b"x-forwarded-for", b"x-forwarded-proto"))

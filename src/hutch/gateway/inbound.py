@@ -13,11 +13,11 @@ from hutch.errors import HutchError
 from hutch.gateway import refusals
 from hutch.gateway.exchange import Exchange
 from hutch.gateway.flow import Flow
-from hutch.gateway.framing import framing_of
-from hutch.gateway.heads import MAX_HEAD, BadHead, Request, length_of, parse_request
 from hutch.gateway.outbound import Outbound
 from hutch.gateway.refusals import Refusal
 from hutch.gateway.routing import Api, Names, Place, find_place
+from hutch.http1.framing import framing_of
+from hutch.http1.heads import MAX_HEAD, BadHead, Request, length_of, parse_request
 
 if TYPE_CHECKING:
     from hutch.gateway.server import Gateway

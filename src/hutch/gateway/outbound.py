@@ -8,9 +8,9 @@ from typing import Protocol
 
 from hutch.gateway.exchange import Exchange, answer_head
 from hutch.gateway.flow import Flow
-from hutch.gateway.framing import Endless, Framing, Sized, framing_of
-from hutch.gateway.heads import MAX_HEAD, BadHead, length_of, parse_answer
 from hutch.gateway.routing import Api, Place
+from hutch.http1.framing import Endless, Framing, Sized, framing_of
+from hutch.http1.heads import MAX_HEAD, BadHead, length_of, parse_answer
 
 _WRITING = "the other side writes"
 _MAX_INTERIM = 16

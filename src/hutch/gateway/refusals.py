@@ -6,7 +6,7 @@ import json
 from http import HTTPStatus
 from typing import Any
 
-from hutch.gateway.heads import Fields, dump_answer
+from hutch.http1.heads import Fields, dump_answer
 from hutch.model.e2b import e2b_sandbox_id
 
 CORS: Fields = [(b"Access-Control-Allow-Origin", b"*"), (b"Access-Control-Expose-Headers", b"*")]

@@ -6,8 +6,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from hutch.gateway.heads import Request
 from hutch.gateway.refusals import Refusal
+from hutch.http1.heads import Request
 from hutch.model.e2b import hutch_sandbox_id
 
 SANDBOX_HEADER, PORT_HEADER = b"e2b-sandbox-id", b"e2b-sandbox-port"

@@ -11,12 +11,12 @@ from hutch.control.service import Control
 from hutch.errors import GuestUnavailable, PortClosed, SandboxNotFound, SandboxNotRunning
 from hutch.gateway import refusals
 from hutch.gateway.access import GUEST_PORT, Entry, check_access, signed_by
-from hutch.gateway.heads import Request
 from hutch.gateway.inbound import Inbound
 from hutch.gateway.outbound import Outbound
 from hutch.gateway.refusals import Refusal
 from hutch.gateway.routing import Names, Place
 from hutch.gateway.secure import SecureDoor
+from hutch.http1.heads import Request
 
 _TICK = 1.0
 

@@ -88,7 +88,7 @@ class ImageStore:
     def _info(self, chain: list[Recipe]) -> TemplateInfo:
         image = find_image(self.cache, chain)
         return TemplateInfo(
-            **chain[-1].model_dump(include={"name", "description", "resources", "agents"}),
+            **chain[-1].model_dump(include={"name", "description", "resources", "agents", "network"}),
             image=image.hash if image else None,
             image_bytes=image.path.stat().st_size if image else None,
         )

@@ -11,9 +11,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hutch.errors import InvalidTemplate, UnknownTemplate
+from hutch.errors import InvalidPolicy, InvalidTemplate, UnknownTemplate
 from hutch.images import carrying
 from hutch.model import Recipe
+from hutch.model.policies import expanded
 
 FILE = "template.toml"
 FORMAT = 3
@@ -21,7 +22,7 @@ FORMAT = 3
 
 _MAX_BYTES = 1 << 20
 _RESIDENT = {"start", "ready", "ready_timeout"}
-_NOT_BUILT_IN = {"description", "resources", "agents", "name"} | _RESIDENT
+_NOT_BUILT_IN = {"description", "resources", "agents", "name", "network"} | _RESIDENT
 
 
 class Recipes:
@@ -65,7 +66,7 @@ class Recipes:
 def _inherit(base: Recipe, own: Recipe) -> Recipe:
     """The defaults for what runs in the sandbox come from the base, unless the recipe has its own."""
     update: dict[str, object] = {"env": base.env | own.env}
-    inherited = {"user", "workdir"} | (set() if own.model_fields_set & _RESIDENT else _RESIDENT)
+    inherited = {"user", "workdir", "network"} | (set() if own.model_fields_set & _RESIDENT else _RESIDENT)
     update |= {field: getattr(base, field) for field in inherited - own.model_fields_set}
     return own.model_copy(update=update)
 
@@ -82,10 +83,16 @@ def read(path: Path) -> Recipe:
         raise InvalidTemplate(f"{path}: not valid TOML: {error}", file=str(path)) from error
     try:
         recipe = Recipe.model_validate({"name": path.parent.name} | data)
+        if recipe.network is not None:
+            expanded(recipe.network)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise InvalidTemplate(f"{path}: {field}: {first['msg']}", file=str(path), field=field) from error
+    except InvalidPolicy as error:
+        raise InvalidTemplate(
+            f"{path}: network: {error.detail}", hint=error.hint, file=str(path), field="network"
+        ) from error
     if recipe.name != path.parent.name:
         raise InvalidTemplate(
             f"{path}: name: is {recipe.name!r}, but the directory is {path.parent.name!r}",

@@ -11,22 +11,14 @@ from hutch.model.code import (
     CodeValue,
     CreateCodeContext,
 )
-from hutch.model.common import (
-    AllowAll,
-    DenyAll,
-    LimitBreach,
-    Model,
-    NetworkPolicy,
-    Resources,
-    ResourcesOverride,
-    Start,
-)
+from hutch.model.common import LimitBreach, Model, Resources, ResourcesOverride, Start
 from hutch.model.diff import Diff, DiffRequest, FileChange, FileState
 from hutch.model.event import Event, EventType
 from hutch.model.execution import ExecFrame, ExecRequest, ExecResult, ExecState, FileInfo, PtySize
 from hutch.model.figures import GuestFigures
 from hutch.model.ids import is_id, new_id
 from hutch.model.key import ApiKey, CreateKey, NewApiKey
+from hutch.model.network import AllowAll, DenyAll, NetworkLimits, NetworkPolicy, NetworkRules
 from hutch.model.node import (
     BootRequest,
     GatewayInfo,
@@ -112,7 +104,9 @@ __all__ = [
     "LlmGrant",
     "LlmUsage",
     "Model",
+    "NetworkLimits",
     "NetworkPolicy",
+    "NetworkRules",
     "NewApiKey",
     "NodeInfo",
     "NodeSandbox",

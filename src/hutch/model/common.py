@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -37,22 +37,6 @@ class ResourcesOverride(Model):
     def over(self, base: Resources) -> Resources:
         """`base` with what is set here in its place."""
         return base.model_copy(update=self.model_dump(exclude_none=True))
-
-
-class DenyAll(Model):
-    """Nothing but the node's LLM gateway."""
-
-    mode: Literal["deny_all"] = "deny_all"
-
-
-class AllowAll(Model):
-    """Everything but private ranges, cloud metadata and the node's own services."""
-
-    mode: Literal["allow_all"] = "allow_all"
-
-
-NetworkPolicy = Annotated[DenyAll | AllowAll, Field(discriminator="mode")]
-"""What a sandbox may reach. The seam for finer policies: add a model with its own `mode`."""
 
 
 Start = Literal["warm", "thaw", "boot"]

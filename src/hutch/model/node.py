@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, field_serializer
 
 from hutch.model.budget import LlmUsage
-from hutch.model.common import LimitBreach, Model, NetworkPolicy, Resources, Start
+from hutch.model.common import LimitBreach, Model, Resources, Start
+from hutch.model.network import NetworkPolicy
 from hutch.model.snapshot import SnapshotKind, SnapshotReason
 
 SNAPSHOT_ID = r"^snp_[a-z2-7]{22}$"

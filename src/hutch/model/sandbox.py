@@ -9,7 +9,8 @@ from typing import Literal
 from pydantic import Field
 
 from hutch.model.budget import Usage
-from hutch.model.common import FALLBACK, LimitBreach, Model, NetworkPolicy, Resources, Start
+from hutch.model.common import FALLBACK, LimitBreach, Model, Resources, Start
+from hutch.model.network import NetworkPolicy
 from hutch.model.snapshot import SnapshotKind
 from hutch.model.task import Task
 

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, SecretStr
 
 from hutch.model.budget import Budget, Usage
-from hutch.model.common import FALLBACK, LimitBreach, Model, NetworkPolicy, ResourcesOverride
+from hutch.model.common import FALLBACK, LimitBreach, Model, ResourcesOverride
+from hutch.model.network import NetworkPolicy
 
 
 class TaskState(StrEnum):

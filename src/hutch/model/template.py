@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from hutch.model.common import Model, Resources
+from hutch.model.network import NetworkPolicy
 
 
 class Recipe(Model):
@@ -40,6 +41,9 @@ class Recipe(Model):
     )
     ready_timeout: float = Field(60, gt=0, le=90, description="Seconds within which `ready` must have succeeded.")
     agents: list[str] = Field([], description="Agents whose CLI it carries.")
+    network: NetworkPolicy | None = Field(
+        None, description="What its sandboxes may reach when the call does not say; unset: nothing."
+    )
     resources: Resources
 
 
@@ -50,6 +54,7 @@ class TemplateInfo(Model):
     description: str
     resources: Resources
     agents: list[str] = Field([], description="Agents whose CLI it carries.")
+    network: NetworkPolicy | None = Field(None, description="What its sandboxes may reach when the call does not say.")
     image: str | None = Field(None, description="Content hash of the built image; unset when it is not built.")
     image_bytes: int | None = None
     snapshot: bool = Field(False, description="Whether a sandbox of it is thawed from a snapshot rather than booted.")

@@ -15,6 +15,22 @@ GUEST_PORT = 49983
 
 
 @dataclass(frozen=True)
+class Services:
+    """The ports of the host on which what sandboxes may reach of the node itself listens."""
+
+    llm: int
+    """The LLM gateway."""
+    tcp: int
+    """The fence, for connections to names."""
+    dns: int
+    """The fence, for questions about names, over UDP and TCP."""
+    uid: int
+    """User that the fence runs as: the kernel holds it to public addresses."""
+    resolver: tuple[str, int] | None
+    """The name server that the fence asks; None: names do not resolve."""
+
+
+@dataclass(frozen=True)
 class Slot:
     """A network namespace with one link to the host."""
 
@@ -38,9 +54,10 @@ class SlotPool(ABC):
         """Slots ready to be lent."""
 
     @abstractmethod
-    async def start(self, in_use: dict[str, int]) -> None:
+    async def start(self, in_use: dict[str, int], policies: dict[str, NetworkPolicy] | None = None) -> None:
         """Prepare the node's own subnet and firewall table; `in_use` (sandbox id -> slot index) is kept as it is,
-        every other slot that is found is removed. Starts making slots ahead."""
+        every other slot that is found is removed. Rules are put in force again as `policies` (by sandbox id) has
+        them. Starts making slots ahead."""
 
     @abstractmethod
     async def acquire(self, sandbox: str, policy: NetworkPolicy) -> Slot:
@@ -49,6 +66,15 @@ class SlotPool(ABC):
     @abstractmethod
     async def set_policy(self, slot: Slot, policy: NetworkPolicy) -> None:
         """Change what the sandbox may reach, at once."""
+
+    @abstractmethod
+    async def resolve(self, address: str, targets: list[tuple[str, int]], seconds: float) -> None:
+        """Let connections of the slot with this address to these places come to the fence, for so long. Raises
+        `InternalError`."""
+
+    @abstractmethod
+    async def close_names(self) -> None:
+        """Refuse all connections to names, of all slots, until they are resolved again."""
 
     @abstractmethod
     async def release(self, slot: Slot) -> None:

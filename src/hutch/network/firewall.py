@@ -2,54 +2,67 @@
 reach.
 
 Packets of a guest are judged once, in prerouting, where all of them pass whether they are for the host or for
-elsewhere, and after the redirect of LLM calls has been made. (A reject there needs Linux 5.9, and works even while
-the host does not forward.) Which chain judges is looked up in one map by link *and* source address, so that a forged
-source finds nothing and is dropped, and so that a change of one sandbox's policy is one element of one transaction. A
-finer policy is one more chain.
+elsewhere, and after the redirects (of LLM calls, names, and connections to names) have been made. (A reject there
+needs Linux 5.9, and works even while the host does not forward.) Which chain judges is looked up in one map by link
+*and* source address, so that a forged source finds nothing and is dropped, and so that a change of one sandbox's
+policy is one transaction. Slots without rules of their own share a chain; each with rules has one.
+
+Connections to names: only while an address stands in `resolved` for this guest, which the fence has asked for before it
+told the guest the address, is a connection there led to the fence. Everything else is refused here.
 """
 
 from __future__ import annotations
 
-from hutch.model import NetworkPolicy
-from hutch.network.base import LLM_ADDRESS, Slot
+from collections.abc import Iterable, Mapping
+
+from hutch.model import AllowAll, DenyAll, NetworkPolicy, NetworkRules
+from hutch.model.rules import CLOSED
+from hutch.network.base import LLM_ADDRESS, Services, Slot
+from hutch.network.chains import OPEN_CHAIN, downward, forwarded, upward
 from hutch.network.nft import Nft, NftError
 from hutch.network.resolver import host_resolver
 
-CLOSED = (
-    "0.0.0.0/8",  # this network
-    "10.0.0.0/8",  # private
-    "100.64.0.0/10",  # carrier-grade NAT; some clouds' metadata
-    "127.0.0.0/8",  # loopback
-    "169.254.0.0/16",  # link-local; cloud metadata
-    "172.16.0.0/12",  # private
-    "192.0.0.0/24",  # protocol assignments; Oracle's metadata
-    "192.88.99.0/24",  # 6to4 relays
-    "192.168.0.0/16",  # private
-    "198.18.0.0/15",  # benchmarks
-    "224.0.0.0/3",  # multicast, reserved, broadcast
-)
-"""Never reachable from a sandbox."""
+MAX_RESOLVED = 262144
+"""Elements of `resolved`: 500 sandboxes of 500 addresses."""
 
-OPEN = "allow_all"
+HELD, FRESH = 1024, 250
+"""Connections at once, and new ones a second, of a sandbox without rules of its own."""
 
 RULES = """
 table inet {table} {{
   map judges {{
     type ifname . ipv4_addr : verdict
-    {policies}
+  }}
+  map limits {{
+    type ifname : verdict
   }}
   set open {{
     comment "slots that may have answers from outside"
     type ifname . ipv4_addr
-    {open}
+  }}
+  set named {{
+    comment "slots that ask the fence for names"
+    type ifname . ipv4_addr
+  }}
+  set resolved {{
+    comment "guest, address, port: led to the fence"
+    type ipv4_addr . ipv4_addr . inet_service; flags timeout; size {resolved}
   }}
   set closed {{
     type ipv4_addr; flags interval; auto-merge
     elements = {{ {closed} }}
   }}
+  set held {{
+    type ipv4_addr; flags dynamic; size 4096
+  }}
+  set fresh {{
+    type ipv4_addr; flags dynamic, timeout; timeout 10s; size 4096
+  }}
   chain llm {{
     type nat hook prerouting priority dstnat; policy accept;
-    iifname "{links}" ip daddr {llm} tcp dport 80 redirect to :{port}
+    iifname "{links}" ip daddr {llm} tcp dport 80 redirect to :{services.llm}
+    iifname . ip saddr @named ip daddr {llm} meta l4proto {{ tcp, udp }} th dport 53 redirect to :{services.dns}
+    iifname . ip saddr @named ip saddr . ip daddr . tcp dport @resolved redirect to :{services.tcp}
     {names}
   }}
   chain guests {{
@@ -63,7 +76,7 @@ table inet {table} {{
   }}
   chain always {{
     ct direction reply ct state established accept
-    ct status dnat ct original ip daddr {llm} tcp dport {port} accept
+    ct status dnat ct original ip daddr {llm} tcp dport {services.llm} accept
   }}
   chain deny_all {{
     jump always
@@ -71,13 +84,19 @@ table inet {table} {{
   }}
   chain allow_all {{
     jump always
+    ct state new update @fresh {{ ip saddr limit rate over {fresh}/second burst {burst} packets }} goto refuse
+    ct state new add @held {{ ip saddr ct count over {held} }} goto refuse
     ct status dnat ct original ip daddr {llm} meta l4proto {{ tcp, udp }} th dport 53 accept
+    goto {everything}
+  }}
+  chain {everything} {{
     fib daddr type != unicast goto refuse
     ip daddr @closed goto refuse
     accept
   }}
   chain refuse {{
     meta l4proto tcp reject with tcp reset
+    meta l4proto udp reject with icmpx port-unreachable
     reject with icmpx admin-prohibited
   }}
   chain inbound {{
@@ -91,10 +110,24 @@ table inet {table} {{
     iifname "{links}" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
     oifname "{links}" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
   }}
+  chain downward {{
+    type filter hook postrouting priority filter; policy accept;
+    oifname vmap @limits
+  }}
   chain gateway {{
-    comment "the LLM gateway is for guests and the host only"
+    comment "the LLM gateway and the fence are for guests and the host only"
     type filter hook input priority filter - 10; policy accept;
-    iifname != {{ "lo", "{links}" }} tcp dport {port} drop
+    iifname != {{ "lo", "{links}" }} meta l4proto {{ tcp, udp }} th dport {{ {ports} }} drop
+  }}
+  chain fence {{
+    comment "whoever takes over the fence still reaches nothing private"
+    type filter hook output priority filter - 10; policy accept;
+    meta skuid != {services.uid} accept
+    ct direction reply accept
+    {upstream}
+    meta nfproto ipv6 drop
+    fib daddr type != unicast reject with icmpx admin-prohibited
+    ip daddr @closed reject with icmpx admin-prohibited
   }}
   chain outward {{
     type nat hook postrouting priority srcnat; policy accept;
@@ -108,70 +141,103 @@ NAMES = """iifname "{links}" ip daddr {llm} udp dport 53 dnat ip to {resolver}
     iifname "{links}" ip daddr {llm} tcp dport 53 dnat ip to {resolver}"""
 """A sandbox asks the node's address for names; with an open network its questions reach the host's name server."""
 
+UPSTREAM = "ip daddr {0[0]} meta l4proto {{ tcp, udp }} th dport {0[1]} accept"
+
 
 class Firewall:
     """The table `hutch_<node>`. Its methods block for about 0.1 ms: call them from one thread. They raise
     `NftError`."""
 
-    def __init__(self, node: str, subnet: str, gateway_port: int) -> None:
+    def __init__(self, node: str, subnet: str, services: Services) -> None:
         self._table = f"hutch_{node}"
         self._links = f"h{node}x*"
         self._subnet = subnet
-        self._gateway_port = gateway_port
+        self._services = services
         self._nft = Nft()
-        self._modes: dict[str, str] = {}
+        self._policies: dict[Slot, NetworkPolicy] = {}
 
-    def install(self, keep: list[Slot]) -> None:
-        """Put the table in place, or in the place of an earlier one in one step. The policies that the slots in `keep`
-        had in the earlier one stay in force."""
+    def install(self, keep: Iterable[Slot], policies: Mapping[int, NetworkPolicy]) -> None:
+        """Put the table in place, or in the place of an earlier one in one step. The slots in `keep` that were judged
+        in the earlier one are so in this one: by the rules in `policies` (by index), where they had some."""
         earlier = self._read()
-        self._modes = {key: earlier[key] for key in map(_key, keep) if key in earlier}
-        resolver = host_resolver()
+        resolver, services = host_resolver(), self._services
         rules = RULES.format(
             names=NAMES.format(links=self._links, llm=LLM_ADDRESS, resolver=resolver) if resolver else "",
+            upstream=UPSTREAM.format(services.resolver) if services.resolver else "",
             table=self._table,
             links=self._links,
             llm=LLM_ADDRESS,
-            port=self._gateway_port,
+            services=services,
+            ports=f"{services.llm}, {services.tcp}, {services.dns}",
             subnet=self._subnet,
-            closed=", ".join((*CLOSED, self._subnet)),
-            policies=_elements([f"{key} : goto {mode}" for key, mode in self._modes.items()]),
-            open=_elements([key for key, mode in self._modes.items() if mode == OPEN]),
+            closed=", ".join((*map(str, CLOSED), self._subnet)),
+            resolved=MAX_RESOLVED,
+            everything=OPEN_CHAIN,
+            held=HELD,
+            fresh=FRESH,
+            burst=2 * FRESH,
         )
-        self._nft.run(f"add table inet {self._table}\ndelete table inet {self._table}\n{rules}")
+        self._policies = {slot: _kept(earlier[_key(slot)], policies, slot) for slot in keep if _key(slot) in earlier}
+        commands = [f"add table inet {self._table}", f"delete table inet {self._table}", rules]
+        for slot, policy in self._policies.items():
+            commands += self._addition(slot, policy)
+        self._nft.run("\n".join(commands))
 
     def set_policy(self, slot: Slot, policy: NetworkPolicy) -> None:
         """From now on the slot is judged by this policy; before the first one, all its packets are dropped."""
-        key = _key(slot)
-        self._nft.run("\n".join((*self._removal(key), *self._addition(key, policy.mode))))
-        self._modes[key] = policy.mode
+        self._nft.run("\n".join((*self._removal(slot), *self._addition(slot, policy))))
+        self._policies[slot] = policy
 
     def forget(self, slot: Slot) -> None:
         """Drop all the slot's packets from now on."""
-        key = _key(slot)
-        if commands := self._removal(key):
+        if commands := self._removal(slot):
             self._nft.run("\n".join(commands))
-        self._modes.pop(key, None)
+        self._policies.pop(slot, None)
 
     def remove(self) -> None:
         """Remove the table."""
         self._nft.run(f"add table inet {self._table}\ndelete table inet {self._table}")
-        self._modes.clear()
+        self._policies.clear()
 
     def close(self) -> None:
         self._nft.close()
 
-    def _addition(self, key: str, mode: str) -> list[str]:
-        commands = [f"add element inet {self._table} judges {{ {key} : goto {mode} }}"]
-        return commands + [f"add element inet {self._table} open {{ {key} }}"] * (mode == OPEN)
+    def _addition(self, slot: Slot, policy: NetworkPolicy) -> list[str]:
+        key, table = _key(slot), f"inet {self._table}"
+        if not isinstance(policy, NetworkRules):
+            commands = [f"add element {table} judges {{ {key} : goto {policy.mode} }}"]
+            return commands + [f"add element {table} open {{ {key} }}"] * isinstance(policy, AllowAll)
+        commands = [*self._chain(_up(slot), upward(policy, self._services))]
+        if lines := downward(policy):
+            commands += self._chain(_down(slot), lines)
+            commands.append(f'add element {table} limits {{ "{slot.link}" : jump {_down(slot)} }}')
+        commands.append(f"add element {table} judges {{ {key} : goto {_up(slot)} }}")
+        commands.append(f"add element {table} named {{ {key} }}")
+        return commands + [f"add element {table} open {{ {key} }}"] * forwarded(policy)
 
-    def _removal(self, key: str) -> list[str]:
-        mode = self._modes.get(key)
-        commands = [f"delete element inet {self._table} judges {{ {key} }}"] * (mode is not None)
-        return commands + [f"delete element inet {self._table} open {{ {key} }}"] * (mode == OPEN)
+    def _chain(self, name: str, lines: list[str]) -> list[str]:
+        chain = f"inet {self._table} {name}"
+        return [f"add chain {chain}", *(f"add rule {chain} {line}" for line in lines)]
+
+    def _removal(self, slot: Slot) -> list[str]:
+        policy = self._policies.get(slot)
+        if policy is None:
+            return []
+        key, table = _key(slot), f"inet {self._table}"
+        commands = [f"delete element {table} judges {{ {key} }}"]
+        if isinstance(policy, AllowAll) or (isinstance(policy, NetworkRules) and forwarded(policy)):
+            commands.append(f"delete element {table} open {{ {key} }}")
+        if isinstance(policy, NetworkRules):
+            commands.append(f"delete element {table} named {{ {key} }}")
+            chains = [_up(slot)]
+            if downward(policy):
+                commands.append(f'delete element {table} limits {{ "{slot.link}" }}')
+                chains.append(_down(slot))
+            commands += [f"{verb} chain {table} {chain}" for chain in chains for verb in ("flush", "delete")]
+        return commands
 
     def _read(self) -> dict[str, str]:
-        """The policies that are in force: of an earlier daemon, whose sandboxes go on."""
+        """The chains that judge: of an earlier daemon, whose sandboxes go on."""
         try:
             objects = self._nft.query(f"list map inet {self._table} judges")
         except NftError:  # there is no such table
@@ -190,9 +256,21 @@ def table_exists(node: str) -> bool:
     return any(item.get("table", {}).get("name") == f"hutch_{node}" for item in tables)
 
 
+def _kept(chain: str, policies: Mapping[int, NetworkPolicy], slot: Slot) -> NetworkPolicy:
+    """The policy that such a chain stood for; nothing, where the rules that it had are not known."""
+    if chain == "allow_all":
+        return AllowAll()
+    rules = policies.get(slot.index)
+    return rules if chain == _up(slot) and isinstance(rules, NetworkRules) else DenyAll()
+
+
 def _key(slot: Slot) -> str:
     return f"{slot.link} . {slot.guest_address}"
 
 
-def _elements(items: list[str]) -> str:
-    return f"elements = {{ {', '.join(items)} }}" if items else ""
+def _up(slot: Slot) -> str:
+    return f"up{slot.index}"
+
+
+def _down(slot: Slot) -> str:
+    return f"down{slot.index}"

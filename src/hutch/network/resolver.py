@@ -9,10 +9,11 @@ PLACES = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
 """Where systemd-resolved stands in for the real servers, the first names 127.0.0.53 and the second the real ones."""
 
 
-def host_resolver(places: tuple[Path, ...] = PLACES) -> str | None:
+def host_resolver(places: tuple[Path, ...] = PLACES, *, loopback: bool = False) -> str | None:
     """The first IPv4 name server of the host that a packet can be redirected to; None when there is none.
 
-    A loopback address is passed over: the kernel does not route packets of a link to it.
+    A loopback address is passed over, unless one of the host's own programs is going to ask: the kernel does not route
+    packets of a link to it.
     """
     for place in places:
         for line in place.read_text(errors="replace").splitlines() if place.exists() else ():
@@ -23,6 +24,6 @@ def host_resolver(places: tuple[Path, ...] = PLACES) -> str | None:
                 address = IPv4Address(words[1])
             except AddressValueError:
                 continue
-            if not address.is_loopback and not address.is_unspecified:
+            if (loopback or not address.is_loopback) and not address.is_unspecified:
                 return str(address)
     return None

@@ -15,12 +15,14 @@ from typing import TypeVar
 import structlog
 
 from hutch.errors import InternalError, LimitReached
-from hutch.model import AllowAll, NetworkPolicy
+from hutch.model import AllowAll, DenyAll, NetworkPolicy, NetworkRules
 from hutch.network import namespaces, subnets
-from hutch.network.base import Slot, SlotPool
+from hutch.network.base import Services, Slot, SlotPool
+from hutch.network.chains import forwarded
 from hutch.network.connections import forget_connections
 from hutch.network.firewall import Firewall, table_exists
 from hutch.network.nft import NftError
+from hutch.network.resolved import Resolved
 
 SLOT_PREFIX = 30
 RETRY_PAUSE = 1.0
@@ -35,11 +37,11 @@ class LinuxSlotPool(SlotPool):
     All that touches the kernel runs in threads, one thing after the other.
     """
 
-    def __init__(self, node: str, subnet_pool: str, ahead: int, gateway_port: int) -> None:
+    def __init__(self, node: str, subnet_pool: str, ahead: int, services: Services) -> None:
         self._node = node
         self._pool = IPv4Network(subnet_pool)
         self._ahead = ahead
-        self._gateway_port = gateway_port
+        self._services = services
         self._kernel = asyncio.Lock()
         self._free: list[Slot] = []
         self._lent: set[int] = set()
@@ -53,13 +55,16 @@ class LinuxSlotPool(SlotPool):
         self._making: set[asyncio.Task[None]] = set()
         self._subnet: IPv4Network | None = None
         self._firewall: Firewall | None = None
+        self._policies: dict[int, NetworkPolicy] = {}
+        self._resolved = Resolved(node)
 
     @property
     def free(self) -> int:
         """Slots ready to be lent."""
         return len(self._free)
 
-    async def start(self, in_use: dict[str, int]) -> None:
+    async def start(self, in_use: dict[str, int], policies: dict[str, NetworkPolicy] | None = None) -> None:
+        self._policies = {in_use[sandbox]: policy for sandbox, policy in (policies or {}).items() if sandbox in in_use}
         self._lent = set(in_use.values())
         self._busy = set(self._lent)
         self._went_out = set(self._lent)  # for all we know
@@ -88,8 +93,9 @@ class LinuxSlotPool(SlotPool):
 
     async def set_policy(self, slot: Slot, policy: NetworkPolicy) -> None:
         def change() -> None:
-            if isinstance(policy, AllowAll):
+            if not isinstance(policy, DenyAll):
                 self._went_out.add(slot.index)
+            if goes_out(policy):
                 namespaces.enable_forwarding()
             self._rules.set_policy(slot, policy)
 
@@ -98,6 +104,12 @@ class LinuxSlotPool(SlotPool):
         except (NftError, OSError) as error:
             hint = "Policies need nftables, and `allow_all` a writable net.ipv4.ip_forward."
             raise InternalError(f"network policy of {slot.namespace} not set: {error}", hint=hint) from error
+
+    async def resolve(self, address: str, targets: list[tuple[str, int]], seconds: float) -> None:
+        await self._resolved.add(address, targets, seconds)
+
+    async def close_names(self) -> None:
+        await self._resolved.clear()
 
     async def release(self, slot: Slot) -> None:
         if slot.index in self._lent:
@@ -179,7 +191,8 @@ class LinuxSlotPool(SlotPool):
 
         try:
             await self._call(destroy)
-        except (NftError, OSError) as error:
+            await self._resolved.forget(slot.guest_address)
+        except (NftError, OSError, InternalError) as error:
             # Its index stays taken; what is left of it goes with the next start.
             log.error("slot not removed", slot=slot.namespace, error=str(error))
         else:
@@ -205,8 +218,8 @@ class LinuxSlotPool(SlotPool):
 
     def _settle(self, subnet: IPv4Network) -> None:
         self._subnet = subnet
-        self._firewall = Firewall(self._node, str(subnet), self._gateway_port)
-        self._firewall.install([self.slot(index) for index in self._lent])
+        self._firewall = Firewall(self._node, str(subnet), self._services)
+        self._firewall.install([self.slot(index) for index in self._lent], self._policies)
 
     def _tear_down(self) -> None:
         self._sweep(self._found())
@@ -259,3 +272,8 @@ class LinuxSlotPool(SlotPool):
 def _lives(node: str) -> bool:
     """Whether a node of this id has left something in the kernel."""
     return table_exists(node) or bool(namespaces.names(f"hutch-{node}-"))
+
+
+def goes_out(policy: NetworkPolicy) -> bool:
+    """Whether the host has to forward packets of a sandbox with this policy."""
+    return isinstance(policy, AllowAll) or (isinstance(policy, NetworkRules) and forwarded(policy))

@@ -84,6 +84,7 @@ class Booter:
         if request.llm is not None:
             await self._parts.records.save_grant(entry.id, request.llm)
         self._parts.gateway.grant(entry.id, slot.guest_address, request.llm)
+        await self._parts.fence.allow(entry.id, slot.guest_address, request.network)
         return slot
 
     async def _start(self, entry: Entry, image: BuiltImage, slot: Slot, cpus: float) -> Handle:

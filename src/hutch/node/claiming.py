@@ -61,6 +61,7 @@ class Claimer:
         if not isinstance(request.network, DenyAll):
             assert before.slot is not None
             await parts.slots.set_policy(parts.slots.slot(before.slot), request.network)
+            await parts.fence.allow(entry.id, before.address, request.network)
         if request.resources.cpus != before.resources.cpus:
             await parts.runtime.limit_cpus(member.handle, request.resources.cpus)
         used = await self._introduce(member, entry, request)

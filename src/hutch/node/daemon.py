@@ -10,15 +10,19 @@ import signal
 import sqlite3
 from collections.abc import AsyncIterator
 from importlib.metadata import version
+from typing import Any
 
 import structlog
 from aiohttp import web
 
 from hutch.descriptors import raise_limit
+from hutch.egress.fencing import Fence
 from hutch.egress.llm import LlmGateway
 from hutch.errors import HutchError
 from hutch.images.catalog import ImageStore
 from hutch.model import NodeInfo
+from hutch.network.base import Services
+from hutch.network.resolver import host_resolver
 from hutch.network.slots import LinuxSlotPool
 from hutch.node.app import NodeApi
 from hutch.node.entry import Registry
@@ -115,7 +119,7 @@ class Daemon:
         records = RecordStore(self._home.sandboxes, self._home.grants)
         store = await self._open_store()
         await guests.start()
-        port = await gateway.start()
+        slots, fence = self._network(await gateway.start())
         return Parts(
             settings=settings,
             home=self._home,
@@ -123,7 +127,8 @@ class Daemon:
             records=records,
             journal=journal,
             runtime=runtime,
-            slots=LinuxSlotPool(self._home.id, settings.subnet_pool, settings.slots_ahead, port),
+            slots=slots,
+            fence=fence,
             images=ImageStore(settings),
             gateway=gateway,
             guests=guests,
@@ -132,6 +137,20 @@ class Daemon:
             snapshots=Snapshots(store, registry, records),
             pins=Pins(self._home.images),
         )
+
+    def _network(self, llm_port: int) -> tuple[LinuxSlotPool, Fence]:
+        """The slots and the fence: each needs the other, and the fence's ports are known first."""
+        settings = self._settings
+        given, _, port = (settings.egress_resolver or "").partition(":")
+        address = given or host_resolver(loopback=True)
+        fence = Fence(
+            self._home.id, (address, int(port or 53)) if address else None, settings.egress_floor, _log_egress
+        )
+        tcp, dns = fence.listen()
+        services = Services(llm=llm_port, tcp=tcp, dns=dns, uid=fence.uid, resolver=fence.resolver)
+        slots = LinuxSlotPool(self._home.id, settings.subnet_pool, settings.slots_ahead, services)
+        fence.lead(slots)
+        return slots, fence
 
     async def _open_store(self) -> SnapshotStore:
         settings = self._settings
@@ -148,6 +167,7 @@ class Daemon:
         await parts.slots.stop()
         if parts.registry.alive() == 0:
             await parts.slots.remove_all()
+        await parts.fence.stop()
         await parts.gateway.stop()
         await parts.guests.stop()
         await parts.snapshots.close()
@@ -186,3 +206,9 @@ class Daemon:
             memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             disk_free_bytes=disk_free(self._home.directory),
         )
+
+
+def _log_egress(entry: dict[str, Any]) -> None:
+    """A refusal of the fence."""
+    if not entry.get("allowed", True):
+        log.info("egress refused", **{key: value for key, value in entry.items() if value is not None})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hutch.egress.fencing import Fence
 from hutch.egress.llm import LlmGateway
 from hutch.images.catalog import ImageStore
 from hutch.network.base import SlotPool
@@ -33,6 +34,7 @@ class Parts:
     slots: SlotPool
     images: ImageStore
     gateway: LlmGateway
+    fence: Fence
     guests: GuestClient
     disks: GuestDisk
     tunnel: Tunnel

@@ -190,6 +190,7 @@ class Pauser:
         # The freeze cuts them in any case; without them it has less to do, and whoever is at their end knows at once.
         with parts.tunnel.holding(entry.id):
             parts.gateway.drop(entry.record.address)
+            await parts.fence.drop(entry.record.address)
             into = parts.records.frozen_directory(entry.id, request.snapshot)
             if request.kind is SnapshotKind.DISK:
                 return await self._pack(entry, handle, into)

@@ -126,6 +126,7 @@ class Sandboxes:
             await self._parts.records.save(entry.record)
             if slot is not None:
                 await self._parts.slots.set_policy(self._parts.slots.slot(slot), policy)
+                await self._parts.fence.allow(id, entry.record.address, policy)
         return self.view(entry)
 
     async def set_llm(self, id: str, grant: LlmGrant | None) -> NodeSandbox:

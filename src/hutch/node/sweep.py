@@ -46,7 +46,8 @@ class Takeover:
         # told "you may not" gives up, one that meets a closed port tries again.
         await asyncio.gather(*(self._grant(entry) for entry, _ in adopted))
         claimed = {entry.id: entry.record.slot for entry, _ in adopted if entry.record.slot is not None}
-        await self._parts.slots.start(claimed)
+        policies = {entry.id: entry.record.network for entry, _ in adopted}
+        await self._parts.slots.start(claimed, policies)
         await asyncio.gather(*(self._adopt(entry, handle) for entry, handle in adopted))
         lost = [entry for entry, handle in zip(entries, found, strict=True) if handle is None]
         await asyncio.gather(*(self._rest_or_finish(entry) for entry in lost))
@@ -109,6 +110,7 @@ class Takeover:
             if slot.guest_address != record.address:
                 raise InternalError(f"its address was {record.address}, its slot has {slot.guest_address}")
             await parts.slots.set_policy(slot, record.network)
+            await parts.fence.allow(entry.id, record.address, record.network)
             await self._rescue.go_on(entry, handle)
         except (HutchError, OSError, ValueError) as error:
             log.error("cannot adopt", sandbox=entry.id, error=str(error))

@@ -263,6 +263,7 @@ class Thawer:
         entry.record = entry.record.but(slot=slot.index, address=slot.guest_address)
         await parts.records.save(entry.record)
         parts.gateway.grant(entry.id, slot.guest_address, grant)
+        await parts.fence.allow(entry.id, slot.guest_address, entry.record.network)
         return slot
 
     async def _spec(self, entry: Entry, slot: Slot, cpus: float) -> SandboxSpec:

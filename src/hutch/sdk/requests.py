@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from hutch.model import AllowAll, CreateSandbox, DenyAll, ExecRequest, Input, Rollback, Snapshot
+from hutch.model import CreateSandbox, ExecRequest, Input, Rollback, Snapshot
+from hutch.model.policies import said
 from hutch.sdk.wire import refuse
 
 AGENT_TEMPLATES = {"claude-code": "claude-code", "codex": "codex"}
@@ -46,17 +47,15 @@ def create_body(template: str | None, inputs: Sequence[Input], **fields: Any) ->
     if template is None and "from_snapshot" not in given:
         template = AGENT_TEMPLATES.get(str(given.get("agent")), "standard")
     chosen = {} if template is None else {"template": template}
-    if isinstance(network := given.get("network"), str):
-        given["network"] = {"mode": network}
-    elif isinstance(network, AllowAll | DenyAll):
-        given["network"] = network.model_dump()
+    if "network" in given:
+        given["network"] = said(given["network"])
     try:
         request = CreateSandbox.model_validate({**chosen, "inputs": list(inputs), **given})
     except ValidationError as error:
         refuse(error)
     body = request.model_dump(mode="json", exclude_defaults=True)
     if request.network is not None:
-        body["network"] = request.network.model_dump()
+        body["network"] = request.network.model_dump(mode="json")
     if request.inputs:
         body["inputs"] = [each.model_dump() for each in request.inputs]
     if request.llm_key is not None:

@@ -224,8 +224,12 @@ def test_network_can_be_closed_and_opened(own: Create) -> None:
     assert made.get_info().allow_internet_access is True
     made.update_network({"deny_out": ["0.0.0.0/0"]})
     assert made.get_info().allow_internet_access is False
-    with pytest.raises(SandboxException, match="501"):
-        made.update_network({"deny_out": ["0.0.0.0/0"], "allow_out": ["1.1.1.1"]})
+    made.update_network({"deny_out": ["0.0.0.0/0"], "allow_out": ["1.1.1.1", "*.example.org"]})
+    assert made.get_info().allow_internet_access is False
+    made.update_network({"deny_out": ["1.1.1.0/24"]})
+    assert made.get_info().allow_internet_access is True
+    with pytest.raises(SandboxException, match="400"):
+        made.update_network({"deny_out": ["0.0.0.0/0"], "allow_out": ["10.0.0.1"]})
 
 
 @pytest.mark.skipif(VERSION < (2, 52), reason="an option of newer clients")

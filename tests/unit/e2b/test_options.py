@@ -9,9 +9,11 @@ import pytest
 from hutch.e2b.bodies import Network, NewSandbox
 from hutch.e2b.errors import NotOffered
 from hutch.e2b.lists import _metadata
-from hutch.e2b.network import policy_of
+from hutch.e2b.network import opens, policy_of
 from hutch.e2b.options import options_of
 from hutch.e2b.templates import without_tag
+from hutch.errors import InvalidPolicy
+from hutch.model import NetworkRules
 
 
 @pytest.mark.parametrize(
@@ -24,6 +26,9 @@ from hutch.e2b.templates import without_tag
         ({"denyOut": ["0.0.0.0/0"], "allowOut": ["0.0.0.0/0"]}, None, "allow_all"),
         ({"allowOut": ["example.org"]}, None, "allow_all"),
         ({"allowPublicTraffic": False, "allowOut": None}, None, "allow_all"),
+        ({"allowOut": ["example.org"]}, False, "rules"),
+        ({"denyOut": ["10.0.0.0/8"]}, None, "rules"),
+        ({"denyOut": ["0.0.0.0/0"], "allowOut": ["1.1.1.1"]}, None, "rules"),
     ],
 )
 def test_policies(network: dict[str, Any], internet: bool | None, mode: str) -> None:
@@ -33,9 +38,6 @@ def test_policies(network: dict[str, Any], internet: bool | None, mode: str) -> 
 @pytest.mark.parametrize(
     ("network", "internet"),
     [
-        ({"allowOut": ["example.org"]}, False),
-        ({"denyOut": ["10.0.0.0/8"]}, None),
-        ({"denyOut": ["0.0.0.0/0"], "allowOut": ["1.1.1.1"]}, None),
         ({"rules": {"example.org": []}}, None),
         ({"dnsServers": ["1.1.1.1"]}, None),
         ({"egressProxy": {"address": "x"}}, None),
@@ -45,6 +47,19 @@ def test_policies(network: dict[str, Any], internet: bool | None, mode: str) -> 
 def test_what_no_policy_does_is_refused(network: dict[str, Any], internet: bool | None) -> None:
     with pytest.raises(NotOffered):
         policy_of(Network.model_validate(network), internet)
+
+
+def test_lists_become_rules() -> None:
+    said = {"denyOut": ["0.0.0.0/0", "8.8.8.8"], "allowOut": ["*.Example.org", "1.2.3.4/24", "db.example.org"]}
+    policy = policy_of(Network.model_validate(said), None)
+    assert policy == NetworkRules(allow=["*.example.org", "1.2.3.0/24", "db.example.org"])
+    assert not opens(policy)
+    policy = policy_of(Network.model_validate({"denyOut": ["8.8.8.8"], "allowOut": ["8.8.8.8"]}), None)
+    assert policy == NetworkRules(allow=["8.8.8.8"], deny=["8.8.8.8"], public=True)
+    assert opens(policy)
+    for wrong in ({"denyOut": ["example.org"]}, {"denyOut": ["0.0.0.0/0"], "allowOut": ["10.0.0.1"]}):
+        with pytest.raises(InvalidPolicy):
+            policy_of(Network.model_validate(wrong), None)
 
 
 def test_nulls_are_what_is_not_there() -> None:

@@ -13,11 +13,11 @@ import pytest
 from hutch.control.ports import Door
 from hutch.gateway.access import Entry
 from hutch.gateway.flow import HIGH_WATER
-from hutch.gateway.heads import Request
 from hutch.gateway.inbound import Inbound
 from hutch.gateway.outbound import Outbound
 from hutch.gateway.refusals import Refusal
 from hutch.gateway.routing import Place
+from hutch.http1.heads import Request
 
 ID = "sbx_" + "a" * 22
 HEAD = b"GET / HTTP/1.1\r\nHost: x\r\n"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hutch.gateway.framing import Chunked, Endless, Sized, framing_of
-from hutch.gateway.heads import BadHead
+from hutch.http1.framing import Chunked, Endless, Sized, framing_of
+from hutch.http1.heads import BadHead
 
 
 def feed(body: Chunked | Sized, data: bytes, sizes: list[int]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hutch.gateway.heads import BadHead, length_of, parse_answer, parse_request
+from hutch.http1.heads import BadHead, length_of, parse_answer, parse_request
 
 
 def test_a_request() -> None:

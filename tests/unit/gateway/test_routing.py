@@ -12,10 +12,10 @@ import pytest
 from hutch.control.ports import Door
 from hutch.gateway.access import check_access, signed_by
 from hutch.gateway.exchange import Exchange
-from hutch.gateway.framing import framing_of
-from hutch.gateway.heads import Request, parse_request
 from hutch.gateway.refusals import Refusal
 from hutch.gateway.routing import Api, Names, Place, find_place
+from hutch.http1.framing import framing_of
+from hutch.http1.heads import Request, parse_request
 from hutch.model.e2b import e2b_key, e2b_sandbox_id, hutch_key, hutch_sandbox_id
 from hutch_guest.http.urls import split_target
 

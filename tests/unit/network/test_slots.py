@@ -6,12 +6,13 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
+from hutch.network.base import Services
 from hutch.network.slots import LinuxSlotPool
 
 
 @pytest.fixture
 def pool() -> LinuxSlotPool:
-    pool = LinuxSlotPool("ab12", "10.200.0.0/14", 0, 1)
+    pool = LinuxSlotPool("ab12", "10.200.0.0/14", 0, Services(llm=1, tcp=2, dns=3, uid=61184, resolver=None))
     pool._subnet = IPv4Network("10.200.16.0/20")  # what `start` claims
     return pool
 

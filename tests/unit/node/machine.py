@@ -19,6 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
+from hutch.egress.fencing import Fence
 from hutch.egress.llm import LlmGateway
 from hutch.errors import GuestUnavailable
 from hutch.images.lookup import BuiltImage
@@ -193,7 +194,7 @@ class PaperSlots(SlotPool):
     def free(self) -> int:
         return 1
 
-    async def start(self, in_use: dict[str, int]) -> None:
+    async def start(self, in_use: dict[str, int], policies: dict[str, NetworkPolicy] | None = None) -> None:
         assert set(in_use.values()) <= self._host.slots
         self._host.slots = set(in_use.values())
 
@@ -205,6 +206,12 @@ class PaperSlots(SlotPool):
 
     async def set_policy(self, slot: Slot, policy: NetworkPolicy) -> None:
         self._host.step("policy")
+
+    async def resolve(self, address: str, targets: list[tuple[str, int]], seconds: float) -> None:
+        """There is no fence."""
+
+    async def close_names(self) -> None:
+        """There is no fence."""
 
     async def release(self, slot: Slot) -> None:
         self._host.step("release")
@@ -218,6 +225,19 @@ class PaperSlots(SlotPool):
 
     async def remove_all(self) -> None:
         self._host.slots.clear()
+
+
+class PaperFence:
+    """Lets nothing through."""
+
+    async def allow(self, sandbox: str, address: str, policy: NetworkPolicy) -> None:
+        """Nothing listens."""
+
+    async def forget(self, address: str) -> None:
+        """Nothing listens."""
+
+    async def drop(self, address: str) -> None:
+        """Nothing listens."""
 
 
 class PaperGuests:
@@ -393,6 +413,7 @@ async def daemon(
             Any, SimpleNamespace(resolve=lambda name: built, path=lambda hash: image, templates=lambda: [info])
         ),
         gateway=LlmGateway(journal.append),
+        fence=cast(Fence, PaperFence()),
         guests=cast(GuestClient, PaperGuests(host)),
         disks=cast(GuestDisk, PaperDisks(host)),
         tunnel=Tunnel(registry.address),

@@ -25,6 +25,7 @@ from hutch.model import (
     TimelineEntry,
 )
 from hutch.model import Sandbox as SandboxInfo
+from hutch.model.policies import said
 from hutch.sdk._async.code import AsyncContexts, OnValue
 from hutch.sdk._async.files import AsyncFiles
 from hutch.sdk._async.process import AsyncProcess
@@ -74,7 +75,7 @@ class AsyncSandbox:
         budget: Budget | None = None,
         checkpoints: Checkpoints | None = None,
         keep: bool = False,
-        network: NetworkPolicy | Literal["deny_all", "allow_all"] | None = None,
+        network: NetworkPolicy | str | Sequence[str] | None = None,
         resources: ResourcesOverride | None = None,
         env: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
@@ -91,9 +92,10 @@ class AsyncSandbox:
         or input models; local ones are uploaded first. `outputs`: globs of the files to keep. `checkpoints`: `turns`
         (see `task.rollback`), or every so many seconds; without, none are taken. `idle_timeout`: seconds without use
         after which it is paused, to be woken by the next call. `from_snapshot`: a snapshot that it goes on from, in
-        place of a template; `fallback` as for `pause`: booted from its disk where memory does not fit the node. Without
-        `client`, one is made from the environment or the credentials file, and closed with
-        the sandbox.
+        place of a template; `fallback` as for `pause`: booted from its disk where memory does not fit the node.
+        `network`: `deny_all`, `allow_all`, rules and names of policies (`["packages", "*.example.com"]`), or a policy;
+        without, the template's, which is `deny_all` unless it says so. Without `client`, one is made from the
+        environment or the credentials file, and closed with the sandbox.
         """
         from hutch.sdk._async.client import AsyncHutch
 
@@ -184,6 +186,13 @@ class AsyncSandbox:
         """Change after how many seconds without use it is paused; None: never."""
         body = {"idle_timeout": idle_timeout}
         self.info = parse(SandboxInfo, await self._transport.json("PATCH", self._base, body=body, repeat=True))
+        return self.info
+
+    async def set_network(self, network: NetworkPolicy | str | Sequence[str]) -> SandboxInfo:
+        """What it may reach from now on: as at `create`. What is open and not allowed any more is reset at once."""
+        body = said(network).model_dump(mode="json")
+        path = f"{self._base}/network"
+        self.info = parse(SandboxInfo, await self._transport.json("PUT", path, body=body, repeat=True))
         return self.info
 
     async def pause(

@@ -110,7 +110,7 @@ class Sandboxes:
         budget: Budget | None = None,
         checkpoints: Checkpoints | None = None,
         keep: bool = False,
-        network: NetworkPolicy | Literal["deny_all", "allow_all"] | None = None,
+        network: NetworkPolicy | str | Sequence[str] | None = None,
         resources: ResourcesOverride | None = None,
         env: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
-from hutch.gateway.heads import BadHead
+from hutch.http1.heads import BadHead
 
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t -~\x80-\xff]{0,256})?")
 _MAX_LINE = 512

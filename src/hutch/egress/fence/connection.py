@@ -1,0 +1,265 @@
+"""One connection of a sandbox to a name: judged by what it says first, then passed through as it is."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from typing import Any, cast
+
+from hutch.egress.fence.guarded import Guarded, Wall
+from hutch.egress.fence.judging import Judge
+from hutch.egress.fence.refusal import Refused
+from hutch.network.resetting import reset
+
+HELLO_SECONDS = 10.0
+"""Seconds in which a guest must have said what it wants."""
+IDLE_SECONDS = 3600.0
+_CONNECT_SECONDS = 10.0
+_HIGH_WATER = 256 << 10
+_SO_ORIGINAL_DST = 80
+
+
+class Connection(asyncio.Protocol):
+    """The side of the guest, which has its own address for the server's. The server's side is `_Outward`."""
+
+    def __init__(self, wall: Wall) -> None:
+        self._wall = wall
+        self._loop = asyncio.get_running_loop()
+        self._began = self._last = self._loop.time()
+        self._guarded: Guarded | None = None
+        self._judge: Judge
+        self._target = ("", 0)
+        self._inward: asyncio.Transport
+        self._outward: asyncio.Transport | None = None
+        self._pending = bytearray()
+        self._opening: asyncio.Task[None] | None = None
+        self._sent = self._received = 0
+
+    @property
+    def decided(self) -> bool:
+        """Whether something of it was let through."""
+        return self._judge.decided
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._inward = cast(asyncio.Transport, transport)
+        self._inward.set_write_buffer_limits(high=_HIGH_WATER)
+        guarded = self._wall.find((transport.get_extra_info("peername") or ("",))[0])
+        try:
+            self._target = _original_target(transport.get_extra_info("socket"))
+        except OSError:  # it was not led here by a firewall
+            guarded = None
+        if guarded is None:
+            reset(transport)
+            return
+        self._guarded, self._judge = guarded, Judge(guarded, self._target, self._began)
+        guarded.connections.add(self)
+        try:
+            if self._judge.admit():
+                self._open()
+        except Refused as refused:
+            self._refuse(refused)
+
+    def data_received(self, data: bytes) -> None:
+        if self._guarded is None:
+            return
+        self._last = self._loop.time()
+        try:
+            passed = self._judge.feed(data)
+        except Refused as refused:
+            self._refuse(refused)
+            return
+        if passed:
+            self._send(passed)
+        if self._judge.waiting:
+            self._inward.pause_reading()
+
+    def eof_received(self) -> bool:
+        if self._outward is None or not self._outward.can_write_eof():
+            return False
+        self._outward.write_eof()
+        return True
+
+    def pause_writing(self) -> None:
+        if self._outward is not None:
+            self._outward.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._outward is not None:
+            self._outward.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._outward is not None:
+            _ended_as(self._outward, exc)
+        self._finish()
+
+    def opened(self, transport: asyncio.Transport) -> None:
+        """The server has accepted."""
+        if self._guarded is None:
+            reset(transport)
+            return
+        self._outward = transport
+        transport.set_write_buffer_limits(high=_HIGH_WATER)
+        if self._pending:
+            transport.write(bytes(self._pending))
+            self._pending.clear()
+        if not self._judge.waiting:
+            self._inward.resume_reading()
+
+    def answered(self, data: bytes) -> None:
+        """The server says something."""
+        if self._guarded is None:
+            return
+        self._last = self._loop.time()
+        self._received += len(data)
+        self._inward.write(data)
+        if self._judge.settled:
+            return
+        waited = self._judge.waiting
+        try:
+            held = self._judge.answered(data)
+        except Refused as refused:
+            self._refuse(refused)
+            return
+        if held:
+            self._send(held)
+        if waited and not self._judge.waiting:
+            self._inward.resume_reading()
+
+    def answered_all(self) -> bool:
+        """The server will say no more; whether it may still be told something."""
+        if self._guarded is None or not self._inward.can_write_eof():
+            return False
+        self._inward.write_eof()
+        return True
+
+    def hold(self) -> None:
+        """The server is slow."""
+        if self._guarded is not None:
+            self._inward.pause_reading()
+
+    def go_on(self) -> None:
+        """The server has caught up."""
+        if self._guarded is not None and not self._judge.waiting:
+            self._inward.resume_reading()
+
+    def outward_lost(self, exc: Exception | None) -> None:
+        """The server's side has ended."""
+        if self._guarded is not None:
+            _ended_as(self._inward, exc)
+
+    def judge_again(self) -> None:
+        """The rules have changed."""
+        try:
+            self._judge.again()
+        except Refused as refused:
+            self._refuse(refused)
+
+    def sweep(self, now: float) -> None:
+        """End it if it has said nothing for too long."""
+        if not self.decided and now - self._began > HELLO_SECONDS:
+            self._refuse(Refused(f"it has not said within {HELLO_SECONDS:.0f} seconds what it wants"))
+        elif now - self._last > IDLE_SECONDS:
+            self.end("nothing was said for an hour")
+
+    def end(self, reason: str | None = None) -> None:
+        """Reset both sides."""
+        self._finish(reason)
+        if self._outward is not None:
+            reset(self._outward)
+        reset(self._inward)
+
+    def _send(self, data: bytes) -> None:
+        self._sent += len(data)
+        if self._outward is not None:
+            self._outward.write(data)
+            return
+        self._pending += data
+        if len(self._pending) > _HIGH_WATER:
+            self._inward.pause_reading()
+        self._open()
+
+    def _open(self) -> None:
+        if self._opening is None:
+            self._opening = self._loop.create_task(self._connect())
+
+    async def _connect(self) -> None:
+        address, port = self._target
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                await self._loop.create_connection(lambda: _Outward(self), address, port)
+        except (OSError, TimeoutError) as error:
+            self._opening = None
+            self.end(f"the server does not answer ({type(error).__name__})")
+
+    def _refuse(self, refused: Refused) -> None:
+        self._report(allowed=False, reason=str(refused))
+        self._guarded, guarded = None, self._guarded
+        if guarded is not None:
+            guarded.connections.discard(self)
+        self.end()
+
+    def _finish(self, reason: str | None = None) -> None:
+        """Does something once."""
+        if self._opening is not None and self._outward is None:
+            self._opening.cancel()
+        if self._guarded is not None:
+            self._report(allowed=self.decided, reason=reason)
+            self._guarded.connections.discard(self)
+            self._guarded = None
+
+    def _report(self, **how: Any) -> None:
+        if self._guarded is None:
+            return
+        self._wall.node.report(
+            kind="connection",
+            sandbox=self._guarded.id,
+            name=self._judge.said,
+            address=self._target[0],
+            port=self._target[1],
+            rule=self._judge.rule,
+            sent=self._sent,
+            received=self._received,
+            seconds=round(self._loop.time() - self._began, 3),
+            **how,
+        )
+
+
+class _Outward(asyncio.Protocol):
+    """The side of the server."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._connection.opened(cast(asyncio.Transport, transport))
+
+    def data_received(self, data: bytes) -> None:
+        self._connection.answered(data)
+
+    def eof_received(self) -> bool:
+        return self._connection.answered_all()
+
+    def pause_writing(self) -> None:
+        self._connection.hold()
+
+    def resume_writing(self) -> None:
+        self._connection.go_on()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.outward_lost(exc)
+
+
+def _ended_as(transport: asyncio.Transport, exc: Exception | None) -> None:
+    """End a side as the other one has ended."""
+    if exc is None:
+        transport.close()
+    else:
+        reset(transport)
+
+
+def _original_target(found: socket.socket) -> tuple[str, int]:
+    """Where the guest wanted to go, before the firewall led it here."""
+    raw = found.getsockopt(socket.SOL_IP, _SO_ORIGINAL_DST, 16)
+    port, address = struct.unpack_from(">2xH4s", raw)
+    return socket.inet_ntoa(address), port

@@ -1,0 +1,126 @@
+"""Judges one connection: by the address it goes to, and by every name that is said on it."""
+
+from __future__ import annotations
+
+from hutch.egress.fence.guarded import Guarded
+from hutch.egress.fence.refusal import Refused
+from hutch.egress.fence.requests import HttpGuard, looks_like_http
+from hutch.egress.fence.tls import TlsGuard
+
+MAX_UNDECIDED = 64
+"""Connections of one sandbox that have not said yet what they want."""
+
+
+class Judge:
+    """Of one connection; `began` is when, by the event loop's clock: addresses count as they were then."""
+
+    def __init__(self, guarded: Guarded, target: tuple[str, int], began: float) -> None:
+        self._guarded = guarded
+        self._address, self._port = target
+        self._began = began
+        self._guard: TlsGuard | HttpGuard | None = None
+        self._first = bytearray()
+        self._direct: str | None = None
+        self._rules: dict[str, str] = {}
+        self.said: str | None = None
+        """The name that was said last, allowed or not."""
+        self.settled = False
+        """What the guest still sends needs no judging."""
+
+    @property
+    def decided(self) -> bool:
+        """Whether something was let through."""
+        return self._direct is not None or bool(self._rules)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether nothing of the guest's passes until the server has answered."""
+        return isinstance(self._guard, HttpGuard) and self._guard.waiting
+
+    @property
+    def rule(self) -> str | None:
+        """The rule that let it through."""
+        return self._direct or self._rules.get(self.said or "")
+
+    def admit(self) -> bool:
+        """By address and port alone. Whether to connect at once, since it may be the server that speaks first. Raises
+        `Refused`."""
+        guarded, port = self._guarded, self._port
+        most = guarded.permit.limits.connections
+        if len(guarded.connections) > most:
+            raise Refused(f"more than {most} connections at once")
+        self._direct = guarded.permit.direct(self._address, port)
+        self.settled = self._direct is not None
+        if self.settled:
+            return True
+        if not any(port in guarded.permit.ports(name) for name in guarded.names.at(self._address, self._began)):
+            raise Refused("its address is not that of an allowed name that was just asked for")
+        if sum(not each.decided for each in guarded.connections) > MAX_UNDECIDED:
+            raise Refused(f"more than {MAX_UNDECIDED} connections that have not said what they want")
+        if port == 443:
+            self._guard = TlsGuard(self._judge)
+        elif port == 80:
+            self._guard = HttpGuard(self._judge, port)
+        return self._guard is None
+
+    def feed(self, data: bytes) -> bytes:
+        """What of the guest's bytes may go on. Raises `Refused`."""
+        if self.settled:
+            return data
+        if self._guard is None:
+            self._first += data
+            if not self._choose():
+                return b""
+            data = bytes(self._first)
+            self._first.clear()
+        if self._guard is None:
+            return data
+        passed = self._guard.feed(data)
+        self.settled = self._guard.settled
+        return passed
+
+    def answered(self, data: bytes) -> bytes:
+        """The server says this: what was held back of the guest's bytes and may go on. Raises `Refused`."""
+        if self._guard is None or self.settled:
+            return b""
+        self._guard.answered(data)
+        return self.feed(b"")
+
+    def again(self) -> None:
+        """After a change of the rules. Raises `Refused`."""
+        permit = self._guarded.permit
+        if self._direct is not None:
+            self._direct = permit.direct(self._address, self._port)
+        still = self._direct is not None or all(permit.rule(name, self._port) is not None for name in self._rules)
+        if not still:
+            raise Refused("its policy has changed")
+
+    def _choose(self) -> bool:
+        """On a port of the rule's own: by the first bytes. False while it is too early."""
+        if self._first[0] == 22:
+            self._guard = TlsGuard(self._judge)
+            return True
+        http = looks_like_http(bytes(self._first))
+        if http:
+            self._guard = HttpGuard(self._judge, self._port)
+        elif http is False:
+            self._let_unnamed()
+        return http is not None
+
+    def _let_unnamed(self) -> None:
+        """A protocol that says no name: the address has to do. Raises `Refused`."""
+        for name in self._guarded.names.at(self._address, self._began):
+            if (rule := self._guarded.permit.rule(name, self._port)) is not None:
+                self._rules[name], self.said, self.settled = rule, name, True
+                return
+        raise Refused("its address is not that of an allowed name any more")
+
+    def _judge(self, name: str) -> None:
+        """Called by the guards. Raises `Refused`."""
+        self.said = name
+        rule = self._guarded.permit.rule(name, self._port)
+        if rule is None:
+            raise Refused("not in policy")
+        if name not in self._rules and not self._guarded.names.knows(name, self._address, self._began):
+            raise Refused(f"{self._address} is not an address that {name} had")
+        self._rules[name] = rule

@@ -1,0 +1,96 @@
+"""Asks the host's name server for the addresses of a name."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+import struct
+from typing import cast
+
+from hutch.egress.fence.dns_wire import SERVFAIL, Answer, BadMessage, parse_answer, question
+
+_TRIES = (1.5, 3.0)
+"""Seconds to wait for an answer, try by try."""
+MAX_UNDER_WAY = 1024
+
+_FAILED = Answer(SERVFAIL, [], 0, False)
+
+
+class Upstream:
+    """Questions for the same name at the same time are asked once. No answer is kept: the name server does that."""
+
+    def __init__(self, server: tuple[str, int] | None) -> None:
+        self._server = server
+        self._asked: dict[str, asyncio.Task[Answer]] = {}
+
+    async def ask(self, name: str) -> Answer:
+        """What the name server says; `SERVFAIL` when it says nothing."""
+        task = self._asked.get(name)
+        if task is None:
+            if self._server is None or len(self._asked) >= MAX_UNDER_WAY:
+                return _FAILED
+            task = self._asked[name] = asyncio.create_task(self._ask(name, self._server))
+            task.add_done_callback(lambda _: self._asked.pop(name, None))
+        return await asyncio.shield(task)
+
+    async def _ask(self, name: str, server: tuple[str, int]) -> Answer:
+        for wait in _TRIES:
+            asked = question(secrets.randbelow(1 << 16), name)
+            try:
+                async with asyncio.timeout(wait):
+                    answer = await _over_udp(asked, name, server)
+                    return await _over_tcp(asked, name, server) if answer.truncated else answer
+            except (TimeoutError, OSError, BadMessage, asyncio.IncompleteReadError):
+                continue
+        return _FAILED
+
+
+class _Socket(asyncio.DatagramProtocol):
+    """One question from a port of its own, which only this server can answer."""
+
+    def __init__(self, asked: bytes, name: str) -> None:
+        self._asked, self._name = asked, name
+        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.DatagramTransport, transport).sendto(self._asked)  # uvloop's is one in all but its class
+
+    def datagram_received(self, data: bytes, addr: object) -> None:
+        if self.answer.done():
+            return
+        with contextlib.suppress(BadMessage):  # forged, most likely: the true one may still come
+            self.answer.set_result(parse_answer(data, self._asked, self._name))
+
+    def error_received(self, exc: Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(exc)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.answer.cancel()
+
+
+async def _over_udp(asked: bytes, name: str, server: tuple[str, int]) -> Answer:
+    loop = asyncio.get_running_loop()
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    try:
+        made.connect(server)  # here: the loop would ask a thread what the address means, and we may have none
+        transport, protocol = await loop.create_datagram_endpoint(lambda: _Socket(asked, name), sock=made)
+    except OSError:
+        made.close()
+        raise
+    try:
+        return await protocol.answer
+    finally:
+        transport.close()
+
+
+async def _over_tcp(asked: bytes, name: str, server: tuple[str, int]) -> Answer:
+    reader, writer = await asyncio.open_connection(*server)
+    try:
+        writer.write(struct.pack(">H", len(asked)) + asked)
+        (length,) = struct.unpack(">H", await reader.readexactly(2))
+        return parse_answer(await reader.readexactly(length), asked, name)
+    finally:
+        writer.close()

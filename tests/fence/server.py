@@ -1,0 +1,141 @@
+"""The internet of the fence's tests, run in a namespace of its own with nothing but the standard library.
+
+A name server (its records come as JSON lines on standard input; each question is told on standard output), and on every
+address: HTTP on 80, TLS on 443 and 8443, a server that speaks first on 5432, an echo over UDP on 443 and 9999.
+"""
+
+import asyncio
+import base64
+import hashlib
+import json
+import socket
+import ssl
+import struct
+import sys
+
+RECORDS = {}
+
+
+def tell(**said):
+    print(json.dumps(said), flush=True)
+
+
+def respond(data):
+    id = struct.unpack_from(">H", data)[0]
+    at, labels = 12, []
+    while length := data[at]:
+        labels.append(data[at + 1 : at + 1 + length].decode())
+        at += 1 + length
+    kind = struct.unpack_from(">H", data, at + 1)[0]
+    name, question = ".".join(labels).lower(), data[12 : at + 5]
+    tell(asked=name, kind=kind)
+    record = RECORDS.get(name)
+    if record is None and "." in name:
+        record = RECORDS.get("*." + name.split(".", 1)[1])
+    if record is None:
+        return struct.pack(">6H", id, 0x8183, 1, 0, 0, 0) + question
+    if record.get("silent"):
+        return None
+    answers = b""
+    for address in record["addresses"]:
+        answers += b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, record.get("ttl", 30), 4) + socket.inet_aton(address)
+    return struct.pack(">6H", id, 0x8180, 1, len(record["addresses"]), 0, 0) + question + answers
+
+
+class Dns(asyncio.DatagramProtocol):
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def datagram_received(self, data, addr):
+        if (answer := respond(data)) is not None:
+            self.transport.sendto(answer, addr)
+
+
+class Echo(asyncio.DatagramProtocol):
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def datagram_received(self, data, addr):
+        self.transport.sendto(data, addr)
+
+
+async def dns_stream(reader, writer):
+    length = struct.unpack(">H", await reader.readexactly(2))[0]
+    answer = respond(await reader.readexactly(length))
+    writer.write(struct.pack(">H", len(answer)) + answer)
+    writer.close()
+
+
+async def http(reader, writer):
+    try:
+        while True:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            lines = head.split("\r\n")
+            fields = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines[1:] if line)}
+            body = await reader.readexactly(int(fields.get("content-length", 0)))
+            told = writer.get_extra_info("ssl_object")
+            said = {
+                "path": lines[0].split(" ")[1],
+                "host": fields.get("host"),
+                "sni": getattr(told, "sni", None),
+                "at": writer.get_extra_info("sockname")[0],
+                "body": len(body),
+            }
+            tell(request=said)
+            if fields.get("upgrade", "").lower() == "websocket" and said["path"] == "/ws":
+                key = fields["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+                accepted = base64.b64encode(hashlib.sha1(key.encode()).digest())
+                writer.write(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n")
+                writer.write(b"sec-websocket-accept: " + accepted + b"\r\n\r\n")
+                while data := await reader.read(65536):
+                    writer.write(data)
+                return
+            answer = json.dumps(said).encode()
+            if said["path"].startswith("/bytes/"):
+                answer = b"x" * int(said["path"].rpartition("/")[2])
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(answer) + answer)
+            await writer.drain()
+    except (asyncio.IncompleteReadError, ConnectionError, IndexError, ValueError):
+        pass
+    finally:
+        writer.close()
+
+
+async def first(reader, writer):
+    writer.write(b"hello\n")
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+    except ConnectionError:
+        pass
+    writer.close()
+
+
+def named(connection, name, context):
+    connection.sni = name
+
+
+async def main(certificate):
+    loop = asyncio.get_running_loop()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    context.sni_callback = named
+    await loop.create_datagram_endpoint(Dns, local_addr=("25.25.25.53", 53))
+    for port in (443, 9999):
+        await loop.create_datagram_endpoint(Echo, local_addr=("0.0.0.0", port))
+    await asyncio.start_server(dns_stream, "0.0.0.0", 53)
+    await asyncio.start_server(http, "0.0.0.0", 80)
+    for port in (443, 8443):
+        await asyncio.start_server(http, "0.0.0.0", port, ssl=context)
+    await asyncio.start_server(http, "0.0.0.0", 8080)
+    await asyncio.start_server(first, "0.0.0.0", 5432)
+    tell(ready=True)
+    reader = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while line := await reader.readline():
+        RECORDS.clear()
+        RECORDS.update(json.loads(line))
+        tell(records=len(RECORDS))
+
+
+asyncio.run(main(sys.argv[1]))
