@@ -26,6 +26,7 @@ PYTHON = ("e2b==2.63.0", "e2b==2.45.1")
 """The current one, and the last one that makes sandboxes by the first version of the API."""
 PYTHON_1 = "e2b==1.11.1"
 NODE = "e2b@2.51.0"
+NODE_INTERPRETER = "@e2b/code-interpreter@2.8.0"
 DOMAIN = "box.test"
 
 
@@ -89,8 +90,19 @@ def test_every_call_of_the_client_is_in_the_docs() -> None:
     """Nobody has to guess whether a call works."""
     python = python_environment(PYTHON[0], "e2b-code-interpreter==2.11.5")
     said = subprocess.run([python, HERE / "calls.py"], capture_output=True, text=True, check=True, timeout=60)
+    assert_documented(json.loads(said.stdout))
+
+
+def test_every_call_of_the_npm_client_is_in_the_docs() -> None:
+    node, packages = node_environment(NODE, NODE_INTERPRETER)
+    environment = os.environ | {"PACKAGES": str(packages)}
+    command = [node, HERE / "js" / "calls.mjs"]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    assert_documented(json.loads(said.stdout))
+
+
+def assert_documented(calls: list[str]) -> None:
     patterns = re.findall(r"`(\w+\.[\w*]+)`", (ROOT / "docs" / "e2b.md").read_text())
-    calls = json.loads(said.stdout)
     assert len(calls) > 80
     assert [call for call in calls if not any(fnmatch.fnmatch(call, pattern) for pattern in patterns)] == []
 
