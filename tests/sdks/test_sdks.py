@@ -26,6 +26,8 @@ PYTHON = ("e2b==2.63.0", "e2b==2.45.1")
 """The current one, and the last one that makes sandboxes by the first version of the API."""
 PYTHON_1 = "e2b==1.11.1"
 NODE = "e2b@2.51.0"
+THIRD_PARTY = "@computesdk/e2b@1.7.52"
+"""Written by others for E2B, with the client that it brings."""
 NODE_INTERPRETER = "@e2b/code-interpreter@2.8.0"
 DOMAIN = "box.test"
 
@@ -115,3 +117,8 @@ def test_node(environment: dict[str, str]) -> None:
 def test_node_by_host_names(host_names: dict[str, str], resolved: list[str | Path]) -> None:
     node, packages = node_environment(NODE)
     run([*resolved, node, "--test", "suite.mjs"], host_names | {"PACKAGES": str(packages)}, HERE / "names_js")
+
+
+def test_a_package_of_other_people(environment: dict[str, str]) -> None:
+    node, packages = node_environment(THIRD_PARTY)
+    run([node, "--test", "computesdk.mjs"], environment | {"PACKAGES": str(packages)}, HERE / "js")
