@@ -113,6 +113,13 @@ class Settings(BaseSettings):
     template_snapshots: bool = Field(
         True, description="Thaw sandboxes from a snapshot of their template, which is made when it is missing."
     )
+    build_cache: int = Field(
+        8 << 30,
+        ge=0,
+        description="Bytes of what the steps of template builds have written, kept for the next build of the same.",
+    )
+    builds_at_once: int = Field(2, ge=1, le=64, description="Template builds through E2B's API that run at a time.")
+    build_timeout: float = Field(3600, gt=0, description="Seconds that one of them may take.")
     warm_pool_mib: int | None = Field(
         None,
         ge=0,

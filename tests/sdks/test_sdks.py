@@ -82,6 +82,10 @@ def test_python(requirement: str, environment: dict[str, str]) -> None:
     run_checks((requirement,), environment, HERE / "python")
 
 
+def test_templates(environment: dict[str, str]) -> None:
+    run_checks(PYTHON[0], environment, HERE / "templates")
+
+
 @pytest.mark.parametrize(("requirement", "checks"), [(PYTHON[0], "names_python"), (PYTHON_1, "python1")])
 def test_python_by_host_names(
     requirement: str, checks: str, host_names: dict[str, str], resolved: list[str | Path]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
-from hutch.api.deps import ControlDep
+from hutch.api.deps import ControlDep, OrgDep
 from hutch.api.encoding import NDJSON, messages
 from hutch.api.problems import documented
 from hutch.api.schemas import BuildTemplate, TemplateList
@@ -20,9 +20,9 @@ _NO_BODY = BuildTemplate(force=False)
 
 
 @router.get("", responses=documented())
-async def list_templates(control: ControlDep) -> TemplateList:
-    """All templates, built or not."""
-    return TemplateList(templates=list(await control.templates()))
+async def list_templates(control: ControlDep, org: OrgDep) -> TemplateList:
+    """All templates, built or not, and those that the caller's organisation has built through E2B's API."""
+    return TemplateList(templates=list(await control.templates(org=org)))
 
 
 @router.post(
@@ -32,10 +32,13 @@ async def list_templates(control: ControlDep) -> TemplateList:
     | {200: {"description": "Messages, one a line.", "content": {NDJSON: {"schema": {"type": "string"}}}}},
 )
 async def build_template(
-    name: Annotated[str, Path(max_length=128)], control: ControlDep, body: BuildTemplate = _NO_BODY
+    name: Annotated[str, Path(max_length=128)],
+    control: ControlDep,
+    org: OrgDep,
+    body: BuildTemplate = _NO_BODY,
 ) -> Response:
     """Build it, with messages as it goes: `{"type": "log", "line"}`, `{"type": "progress", "step", "of", "text"}`,
     and at the end `{"type": "done", "template"}` or `{"type": "error", "problem"}`."""
     if not _NAME.fullmatch(name):
         raise UnknownTemplate(f"there is no template {name[:64]!r}")
-    return messages(await control.build_template(name, force=body.force))
+    return messages(await control.build_template(name, force=body.force, org=org))

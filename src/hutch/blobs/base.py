@@ -23,6 +23,10 @@ class BlobStore(ABC):
         """The blob's bytes from `start`. Raises `NotFound`."""
 
     @abstractmethod
+    async def rename(self, key: str, to: str) -> None:
+        """Give it another key, in place of what had that. Raises `NotFound`."""
+
+    @abstractmethod
     async def delete(self, key: str) -> None:
         """Remove it; no error when it is absent."""
 

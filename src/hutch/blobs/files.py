@@ -80,6 +80,12 @@ class FileBlobs(BlobStore):
         finally:
             file.close()
 
+    async def rename(self, key: str, to: str) -> None:
+        try:
+            await asyncio.to_thread(_rename, self._path(key), self._path(to))
+        except FileNotFoundError as error:
+            raise NotFound(f"no blob {key}") from error
+
     async def delete(self, key: str) -> None:
         await asyncio.to_thread(self._path(key).unlink, missing_ok=True)
 
@@ -123,8 +129,12 @@ def _open_new(path: Path) -> BinaryIO:
 
 def _finish(file: BinaryIO, temporary: Path, target: Path) -> None:
     os.fsync(file.fileno())
+    _rename(temporary, target)
+
+
+def _rename(path: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    os.rename(temporary, target)
+    os.rename(path, target)
     directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)

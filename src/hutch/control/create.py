@@ -22,7 +22,18 @@ from hutch.control.templates import Templates
 from hutch.control.types import Also, Idempotency
 from hutch.control.views import sandbox_view, shorten
 from hutch.errors import HutchError, IdempotencyConflict, NodeUnavailable, UploadNotFound, from_problem
-from hutch.model import CreateSandbox, DenyAll, Sandbox, SnapshotRecord, UploadInput, Usage, new_id
+from hutch.model import (
+    AllowAll,
+    BuildBoot,
+    CreateSandbox,
+    DenyAll,
+    Resources,
+    Sandbox,
+    SnapshotRecord,
+    UploadInput,
+    Usage,
+    new_id,
+)
 from hutch.model.policies import expanded
 from hutch.store.engine import Transaction
 from hutch.store.idempotency import IdempotencyRow
@@ -74,6 +85,29 @@ class Creator:
             return await self._again(found, digest)
         return await self._bring_up(row, task, key)
 
+    async def for_steps(
+        self, template: str, resources: Resources, org: str, build: BuildBoot, seconds: float, also: Also
+    ) -> SandboxRow:
+        """The row of a sandbox for the steps of a template's build, in `starting`: `Lifecycle.boot` brings it up."""
+        now = time.time()
+        row = SandboxRow(
+            id=new_id("sbx"),
+            org=org,
+            state="starting",
+            node=(await self._context.fleet.place(resources)).name,
+            template=template,
+            resources=resources.model_dump(mode="json"),
+            network=AllowAll().model_dump(mode="json"),
+            labels={"hutch": "template build"},
+            keep=True,
+            created_at=now,
+            deadline=now + seconds,
+            build=build.model_dump(mode="json"),
+            usage=Usage().model_dump(mode="json"),
+        )
+        await self._insert(row, None, "", None, also)
+        return row
+
     async def finish(self, row: SandboxRow) -> None:
         """Bring up a plain sandbox that an earlier process left in `starting`, in the background."""
         self._boot(row, None)
@@ -93,7 +127,7 @@ class Creator:
         source = await self._source(request, org)
         if source is not None:
             request = forked(request, source)
-        template = check(request, await self._templates.known(), settings)
+        template = check(request, await self._templates.known(org), settings)
         await self._check_uploads(request, org, now)
         sandbox_id = new_id("sbx")
         base = source.resources if source is not None and source.resources is not None else template.resources

@@ -174,6 +174,7 @@ class Lifecycle:
                 "org": row.org,
                 "from_snapshot": row.snapshot,
                 "fallback": row.fallback == "disk",
+                "build": row.build,
             }
         )
 

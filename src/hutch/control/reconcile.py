@@ -86,12 +86,12 @@ class Reconciler:
 
     async def _finish_start(self, sandbox_id: str) -> None:
         """A row in `starting` that nobody here is bringing up: a task's worker does that by itself; a plain one was
-        left by a process that was killed."""
+        left by a process that was killed. A template's build has those that it wants brought up itself."""
         if self._creator.booting(sandbox_id):
             return
         row = await self._context.store.sandboxes.get(sandbox_id)
         tasks = await self._context.store.tasks.of_sandboxes([sandbox_id])
-        if row is not None and row.state == "starting" and not tasks:
+        if row is not None and row.state == "starting" and row.build is None and not tasks:
             await self._creator.finish(row)
 
     async def _sweep(self, found: NodeSandbox) -> None:

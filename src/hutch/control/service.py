@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from hutch.blobs import FileBlobs
+from hutch.control.builds import Builds
 from hutch.control.code import Code
 from hutch.control.context import Context, not_running
 from hutch.control.create import Creator
@@ -92,6 +93,7 @@ class Control:
     ports: Ports
     timeouts: Timeouts
     samples: Samples
+    builds: Builds
 
     def __init__(self, settings: Settings, fleet: Fleet | None = None) -> None:
         self._settings = settings
@@ -126,6 +128,7 @@ class Control:
                 self.timeouts.watch(),
                 self.samples.watch(),
                 self._supervisor.watch(),
+                self.builds.watch(),
             )
         ]
 
@@ -155,6 +158,7 @@ class Control:
         self.execs = Execs(self._guests)
         self.code = Code(self._guests)
         self.files = Files(self._guests)
+        self.builds = Builds(context, self._lifecycle, self._creator, self._guests, self.files, self._templates)
 
     async def stop(self) -> None:
         """Stop the background work; sandboxes and agents go on. A second call does nothing."""
@@ -165,6 +169,7 @@ class Control:
         for work in background:
             work.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+        await self.builds.close()
         await self._supervisor.close()
         await self._creator.close()
         await self._moves.close()
@@ -437,13 +442,15 @@ class Control:
 
     # ---- the node ----
 
-    async def templates(self) -> Sequence[TemplateInfo]:
-        """All templates, as the node has them now."""
-        return await self._templates.now()
+    async def templates(self, *, org: str = DEFAULT_ORG) -> Sequence[TemplateInfo]:
+        """All that the organisation may use, as the node has them now."""
+        return await self._templates.now(org)
 
-    async def build_template(self, name: str, *, force: bool = False) -> AsyncIterator[dict[str, Any]]:
+    async def build_template(
+        self, name: str, *, force: bool = False, org: str = DEFAULT_ORG
+    ) -> AsyncIterator[dict[str, Any]]:
         """Build messages as in the node's API: log, progress, done, error."""
-        return await self._templates.build(name, force)
+        return await self._templates.build(name, force, org)
 
     async def node_info(self) -> NodeInfo:
         """Health and size of the node. `NodeUnavailable` when it does not answer."""

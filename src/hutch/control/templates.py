@@ -8,7 +8,7 @@ from typing import Any
 
 from hutch.control.context import Context
 from hutch.control.journal import Journal
-from hutch.errors import NodeUnavailable
+from hutch.errors import NodeUnavailable, UnknownTemplate
 from hutch.model import TemplateInfo
 
 _FRESH = 5.0
@@ -23,20 +23,32 @@ class Templates:
         self._known: list[TemplateInfo] = []
         self._until = 0.0
 
-    async def known(self) -> Sequence[TemplateInfo]:
-        """All templates, as of a few seconds ago. Raises `NodeUnavailable`."""
-        return self._known if time.monotonic() < self._until else await self.now()
+    async def known(self, org: str) -> Sequence[TemplateInfo]:
+        """All that an organisation may use, as of a few seconds ago. Raises `NodeUnavailable`."""
+        if time.monotonic() >= self._until:
+            await self.all()
+        return _of(self._known, org)
 
-    async def now(self) -> Sequence[TemplateInfo]:
-        """All templates."""
+    async def now(self, org: str) -> Sequence[TemplateInfo]:
+        """All that an organisation may use."""
+        return _of(await self.all(), org)
+
+    async def all(self) -> Sequence[TemplateInfo]:
+        """Those of every organisation."""
         self._known = await self._context.fleet.nodes()[0].templates()
         self._until = time.monotonic() + _FRESH
         return self._known
 
-    async def build(self, name: str, force: bool) -> AsyncIterator[dict[str, Any]]:
+    async def build(self, name: str, force: bool, org: str) -> AsyncIterator[dict[str, Any]]:
         """Build one; messages as they come."""
-        self._until = 0.0
+        if any(each.name == name and each.org not in (None, org) for each in await self.all()):
+            raise UnknownTemplate(f"no template is called {name!r}", field="template")
+        self.forget()
         return await self._context.fleet.nodes()[0].build_template(name, force)
+
+    def forget(self) -> None:
+        """Ask anew when it is needed: they have changed."""
+        self._until = 0.0
 
     async def answering(self) -> None:
         """Raises `NodeUnavailable` when the node does not answer just now."""
@@ -46,3 +58,7 @@ class Templates:
             await self._context.fleet.nodes()[0].info()
         except IndexError as error:
             raise NodeUnavailable("there is no node") from error
+
+
+def _of(templates: Sequence[TemplateInfo], org: str) -> Sequence[TemplateInfo]:
+    return [each for each in templates if each.org in (None, org)]

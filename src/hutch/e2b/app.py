@@ -8,14 +8,13 @@ from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from hutch.control.service import Control
-from hutch.e2b import errors, figures, lists, logs, sandboxes, snapshots, states
+from hutch.e2b import builder, errors, figures, lists, logs, sandboxes, snapshots, states, tags
 from hutch.e2b.context import Call, Server, call_of
 from hutch.e2b.errors import NotOffered
-from hutch.e2b.templates import find_source
 from hutch.errors import HutchError
 from hutch.identity import KeyRing
 from hutch.settings import Settings
@@ -45,6 +44,18 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/sandboxes/{id}/snapshots", snapshots.take),
     ("POST", "/sandboxes/{id}/fork", snapshots.fork),
     ("GET", "/snapshots", snapshots.list_all),
+    ("POST", "/v3/templates", builder.request_build),
+    ("POST", "/v2/templates", builder.request_build),
+    ("GET", "/templates", builder.list_templates),
+    ("GET", "/v2/templates", builder.list_templates),
+    ("POST", "/templates/tags", tags.assign),
+    ("DELETE", "/templates/tags", tags.remove),
+    ("GET", "/templates/aliases/{alias:path}", tags.alias),
+    ("GET", "/templates/{id:path}/tags", tags.list_all),
+    ("GET", "/templates/{id:path}/files/{hash}", builder.files_link),
+    ("GET", "/templates/{id:path}/builds/{build}/status", builder.build_status),
+    ("GET", "/templates/{id:path}/builds/{build}/logs", builder.build_logs),
+    ("POST", "/v2/templates/{id:path}/builds/{build}", builder.start_build),
     ("DELETE", "/templates/{id:path}", snapshots.delete),
     ("GET", "/sandboxes/{id}/metrics", figures.metrics),
     ("GET", "/sandboxes/{id}/logs", logs.logs_v1),
@@ -56,7 +67,7 @@ def create_e2b_app(settings: Settings, control: Control, keys: Callable[[], KeyR
     """The app; `control` is started and stopped by others."""
     server = Server(settings, control, keys)
     routes = [Route(path, _endpoint(server, handler), methods=[method]) for method, path, handler in ROUTES]
-    routes.append(Route("/templates/aliases/{alias:path}", _endpoint(server, _alias), methods=["GET"]))
+    routes.append(Route("/templates/{id:path}/files/{hash}", _upload(server), methods=["PUT"]))
     routes.append(Route("/health", _health, methods=["GET"]))
     every = ["GET", "POST", "PUT", "PATCH", "DELETE"]
     for root in ("templates", "v2/templates", "v3/templates", "volumes", "volumecontent", "secrets", "teams"):
@@ -80,18 +91,17 @@ def _endpoint(server: Server, handler: Handler) -> Callable[[Request], Awaitable
     return endpoint
 
 
-async def _alias(call: Call) -> Response:
-    """`GET /templates/aliases/{alias}`: whether there is such a template."""
-    alias = str(call.request.path_params["alias"])
-    await find_source(call.control, alias, call.org)
-    return JSONResponse({"templateID": alias, "public": False})
+def _upload(server: Server) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        return await builder.take_files(server, request)
+
+    return endpoint
 
 
 async def _not_offered(call: Call) -> Response:
     """What a drop-in would have, and this one says that it has not."""
     noun = call.request.url.path.strip("/").removeprefix("v2/").removeprefix("v3/").partition("/")[0]
-    hint = "Templates are built with `hutch template build`." if noun == "templates" else "docs/e2b.md lists what is."
-    raise NotOffered(f"E2B's API of {noun} is not offered by Hutch", hint=hint)
+    raise NotOffered(f"this call of E2B's API of {noun} is not offered by Hutch", hint="docs/e2b.md lists what is.")
 
 
 async def _health(_: Request) -> Response:

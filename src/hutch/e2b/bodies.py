@@ -109,3 +109,49 @@ class ForkSandbox(Body):
 
     count: int = Field(1, ge=1, le=20)
     timeout: int = 300
+
+
+class RequestBuild(Body):
+    """`POST /v3/templates`, `POST /v2/templates`."""
+
+    name: str | None = Field(None, min_length=1, max_length=300)
+    alias: str | None = Field(None, min_length=1, max_length=300)
+    tags: list[str] = Field([], max_length=50)
+    cpu_count: int | None = Field(None, ge=1, le=64)
+    memory_mb: int | None = Field(None, alias="memoryMB", ge=64, le=262144)
+    min_free_disk_mb: int | None = Field(None, ge=0, le=1048576)
+
+
+class BuildStep(Body):
+    """One instruction."""
+
+    type: str = Field(max_length=16)
+    args: list[str] = Field([], max_length=2000)
+    files_hash: str | None = Field(None, max_length=128)
+    force: bool = False
+
+
+class StartBuild(Body):
+    """`POST /v2/templates/{id}/builds/{build}`."""
+
+    from_image: str | None = None
+    from_template: str | None = None
+    from_image_registry: dict[str, Any] = {}
+    start_cmd: str | None = None
+    ready_cmd: str | None = None
+    steps: list[BuildStep] = Field([], max_length=500)
+    force: bool = False
+
+
+class AssignTags(Body):
+    """`POST /templates/tags`."""
+
+    target: str = Field(min_length=1, max_length=300)
+    tags: list[str] = Field(max_length=50)
+
+
+class RemoveTags(Body):
+    """`DELETE /templates/tags`."""
+
+    name: str = Field(min_length=1, max_length=300)
+    tags: list[str] = Field(max_length=50)

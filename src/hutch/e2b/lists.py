@@ -83,6 +83,8 @@ def _metadata(text: str | None) -> dict[str, str]:
 async def _templates(call: Call, name: str | None) -> list[str] | None:
     if not name:
         return None
+    if (built := await call.control.builds.names(call.org, name)) is not None:
+        return built
     try:
         source = await find_source(call.control, name, call.org)
     except UnknownTemplate:

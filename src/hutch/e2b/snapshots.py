@@ -62,9 +62,11 @@ async def list_all(call: Call) -> Response:
 
 
 async def delete(call: Call) -> Response:
-    """`DELETE /templates/{id}`: what E2B's clients call for snapshots as well; Hutch's templates are files."""
+    """`DELETE /templates/{id}`: what E2B's clients call for snapshots as well."""
     wanted = str(call.request.path_params["id"])
     id = wanted
+    if await call.control.builds.remove(call.org, wanted):
+        return Response(status_code=204)
     if not is_id(wanted, "snp"):
         snapshot = named(await call.control.all_snapshots(org=call.org), wanted)
         if snapshot is None:

@@ -23,13 +23,15 @@ class Source:
 
 
 async def find_source(control: Control, wanted: str, org: str) -> Source:
-    """A snapshot by its id, a template by its name, or a snapshot by its name (the newest of that name). Raises
-    `UnknownTemplate`."""
+    """A snapshot by its id, a template by its name, first one that the organisation has built, or a snapshot by its
+    name (the newest of that name). Raises `UnknownTemplate`."""
     if is_id(wanted, "snp"):
         return Source(snapshot=wanted)
+    if (made := await control.builds.made(org, wanted)) is not None:
+        return Source(template=made)
     name, _, tag = wanted.rpartition("/")[2].partition(":")
     if tag in ("", *_TAGS):
-        known = {template.name for template in await control.templates()}
+        known = {template.name for template in await control.templates(org=org) if template.org is None}
         if (found := ALIASES.get(name, name)) in known:
             return Source(template=found)
     if (snapshot := named(await control.all_snapshots(org=org), wanted)) is not None:

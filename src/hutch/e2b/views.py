@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 from hutch.control.ports import Ports
 from hutch.e2b.network import opens
 from hutch.e2b.options import Options
-from hutch.model import Sandbox, SandboxState, Snapshot
+from hutch.model import Sandbox, SandboxState, Snapshot, TemplateInfo
 from hutch.model.e2b import e2b_sandbox_id
 from hutch.store.e2b import E2bRow
+from hutch.store.template_logs import LEVELS, LogLine
+from hutch.store.templates import BuildRow, TemplateRow
 
 ENVD_VERSION = "0.6.13"
 """The version of envd whose wire the guest speaks: clients choose by it what they may ask for."""
 _CLIENT = "hutch"
+_MADE = re.compile(r"(?<=.)-[0-9a-f]{12}$")
+"""What tells one build of a template from another."""
 _NATIVE = Options(public=False, auto_resume=True)
 """Of a sandbox that was not made through E2B's API."""
 
@@ -46,7 +51,7 @@ def listed(sandbox: Sandbox, row: E2bRow | None) -> dict[str, Any]:
     resources = sandbox.resources
     return {
         "templateID": options.template_id or sandbox.template,
-        "alias": sandbox.template,
+        "alias": _MADE.sub("", sandbox.template),
         "sandboxID": e2b_sandbox_id(sandbox.id),
         "clientID": _CLIENT,
         "startedAt": moment(sandbox.created_at),
@@ -90,6 +95,39 @@ def asleep(sandbox: Sandbox) -> bool:
 def snapshot_view(snapshot: Snapshot) -> dict[str, Any]:
     """A snapshot."""
     return {"snapshotID": snapshot.id, "names": [snapshot.name] if snapshot.name else []}
+
+
+def log_line(line: LogLine) -> dict[str, Any]:
+    """A line of a build's log."""
+    shown = {"timestamp": moment(_at(line.time)), "level": LEVELS[line.level], "message": line.message}
+    return shown | ({"step": line.step} if line.step else {})
+
+
+def template_view(template: TemplateRow, build: BuildRow, builds: int, info: TemplateInfo | None) -> dict[str, Any]:
+    """A template, by the build that stands for it; `info`: what the node has of that."""
+    resources = info.resources.model_dump() if info is not None else build.wanted
+    return {
+        "templateID": template.id,
+        "buildID": build.id,
+        "cpuCount": max(1, round(resources.get("cpus") or 1)),
+        "memoryMB": resources.get("memory_mib") or 0,
+        "diskSizeMB": resources.get("disk_mib") or 0,
+        "public": False,
+        "aliases": [template.name],
+        "names": [template.name],
+        "createdAt": moment(_at(template.created_at)),
+        "updatedAt": moment(_at(build.ended_at or build.created_at)),
+        "createdBy": None,
+        "lastSpawnedAt": None,
+        "spawnCount": 0,
+        "buildCount": builds,
+        "envdVersion": ENVD_VERSION,
+        "buildStatus": build.state,
+    }
+
+
+def _at(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def moment(when: datetime) -> str:

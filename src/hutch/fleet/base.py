@@ -16,7 +16,9 @@ from hutch.model import (
     Diff,
     DiffRequest,
     JournalEntry,
+    LayerInfo,
     LlmGrant,
+    MadeTemplate,
     NetworkPolicy,
     NodeInfo,
     NodeSandbox,
@@ -150,6 +152,30 @@ class Node(ABC):
     @abstractmethod
     async def build_template(self, name: str, force: bool) -> AsyncIterator[dict[str, Any]]:
         """Build one; the messages as they come. Raises `UnknownTemplate` before the first."""
+
+    @abstractmethod
+    async def find_layer(self, key: str) -> LayerInfo | None:
+        """What the steps of a build have written, if the node still has it."""
+
+    @abstractmethod
+    async def keep_layer(self, sandbox_id: str, key: str) -> LayerInfo:
+        """Keep all that a running sandbox has written since its image; it goes on. Raises `SandboxNotRunning`,
+        `FreezeFailed`, `DiskFull`."""
+
+    @abstractmethod
+    async def take_in_layer(self, key: str, stream: AsyncIterator[bytes]) -> LayerInfo:
+        """Keep a layer that comes from elsewhere, in the form in which guests pack theirs. Raises `InvalidArchive`,
+        `DiskFull`."""
+
+    @abstractmethod
+    async def make_template(self, name: str, wanted: MadeTemplate) -> AsyncIterator[dict[str, Any]]:
+        """Make one out of a layer; the messages as for `build_template`. Raises `NotFound` (the layer is gone),
+        `Conflict` (its base is another by now), `UnknownTemplate`, `InvalidTemplate`, `TemplateBuildFailed` before
+        the first."""
+
+    @abstractmethod
+    async def remove_template(self, name: str) -> None:
+        """Forget one that was made. No error when it is not there."""
 
     @abstractmethod
     def guest(self, sandbox_id: str, token: str) -> GuestClient:

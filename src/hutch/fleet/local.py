@@ -22,7 +22,10 @@ from hutch.model import (
     Held,
     HoldRequest,
     JournalEntry,
+    KeepLayer,
+    LayerInfo,
     LlmGrant,
+    MadeTemplate,
     Model,
     NetworkPolicy,
     NodeInfo,
@@ -150,11 +153,23 @@ class LocalNode(Node):
         return [_parse(TemplateInfo, found) for found in (await self._call("GET", "/templates"))["templates"]]
 
     async def build_template(self, name: str, force: bool) -> AsyncIterator[dict[str, Any]]:
-        body = json.dumps({"force": force})
-        exchange = await self._exchange("POST", f"/templates/{name}/build", None, body, _BUILD_SILENCE)
-        if exchange.status >= 400:
-            raise _error(exchange.status, await _whole(exchange))
-        return _messages(exchange)
+        return await self._building("POST", f"/templates/{name}/build", json.dumps({"force": force}))
+
+    async def find_layer(self, key: str) -> LayerInfo | None:
+        found = await self._call("GET", f"/layers/{key}", none_for_404=True)
+        return _parse(LayerInfo, found) if found is not None else None
+
+    async def keep_layer(self, sandbox_id: str, key: str) -> LayerInfo:
+        return _parse(LayerInfo, await self._change(f"/sandboxes/{sandbox_id}/layer", KeepLayer(key=key)))
+
+    async def take_in_layer(self, key: str, stream: AsyncIterator[bytes]) -> LayerInfo:
+        return _parse(LayerInfo, await self._call("PUT", f"/layers/{key}", body=stream, timeout=_STATE_TIMEOUT))
+
+    async def make_template(self, name: str, wanted: MadeTemplate) -> AsyncIterator[dict[str, Any]]:
+        return await self._building("PUT", f"/templates/{name}", wanted.model_dump_json())
+
+    async def remove_template(self, name: str) -> None:
+        await self._call("DELETE", f"/templates/{name}", timeout=_STATE_TIMEOUT)
 
     def guest(self, sandbox_id: str, token: str) -> GuestClient:
         return GuestClient(self._guests, sandbox_id, token)
@@ -162,6 +177,12 @@ class LocalNode(Node):
     async def aclose(self) -> None:
         await self._pool.aclose()
         await self._guests.aclose()
+
+    async def _building(self, method: str, path: str, body: str) -> AsyncIterator[dict[str, Any]]:
+        exchange = await self._exchange(method, path, None, body, _BUILD_SILENCE)
+        if exchange.status >= 400:
+            raise _error(exchange.status, await _whole(exchange))
+        return _messages(exchange)
 
     async def _change(self, path: str, request: Model | None = None) -> Any:
         """A change of state: as slow as the sandbox is large."""

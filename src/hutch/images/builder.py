@@ -72,7 +72,7 @@ class Builder:
             if build is None or (self._force and build == before):
                 build = await self._build_layer(self._chain, below, sources)
             await self._steps.next("The image")
-            await self._build_image(build, python)
+            await build_image(self._cache, build, self._chain[-1], python, self._steps)
             self._point(self._chain, build)
         if before and before != build:
             os.utime(before.layers[-1])  # from now on it counts as superseded
@@ -85,21 +85,35 @@ class Builder:
             layer.rename(final)
         return Build((*below, final))
 
-    async def _build_image(self, build: Build, python: Path) -> None:
-        """Make the image unless it is there."""
-        top = self._chain[-1]
-        hash = image_hash(build, top)
-        async with self._cache.lock(hash, self._waiting):
-            final = image_path(self._cache, hash)
-            if not final.exists():
-                async with self._cache.temporary(hash) as work:
-                    app = work / "app"
-                    await guest.build_app(app, python, top, self._steps.log)
-                    await erofs.make_image(Stack((*build.layers, python, app), work), work / "image", self._steps.log)
-                    await asyncio.to_thread((work / "image").rename, final)
-
     def _point(self, chain: list[Recipe], build: Build) -> None:
         write_pointer(pointer_path(self._cache, chain), chain[-1].name, [layer.name for layer in build.layers])
 
     async def _waiting(self) -> None:
-        await self._steps.log("Waiting: another build of the same is running")
+        await _waiting(self._steps)
+
+
+async def build_image(cache: Cache, build: Build, top: Recipe, python: Path, steps: Steps) -> None:
+    """Make the image of a build, with the guest in it, unless it is there."""
+    hash = image_hash(build, top)
+    async with cache.lock(hash, lambda: _waiting(steps)):
+        final = image_path(cache, hash)
+        if not final.exists():
+            async with cache.temporary(hash) as work:
+                app = work / "app"
+                await guest.build_app(app, python, top, steps.log)
+                await erofs.make_image(Stack((*build.layers, python, app), work), work / "image", steps.log)
+                await asyncio.to_thread((work / "image").rename, final)
+
+
+async def build_made(cache: Cache, build: Build, top: Recipe, emit: Emit) -> None:
+    """Make the image of a template whose layers are all there. Raises `TemplateBuildFailed`, `DiskFull`."""
+    steps = Steps(2, emit)
+    cache.require_space(_SPACE_NEEDED_FOR_IMAGE)
+    await steps.next("The guest's Python")
+    python = guest.find_python(cache) or await guest.build_python(cache, await debian_sources(), steps.log)
+    await steps.next("The image")
+    await build_image(cache, build, top, python, steps)
+
+
+async def _waiting(steps: Steps) -> None:
+    await steps.log("Waiting: another build of the same is running")

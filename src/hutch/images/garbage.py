@@ -34,6 +34,8 @@ class Current:
     images: frozenset[str]
     pointers: frozenset[str]
     python: str
+    builds: frozenset[str] = frozenset()
+    """Those that templates stand on which no recipe leads to."""
 
 
 def collect(cache: Cache, current: Current, *, now: float | None = None) -> list[Path]:
@@ -58,7 +60,7 @@ def _images(cache: Cache, current: Current, clock: float) -> list[Path]:
 
 def _builds(cache: Cache, current: Current, clock: float) -> Iterator[Path]:
     """Pointers of forgotten recipes, and builds that no pointer names (any more)."""
-    needed: set[str] = set()
+    needed = set(current.builds)
     for pointer in cache.rootfs.glob("*.json"):
         if pointer.stem not in current.pointers and clock - _modified(pointer) > UNKNOWN_AFTER:
             yield pointer

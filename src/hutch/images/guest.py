@@ -62,6 +62,12 @@ def python_key() -> str:
     return hashlib.sha256(json.dumps([FORMAT, SUITE, PACKAGES, _UNUSED, _UNUSED_EXTENSIONS]).encode()).hexdigest()[:32]
 
 
+def find_python(cache: Cache) -> Path | None:
+    """The layer with the carried Python, if it is built."""
+    path = cache.python / python_key()
+    return path if path.is_dir() else None
+
+
 async def build_python(cache: Cache, sources: DebianSources, log: LineSink) -> Path:
     """The layer with the carried Python, from Debian's packages; built once."""
     key = python_key()

@@ -43,11 +43,14 @@ def pointer_path(cache: Cache, chain: list[Recipe]) -> Path:
 def find_image(cache: Cache, chain: list[Recipe]) -> BuiltImage | None:
     """The image that stands for the recipe now, with the guest program as it is installed now."""
     build = find_build(cache, chain)
-    if build is None:
-        return None
-    hash = image_hash(build, chain[-1])
+    return image_of(cache, build, chain[-1]) if build is not None else None
+
+
+def image_of(cache: Cache, build: Build, top: Recipe) -> BuiltImage | None:
+    """The image of this build, if it is made."""
+    hash = image_hash(build, top)
     path = image_path(cache, hash)
-    return BuiltImage(path, hash, chain[-1]) if path.exists() else None
+    return BuiltImage(path, hash, top) if path.exists() else None
 
 
 def image_hash(build: Build, top: Recipe) -> str:

@@ -18,6 +18,7 @@ from hutch.model.execution import ExecFrame, ExecRequest, ExecResult, ExecState,
 from hutch.model.figures import GuestFigures
 from hutch.model.ids import is_id, new_id
 from hutch.model.key import ApiKey, CreateKey, NewApiKey
+from hutch.model.made import LAYER, MADE_NAME, BuildBoot, KeepLayer, LayerInfo, MadeTemplate
 from hutch.model.network import AllowAll, DenyAll, NetworkLimits, NetworkPolicy, NetworkRules
 from hutch.model.node import (
     BootRequest,
@@ -64,10 +65,13 @@ from hutch.model.template import Recipe, TemplateInfo
 
 __all__ = [
     "CODE_PORT",
+    "LAYER",
+    "MADE_NAME",
     "AllowAll",
     "ApiKey",
     "BootRequest",
     "Budget",
+    "BuildBoot",
     "Checkpoints",
     "CodeContext",
     "CodeError",
@@ -100,9 +104,12 @@ __all__ = [
     "Input",
     "JournalEntry",
     "JournalKind",
+    "KeepLayer",
+    "LayerInfo",
     "LimitBreach",
     "LlmGrant",
     "LlmUsage",
+    "MadeTemplate",
     "Model",
     "NetworkLimits",
     "NetworkPolicy",

@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, field_serializer
 
 from hutch.model.budget import LlmUsage
 from hutch.model.common import LimitBreach, Model, Resources, Start
+from hutch.model.made import BuildBoot
 from hutch.model.network import NetworkPolicy
 from hutch.model.snapshot import SnapshotKind, SnapshotReason
 
@@ -58,6 +59,7 @@ class BootRequest(Model):
         "whatever stands here.",
     )
     fallback: bool = Field(False, description="Boot it from the snapshot's disk where memory does not fit this node.")
+    build: BuildBoot | None = Field(None, description="It is for the steps of a template's build.")
 
 
 class PauseRequest(Model):

@@ -55,6 +55,7 @@ class TemplateInfo(Model):
     resources: Resources
     agents: list[str] = Field([], description="Agents whose CLI it carries.")
     network: NetworkPolicy | None = Field(None, description="What its sandboxes may reach when the call does not say.")
+    org: str | None = Field(None, description="Whose it is; unset where everybody may use it.")
     image: str | None = Field(None, description="Content hash of the built image; unset when it is not built.")
     image_bytes: int | None = None
     snapshot: bool = Field(False, description="Whether a sandbox of it is thawed from a snapshot rather than booted.")

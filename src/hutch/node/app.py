@@ -15,6 +15,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from hutch.errors import DiskFull, HutchError, InternalError, InvalidRequest, NotFound
 from hutch.model import BootRequest, LlmGrant, Model, NetworkPolicy, NodeInfo
 from hutch.node.builds import Builds
+from hutch.node.made_api import MadeApi
 from hutch.node.parts import Parts
 from hutch.node.sandboxes import Sandboxes
 from hutch.node.state_api import StateApi
@@ -67,6 +68,7 @@ class NodeApi:
                 web.put("/sandboxes/{id}/network", self.set_network),
                 web.put("/sandboxes/{id}/llm", self.set_llm),
                 *StateApi(self._parts, self._sandboxes).routes(),
+                *MadeApi(self._parts, self._sandboxes.layers, self._sandboxes.maker, self._builds).routes(),
                 web.get("/journal", self.journal),
                 web.get("/templates", self.templates),
                 web.post("/templates/{name}/build", self.build),

@@ -67,7 +67,7 @@ class Booter:
             await self._greet(entry, image.recipe, handle, request, watch)
         finally:
             self.cpu.release()
-        if _has_residents(image.recipe):
+        if has_residents(image.recipe):
             await self._start_residents(entry, image.recipe, handle, request)
             watch.lap("residents")
         record = entry.record.but(step="running", boot_ms=watch.total)
@@ -108,7 +108,7 @@ class Booter:
     ) -> None:
         """Resident processes are older than the sandbox: it is somebody's when they are ready."""
         guests, record = self._parts.guests, entry.record
-        early = record.hidden or _has_residents(recipe)
+        early = record.hidden or has_residents(recipe)
         try:
             who = (record.address, None if early else entry.id, record.guest_token, record.boot_id)
             prepare = guests.prepare(*who, {} if early else request.env, record.resources, within=_READY_SECONDS)
@@ -139,7 +139,8 @@ class Booter:
             raise _refused(error) from error
 
 
-def _has_residents(recipe: Recipe) -> bool:
+def has_residents(recipe: Recipe) -> bool:
+    """Whether something of its own runs in its sandboxes, or has to be ready."""
     return bool(recipe.start) or recipe.ready is not None
 
 

@@ -12,6 +12,7 @@ from hutch.errors import BootFailed, HutchError, TemplateBuildFailed
 from hutch.images.catalog import ImageStore
 from hutch.images.events import Done, Log, Progress
 from hutch.model import TemplateInfo
+from hutch.node.booting import has_residents
 from hutch.node.templates import Templates
 from hutch.node.warm import WarmPool
 
@@ -59,18 +60,30 @@ class Builds:
         if self._snapshots:
             yield Progress(step=1, of=1, text="start it, wait until it is ready, freeze it")
             note = await self._freeze(name, force)
+        elif has_residents(self._images.resolve(name).recipe):
+            yield Progress(step=1, of=1, text="start it, wait until it is ready")
+            await self._try_out(name)
         if note is not None:
             yield Log(line=note)
         yield Done(template=self.describe(self._images.info(name)), note=note)
+
+    async def _try_out(self, name: str) -> None:
+        try:
+            await self._templates.try_out(self._images.resolve(name))
+        except BootFailed as error:
+            raise _does_not_start(name, error) from error
 
     async def _freeze(self, name: str, force: bool) -> str | None:
         """Make its snapshot; when there is none, why."""
         try:
             await self._templates.make(self._images.resolve(name), anew=force)
         except BootFailed as error:
-            raise TemplateBuildFailed(
-                f"template {name} was built, but does not start: {error.detail}", hint=error.hint, **error.extra
-            ) from error
+            raise _does_not_start(name, error) from error
         except HutchError as error:
             return f"no snapshot of it, sandboxes will be booted: {error.detail}"
         return None
+
+
+def _does_not_start(name: str, error: BootFailed) -> TemplateBuildFailed:
+    detail = f"template {name} was built, but does not start: {error.detail}"
+    return TemplateBuildFailed(detail, hint=error.hint, **error.extra)

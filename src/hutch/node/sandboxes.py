@@ -21,7 +21,9 @@ from hutch.node.ending import TOMBSTONE_SECONDS, Ender
 from hutch.node.entry import Entry
 from hutch.node.failure import as_hutch
 from hutch.node.keeping import Keeper
+from hutch.node.layers import Layers
 from hutch.node.limits import Watcher
+from hutch.node.making import Maker
 from hutch.node.parts import Parts
 from hutch.node.peeking import Peeker
 from hutch.node.process import boot_id
@@ -55,7 +57,9 @@ class Sandboxes:
         self.pool = WarmPool(parts, self.ender, self._room)
         self._keeper = Keeper(parts, self.pool, thawer, self.templates, self._busy)
         claimer = Claimer(parts, self.pool, thawer, self.ender)
-        self._starter = Starter(parts, booter, thawer, self.ender, self.templates, claimer)
+        self.layers = Layers(parts)
+        self.maker = Maker(parts, self.layers)
+        self._starter = Starter(parts, booter, thawer, self.ender, self.templates, claimer, self.layers)
         self.states = States(parts, self.ender, self._room, thawer, self.watch)
         self._differ = Differ(parts, Peeker(parts, thawer, self.ender, self._room))
         self._watcher = Watcher(parts.runtime, parts.guests, self.ender.breached, self._ended)
@@ -140,6 +144,7 @@ class Sandboxes:
 
     async def start(self) -> None:
         """After the take-over: begin to keep the warm pool."""
+        await self.maker.sweep()
         await self.templates.load()
         self._keeper.start()
 

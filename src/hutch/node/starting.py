@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import structlog
 
 from hutch.errors import SnapshotCorrupt, SnapshotIncompatible, SnapshotNotFound, ThawFailed
 from hutch.images.lookup import BuiltImage
-from hutch.model import BootRequest
+from hutch.model import BootRequest, BuildBoot
 from hutch.node.booting import Booter, Stopwatch
 from hutch.node.claiming import Claimer
 from hutch.node.ending import Ender
 from hutch.node.entry import Entry
+from hutch.node.layers import Layers
 from hutch.node.parts import Parts
 from hutch.node.templates import Templates
 from hutch.node.thawing import Thawer
@@ -25,7 +27,14 @@ class Starter:
     """Takes an entry from nothing to `running`. On an error it cleans up nothing: its caller does."""
 
     def __init__(
-        self, parts: Parts, booter: Booter, thawer: Thawer, ender: Ender, templates: Templates, claimer: Claimer
+        self,
+        parts: Parts,
+        booter: Booter,
+        thawer: Thawer,
+        ender: Ender,
+        templates: Templates,
+        claimer: Claimer,
+        layers: Layers,
     ) -> None:
         self._parts = parts
         self._booter = booter
@@ -33,6 +42,7 @@ class Starter:
         self._ender = ender
         self._templates = templates
         self._claimer = claimer
+        self._layers = layers
 
     async def start(self, entry: Entry, request: BootRequest, watch: Stopwatch) -> Handle:
         """The record says `running`, and how it came to that, when this returns."""
@@ -41,8 +51,21 @@ class Starter:
         image = await asyncio.to_thread(self._parts.images.resolve, request.template)
         watch.lap("image")
         entry.record = entry.record.but(user=image.recipe.user, workdir=image.recipe.workdir, image=image.hash)
+        if request.build is not None:
+            return await self._for_steps(entry, image, request, request.build, watch)
         handle = await self._claimer.claim(entry, image, request, watch)
         return handle or await self._thaw_or_boot(entry, image, request, watch)
+
+    async def _for_steps(
+        self, entry: Entry, image: BuiltImage, request: BootRequest, build: BuildBoot, watch: Stopwatch
+    ) -> Handle:
+        """Nothing of the template runs in it: what its resident processes write must not come into the next image."""
+        bare = replace(image, recipe=image.recipe.model_copy(update={"start": [], "ready": None}))
+        entry.record = entry.record.but(start="boot", start_reason="it is for the steps of a template's build")
+        handle = await self._booter.boot(entry, bare, request, watch)
+        if build.layer is not None:
+            await self._layers.restore(entry, handle, build.layer)
+        return handle
 
     async def _thaw_or_boot(self, entry: Entry, image: BuiltImage, request: BootRequest, watch: Stopwatch) -> Handle:
         snapshot, why = self._templates.find(image, request.resources)

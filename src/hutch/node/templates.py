@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import structlog
@@ -29,6 +31,7 @@ from hutch.node.process import boot_id
 from hutch.node.records import SandboxRecord
 from hutch.node.room import Room
 from hutch.node.tokens import new_token
+from hutch.runtime.base import Handle
 
 log = structlog.get_logger("hutch.node")
 
@@ -125,6 +128,12 @@ class Templates:
             return known
         return await asyncio.shield(self._make(image, None))
 
+    async def try_out(self, image: BuiltImage) -> None:
+        """Boot it once, with its resident processes, where no snapshot is made of it. Raises `BootFailed`, and what
+        keeps it from being booted else."""
+        async with self._one, self._nobodys(image) as entry:
+            await self._boot(entry, image, None)
+
     def worked(self, snapshot: SnapshotRecord) -> None:
         """It was thawed."""
         self._failures.pop(snapshot.id, None)
@@ -185,14 +194,8 @@ class Templates:
         log.warning("template snapshot not made", template=image.recipe.name, reason=why, exc_info=known)
 
     async def _make_one(self, image: BuiltImage, cpus: float | None) -> SnapshotRecord:
-        async with self._one:
-            self._room.check()
-            entry = hidden(image.recipe.name, image.hash, image.recipe.resources)
-            entry.record = entry.record.but(user=image.recipe.user, workdir=image.recipe.workdir)
-            try:
-                record = await self._freeze(entry, image, cpus)
-            finally:
-                await asyncio.shield(self._remove(entry))
+        async with self._one, self._nobodys(image) as entry:
+            record = await self._freeze(entry, image, cpus)
         self._known[image.hash] = record
         self._troubles.pop(image.hash, None)
         log.info("template snapshot made", template=record.template, snapshot=record.id, bytes=record.logical_bytes)
@@ -201,12 +204,27 @@ class Templates:
                 await self._delete(other)
         return record
 
-    async def _freeze(self, entry: Entry, image: BuiltImage, cpus: float | None) -> SnapshotRecord:
-        parts, record = self._parts, entry.record
+    @asynccontextmanager
+    async def _nobodys(self, image: BuiltImage) -> AsyncIterator[Entry]:
+        """A sandbox of it that nobody has ever had, gone in the end."""
+        self._room.check()
+        entry = hidden(image.recipe.name, image.hash, image.recipe.resources)
+        entry.record = entry.record.but(user=image.recipe.user, workdir=image.recipe.workdir)
+        try:
+            yield entry
+        finally:
+            await asyncio.shield(self._remove(entry))
+
+    async def _boot(self, entry: Entry, image: BuiltImage, cpus: float | None) -> Handle:
+        record = entry.record
         request = BootRequest(
             template=record.template, resources=record.resources, network=record.network, deadline=record.deadline
         )
-        handle = await self._booter.boot(entry, image, request, Stopwatch(), cpus)
+        return await self._booter.boot(entry, image, request, Stopwatch(), cpus)
+
+    async def _freeze(self, entry: Entry, image: BuiltImage, cpus: float | None) -> SnapshotRecord:
+        parts = self._parts
+        handle = await self._boot(entry, image, cpus)
         wanted = SnapshotRequest(snapshot=new_id("snp"), reason=SnapshotReason.TEMPLATE)
         into = parts.records.frozen_directory(entry.id, wanted.snapshot)
         frozen = await parts.runtime.freeze(handle, into, keep_running=False)

@@ -36,6 +36,7 @@ class SandboxRow:
     started_at: float | None = None
     ended_at: float | None = None
     snapshot: str | None = None
+    build: dict[str, Any] | None = None
     taking: str | None = None
     paused_at: float | None = None
     hibernated: bool = False

@@ -13,6 +13,10 @@ from hutch.store.nodes import NodeCursors
 from hutch.store.readers import Readers
 from hutch.store.sandboxes import Sandboxes
 from hutch.store.tasks import Tasks
+from hutch.store.template_files import TemplateFiles
+from hutch.store.template_layers import TemplateLayers
+from hutch.store.template_logs import TemplateLogs
+from hutch.store.templates import Templates
 from hutch.store.uploads import Uploads
 
 
@@ -33,6 +37,10 @@ class Store:
         self.readers = Readers(database)
         self.bookmarks = Bookmarks(database)
         self.uploads = Uploads(database)
+        self.templates = Templates(database)
+        self.template_logs = TemplateLogs(database)
+        self.template_layers = TemplateLayers(database)
+        self.template_files = TemplateFiles(database)
         self.idempotency = IdempotencyKeys(database)
         self.cursors = NodeCursors(database)
 

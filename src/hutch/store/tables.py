@@ -80,6 +80,7 @@ sandboxes = Table(
         server_default=false(),
         comment="since `paused_at` only its disk is kept",
     ),
+    Column("build", JSON(none_as_null=True), comment="for the steps of a template's build: model.BuildBoot"),
     Column("fallback", String(8), comment="what it falls back to where memory cannot be thawed: disk, or nothing"),
     Column("resumed", JSON(none_as_null=True), comment="its last resume or rollback: {memory, ms, at}"),
     Column("idle_timeout", Float, comment="seconds without activity after which it is paused; never when unset"),
@@ -216,6 +217,80 @@ uploads = Table(
     Column("size", BigInteger, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float, nullable=False, index=True),
+)
+
+templates = Table(
+    "templates",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("org", String(32), nullable=False),
+    Column("name", String(128), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Index("ix_templates_org_name", "org", "name", unique=True),
+)
+
+template_builds = Table(
+    "template_builds",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("template_id", String(32), ForeignKey("templates.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("org", String(32), nullable=False),
+    Column("state", String(16), nullable=False, index=True, comment="waiting, building, ready or error"),
+    Column("tags", JSON, nullable=False, comment="that are its own when it is ready"),
+    Column("wanted", JSON, nullable=False, comment="resources other than the base's"),
+    Column("spec", JSON(none_as_null=True), comment="what to build, once that is known"),
+    Column("sealed_login", LargeBinary, comment="for the registry of its base image, encrypted, until it ends"),
+    Column("base", String(128), comment="the node's template that its steps are run in"),
+    Column("made", String(128), comment="the node's template that it is"),
+    Column("sandbox_id", String(32), comment="in which its steps are run"),
+    Column("attempts", Integer, nullable=False),
+    Column("lines", Integer, nullable=False, comment="of its log"),
+    Column("reason", JSON(none_as_null=True), comment="why it failed: {message, step}"),
+    Column("created_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("ended_at", Float),
+)
+
+template_tags = Table(
+    "template_tags",
+    metadata,
+    Column("template_id", String(32), ForeignKey("templates.id", ondelete="CASCADE"), primary_key=True),
+    Column("tag", String(128), primary_key=True),
+    Column("build_id", String(36), ForeignKey("template_builds.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("asked_at", Float, nullable=False, comment="of two that want a tag, the later one has it"),
+    Column("created_at", Float, nullable=False),
+)
+
+template_logs = Table(
+    "template_logs",
+    metadata,
+    Column("build_id", String(36), ForeignKey("template_builds.id", ondelete="CASCADE"), primary_key=True),
+    Column("offset", Integer, primary_key=True, autoincrement=False),
+    Column("time", Float, nullable=False),
+    Column("level", Integer, nullable=False, comment="0 debug, 1 info, 2 warn, 3 error"),
+    Column("step", String(32)),
+    Column("message", Text, nullable=False),
+)
+
+template_layers = Table(
+    "template_layers",
+    metadata,
+    Column("org", String(32), primary_key=True),
+    Column("key", String(64), primary_key=True, comment="a hash over the steps that led to it"),
+    Column("layer", String(64), nullable=False, comment="what the node has it by"),
+    Column("context", JSON, nullable=False, comment="user, directory and environment of the next step"),
+    Column("created_at", Float, nullable=False),
+)
+
+template_files = Table(
+    "template_files",
+    metadata,
+    Column("org", String(32), primary_key=True),
+    Column("hash", String(128), primary_key=True, comment="what the client calls it by"),
+    Column("digest", String(64), nullable=False, comment="of what it has sent"),
+    Column("size", BigInteger, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("used_at", Float, nullable=False, index=True),
 )
 
 idempotency = Table(

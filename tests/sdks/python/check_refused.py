@@ -16,7 +16,6 @@ def test_template_names() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: Template.build(Template().from_base_image().run_cmd("true"), "mine"),
         lambda: Volume.create("v"),
         lambda: Volume.list(),
         lambda: Secret.create("s", "value"),

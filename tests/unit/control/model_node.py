@@ -28,7 +28,9 @@ from hutch.model import (
     DiffRequest,
     ExecState,
     JournalEntry,
+    LayerInfo,
     LlmGrant,
+    MadeTemplate,
     NetworkPolicy,
     NodeInfo,
     NodeSandbox,
@@ -115,6 +117,10 @@ class ModelNode(Node):
         self.rollbacks: list[RollbackRequest] = []
         self._tokens = 0
         self._locks: dict[str, asyncio.Lock] = {}
+        self.layers: dict[str, LayerInfo] = {}
+        self.made: dict[str, MadeTemplate] = {}
+        self.messages: list[dict[str, Any]] = []
+        """What the making of a template says."""
 
     async def _enter(self, name: str) -> None:
         self._alive()
@@ -336,13 +342,43 @@ class ModelNode(Node):
 
     async def templates(self) -> list[TemplateInfo]:
         self._alive()
-        return [TemplateInfo(name="standard", description="", resources=RESOURCES, image="sha")]
+        own = TemplateInfo(name="standard", description="", resources=RESOURCES, image="sha")
+        made = [
+            TemplateInfo(name=name, description="", resources=each.resources, org=each.org, image=name)
+            for name, each in self.made.items()
+        ]
+        return [own, *made]
 
     async def build_template(self, name: str, force: bool) -> AsyncIterator[dict[str, Any]]:
         raise NotImplementedError
 
+    async def find_layer(self, key: str) -> LayerInfo | None:
+        return self.layers.get(key)
+
+    async def keep_layer(self, sandbox_id: str, key: str) -> LayerInfo:
+        await self._enter("keep_layer")
+        return self.layers.setdefault(key, LayerInfo(key=key, bytes=1))
+
+    async def take_in_layer(self, key: str, stream: AsyncIterator[bytes]) -> LayerInfo:
+        size = sum([len(piece) async for piece in stream])
+        return self.layers.setdefault(key, LayerInfo(key=key, bytes=size))
+
+    async def make_template(self, name: str, wanted: MadeTemplate) -> AsyncIterator[dict[str, Any]]:
+        await self._enter("make_template")
+        self.made[name] = wanted
+        return _messages(self.messages)
+
+    async def remove_template(self, name: str) -> None:
+        await self._enter("remove_template")
+        self.made.pop(name, None)
+
     def guest(self, sandbox_id: str, token: str) -> GuestClient:
         return cast(GuestClient, ModelGuest(self, sandbox_id, token))
+
+
+async def _messages(messages: list[dict[str, Any]]) -> AsyncGenerator[dict[str, Any], None]:
+    for message in messages:
+        yield message
 
 
 class ModelFleet(Fleet):

@@ -22,7 +22,9 @@ from typing import Any, TypeVar, cast
 from hutch.egress.fencing import Fence
 from hutch.egress.llm import LlmGateway
 from hutch.errors import GuestUnavailable
+from hutch.images.cache import Cache
 from hutch.images.lookup import BuiltImage
+from hutch.images.made import MadeTemplates
 from hutch.model import NetworkPolicy, Recipe, Resources, SnapshotRecord, TemplateInfo
 from hutch.network.base import Slot, SlotPool
 from hutch.node.disk import archive
@@ -410,7 +412,14 @@ async def daemon(
         runtime=PaperRuntime(host),
         slots=PaperSlots(host),
         images=cast(
-            Any, SimpleNamespace(resolve=lambda name: built, path=lambda hash: image, templates=lambda: [info])
+            Any,
+            SimpleNamespace(
+                resolve=lambda name: built,
+                path=lambda hash: image,
+                templates=lambda: [info],
+                cache=Cache(host.root / "c"),
+                made=MadeTemplates(home.directory / "templates", Cache(host.root / "c")),
+            ),
         ),
         gateway=LlmGateway(journal.append),
         fence=cast(Fence, PaperFence()),
