@@ -187,16 +187,22 @@ class Pauser:
 
     async def _freeze(self, entry: Entry, handle: Handle, request: SnapshotRequest, *, keep_running: bool) -> Frozen:
         parts = self._parts
-        # The freeze cuts them in any case; without them it has less to do, and whoever is at their end knows at once.
+        # Without the node's own connections to it the freeze has less to do, and whoever is at their end knows at once.
+        # Those that its processes have opened are cut by the freeze itself, while nothing runs inside. A process that
+        # saw the end of one just before would have taken it out of its epoll set, and gVisor keeps what was taken out
+        # in the snapshot now and then: after the thaw the process is told of a descriptor that it has closed.
         with parts.tunnel.holding(entry.id):
-            parts.gateway.drop(entry.record.address)
-            await parts.fence.drop(entry.record.address)
             into = parts.records.frozen_directory(entry.id, request.snapshot)
             if request.kind is SnapshotKind.DISK:
-                return await self._pack(entry, handle, into)
-            if request.disk:
-                return await self._freeze_with_disk(entry, handle, into, keep_running)
-            return await self._save(entry, handle, into, keep_running=keep_running)
+                frozen = await self._pack(entry, handle, into)
+            elif request.disk:
+                frozen = await self._freeze_with_disk(entry, handle, into, keep_running)
+            else:
+                frozen = await self._save(entry, handle, into, keep_running=keep_running)
+            if not keep_running:
+                parts.gateway.drop(entry.record.address)
+                await parts.fence.drop(entry.record.address)
+            return frozen
 
     async def _save(self, entry: Entry, handle: Handle, into: Path, *, keep_running: bool) -> Frozen:
         """By the sandbox's own kernel, which may have all cores for it: nothing else of the sandbox runs meanwhile."""

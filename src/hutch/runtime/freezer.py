@@ -40,13 +40,13 @@ class Freezer:
         try:
             freezing = await asyncio.to_thread(Freezing.begin, handle.directory, into)
         except OSError as error:
-            raise _failure(handle.id, error) from error
+            raise _failure(error) from error
         try:
             return freezing, await self._save(handle, freezing, keep_running)
         except BaseException as error:
             await self._abandon(handle.id, freezing)
             if isinstance(error, OSError | ValueError):
-                raise _failure(handle.id, error) from error
+                raise _failure(error) from error
             raise
 
     async def recover(self, id: str, directory: Path) -> None:
@@ -140,11 +140,12 @@ def _may_be_open(found: list[Connection] | None, address: str) -> bool:
     return found is None or any(each.open(address) for each in found)
 
 
-def _failure(id: str, error: Exception) -> DiskFull | FreezeFailed:
-    """What the caller is told of a freeze that came to nothing."""
+def _failure(error: Exception) -> DiskFull | FreezeFailed:
+    """What the caller is told of a freeze that came to nothing. The sandbox's id is not in it: the runtime may know it
+    by another one than the caller does."""
     full = isinstance(error, OSError) and error.errno == errno.ENOSPC
     if full or _NO_ROOM in str(error):  # runsc says so in words
-        return DiskFull(f"no room for a snapshot of {id}; it runs on", hint="Free some space where snapshots are kept.")
+        return DiskFull("no room for a snapshot; the sandbox runs on", hint="Free some space where snapshots are kept.")
     if isinstance(error, ConnectionInTheWay):
-        return FreezeFailed(f"{id} was not frozen: {error}", hint="Try again in a moment.")
-    return FreezeFailed(f"{id} was not frozen: {error or type(error).__name__}")
+        return FreezeFailed(f"the sandbox was not frozen: {error}", hint="Try again in a moment.")
+    return FreezeFailed(f"the sandbox was not frozen: {error or type(error).__name__}")

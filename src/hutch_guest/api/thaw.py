@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import select
+import selectors
 import sys
 from base64 import b64decode
 from typing import Any
@@ -20,6 +23,7 @@ async def thaw(guest: Guest, request: Request) -> Response:
 
     The caller has shown the token that was in force at the freeze. The new one is in force before this answers.
     """
+    renew_selector(asyncio.get_running_loop())
     raw = await request.json()
     given, fresh = identity.check(raw), _entropy(raw.get("entropy"))
     mixed = entropy.mix(fresh) if guest.system else []
@@ -31,6 +35,20 @@ async def thaw(guest: Guest, request: Request) -> Response:
     guest.go_on()
     await guest.monitor.start()
     return json_response({"boot_id": guest.boot_id, "entropy": mixed})
+
+
+def renew_selector(loop: asyncio.AbstractEventLoop) -> None:
+    """Have the event loop watch with an epoll set of its own making, and not with the one that was frozen: gVisor may
+    report a descriptor in that which was closed just before the freeze, for ever, and the loop would never rest."""
+    selector = getattr(loop, "_selector", None)
+    if not isinstance(selector, selectors.EpollSelector):
+        return
+    fresh = select.epoll()
+    for key in selector.get_map().values():
+        events = select.EPOLLIN * bool(key.events & selectors.EVENT_READ)
+        fresh.register(key.fd, events | select.EPOLLOUT * bool(key.events & selectors.EVENT_WRITE))
+    old, selector._selector = selector._selector, fresh  # type: ignore[attr-defined]
+    old.close()
 
 
 def _entropy(value: Any) -> bytes:
