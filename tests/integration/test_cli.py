@@ -391,6 +391,24 @@ def test_ps_and_kill(hutch: Hutch, box: str) -> None:
     hutch("exec", other, "true", code=1)
 
 
+REFUSED = "import socket,time\ntry: socket.create_connection(('192.0.2.66', 443), 5)\nexcept OSError: time.sleep(3)"
+
+
+def test_policies_and_what_they_refuse(hutch: Hutch) -> None:
+    told = hutch("run", "--keep", "--json", "--network", "example.org", "--", "python3", "-c", REFUSED).splitlines()
+    events = [json.loads(line) for line in told]
+    refusals = [event["data"]["message"] for event in events if event["type"] == "egress"]
+    assert refusals == ["blocked: 192.0.2.66:443 (not in policy)"]
+    (made,) = [each for each in hutch.json("ps") if each["network"] == {**each["network"], "allow": ["example.org"]}]
+    assert b"blocked: 192.0.2.66:443 (not in policy)" in hutch("egress", made["id"], "--refused")
+    assert hutch.json("policy", "set", made["id"], "packages", "*.example.com")["policies"] == ["packages"]
+    assert hutch.json("policy", "learn", made["id"]) == {"mode": "rules", "allow": []}
+    assert "packages" in hutch.json("policy", "ls")
+    hutch("policy", "set", made["id"], "*", code=None)
+    assert "it is everything" in hutch.said
+    hutch("kill", made["id"])
+
+
 def test_interrupt_of_run_cancels_the_task(hutch: Hutch) -> None:
     with hutch.start("run", "--", "sh", "-c", "echo ready; sleep 100", stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from hutch.api.deps import ControlDep, IdempotencyDep, OrgDep, SandboxId
 from hutch.api.idempotency import KEY_HEADER
 from hutch.api.problems import documented
-from hutch.api.schemas import SandboxList
+from hutch.api.schemas import EgressPage, SandboxList
 from hutch.api.urls import sandbox_with_urls
 from hutch.errors import (
     BootFailed,
@@ -91,6 +91,21 @@ async def set_network(
     """What it may reach from now on, in place of what it might before. Connections that are not allowed any more are
     reset at once; a paused sandbox has it when it wakes."""
     return sandbox_with_urls(request, await control.set_network(sandbox_id, body, org=org))
+
+
+@router.get("/{sandbox_id}/egress", responses=documented(SandboxNotFound))
+async def get_egress(
+    sandbox_id: SandboxId,
+    control: ControlDep,
+    org: OrgDep,
+    after: Annotated[int, Query(ge=0, le=2**62, description="`next` of the page before.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    wait: Annotated[float, Query(ge=0, le=30, description="Seconds to wait for an entry where there is none.")] = 0,
+) -> EgressPage:
+    """What it has reached and what it was refused, with the rule or the reason: the newest 5000 of a week, also of a
+    sandbox that has ended."""
+    entries = await control.egress(sandbox_id, after=after, limit=limit, wait=wait, org=org)
+    return EgressPage(entries=entries, next=entries[-1].seq if entries else after)
 
 
 @router.delete("/{sandbox_id}", status_code=204, responses=documented(SandboxNotFound))

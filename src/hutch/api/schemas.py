@@ -20,6 +20,7 @@ from hutch.model import (
     TemplateInfo,
     TimelineEntry,
 )
+from hutch.model.egress import EgressEntry
 
 
 class Problem(BaseModel):
@@ -51,6 +52,11 @@ class SnapshotList(Model):
 
 class Timeline(Model):
     snapshots: list[TimelineEntry] = Field(description="Each after its parent; the oldest branch first.")
+
+
+class EgressPage(Model):
+    entries: list[EgressEntry] = Field(description="The oldest first.")
+    next: int = Field(description="Give it as `after` for what comes later.")
 
 
 class TaskList(Model):

@@ -15,6 +15,7 @@ from hutch.cli import (
     diffing,
     doctor,
     e2b,
+    egress,
     executing,
     keys,
     logs,
@@ -52,6 +53,8 @@ app.command("shell", rich_help_panel=RUN)(shell.shell)
 app.command("logs", rich_help_panel=RUN)(logs.logs)
 app.command("cp", rich_help_panel=RUN)(copying.cp)
 app.command("kill", rich_help_panel=RUN)(sandboxes.kill)
+app.command("egress", rich_help_panel=RUN)(egress.egress)
+app.add_typer(egress.policy, name="policy", rich_help_panel=RUN)
 app.command("pause", rich_help_panel=STATES)(states.pause)
 app.command("resume", rich_help_panel=STATES)(states.resume)
 app.add_typer(snapshots.snapshots, name="snapshot", rich_help_panel=STATES)

@@ -63,6 +63,8 @@ class Renderer:
                 self._budget(event.data)
             case EventType.LIMIT:
                 _line(err, "▲ ", one_line(event.data.get("message", "a limit was hit")), "red")
+            case EventType.EGRESS:
+                _line(err, "▲ ", one_line(event.data.get("message", "a connection was refused")), "yellow")
             case EventType.CHECKPOINT if event.data.get("detail"):
                 text = f"turn {event.data.get('turn')} has no checkpoint: {one_line(event.data['detail'])}"
                 _line(err, "▲ ", text, "yellow")

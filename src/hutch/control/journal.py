@@ -101,6 +101,8 @@ class Journal:
                 case "limit":
                     breach = LimitBreach.model_validate(entry.data)
                     return await limits.note(self._context, connection, entry.sandbox, breach)
+                case "egress_refused":
+                    return await self._refused(connection, entry)
                 case "llm_usage":
                     return await self._usage(connection, entry)
                 case "llm_auth_failed":
@@ -146,6 +148,13 @@ class Journal:
         alarms = budget.assess(Budget.model_validate(task.budget), llm=usage, said=task.warned)
         await budget.sound(self._context, connection, task, alarms)
         return [events_of(task.id), stop_of(task.id)]
+
+    async def _refused(self, connection: Transaction, entry: JournalEntry) -> list[str]:
+        task = await self._context.store.tasks.of_sandbox(connection, entry.sandbox)
+        if task is None or task.ended_at is not None:
+            return []
+        await self._context.store.events.append(connection, task.id, [event("egress", **entry.data)])
+        return [events_of(task.id)]
 
     async def _exceeded(self, connection: Transaction, entry: JournalEntry) -> list[str]:
         task = await self._context.store.tasks.of_sandbox(connection, entry.sandbox)

@@ -64,6 +64,7 @@ from hutch.model import (
     TemplateInfo,
     UpdateSandbox,
 )
+from hutch.model.egress import EgressEntry
 from hutch.model.policies import expanded
 from hutch.secrets import Vault
 from hutch.settings import Settings
@@ -256,6 +257,13 @@ class Control:
         async with self.store.database.write() as connection:
             await self.store.sandboxes.note(connection, row.id, network=policy.model_dump(mode="json"))
         return await self.get(sandbox_id, org=org)
+
+    async def egress(
+        self, sandbox_id: str, *, after: int = 0, limit: int = 100, wait: float = 0.0, org: str = DEFAULT_ORG
+    ) -> Sequence[EgressEntry]:
+        """What it has reached and was refused, the oldest behind `after` first; also of one that has ended."""
+        row = await self._guests.row(sandbox_id, org)
+        return await self._context.node_of(row).egress(row.id, after, limit, wait)
 
     async def pause(
         self, sandbox_id: str, request: Pause | None = None, *, by: str | None = None, org: str = DEFAULT_ORG

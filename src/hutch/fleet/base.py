@@ -31,6 +31,7 @@ from hutch.model import (
     SnapshotUsage,
     TemplateInfo,
 )
+from hutch.model.egress import EgressEntry
 
 
 class Node(ABC):
@@ -126,6 +127,11 @@ class Node(ABC):
     @abstractmethod
     async def set_network(self, sandbox_id: str, policy: NetworkPolicy) -> None:
         """Change what it may reach."""
+
+    @abstractmethod
+    async def egress(self, sandbox_id: str, after: int, limit: int, wait: float) -> list[EgressEntry]:
+        """What it has reached and was refused, the oldest behind `after` first; waits so long for one. Also of one that
+        has ended."""
 
     @abstractmethod
     async def set_llm(self, sandbox_id: str, grant: LlmGrant | None) -> None:

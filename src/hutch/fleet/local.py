@@ -39,6 +39,7 @@ from hutch.model import (
     SnapshotUsage,
     TemplateInfo,
 )
+from hutch.model.egress import EgressEntry
 from hutch.settings import Settings
 
 _BOOT_TIMEOUT = 120.0
@@ -131,6 +132,12 @@ class LocalNode(Node):
     async def set_network(self, sandbox_id: str, policy: NetworkPolicy) -> None:
         body = _Policy.dump_json(policy).decode()
         await self._call("PUT", f"/sandboxes/{sandbox_id}/network", body=body)
+
+    async def egress(self, sandbox_id: str, after: int, limit: int, wait: float) -> list[EgressEntry]:
+        query = {"after": str(after), "limit": str(limit), "wait": str(wait)}
+        path = f"/sandboxes/{sandbox_id}/egress"
+        found = await self._call("GET", path, query=query, timeout=wait + _CALL_TIMEOUT)
+        return [_parse(EgressEntry, each) for each in found["entries"]]
 
     async def set_llm(self, sandbox_id: str, grant: LlmGrant | None) -> None:
         body = grant.model_dump_json() if grant is not None else "null"

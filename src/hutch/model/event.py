@@ -21,7 +21,8 @@ class EventType(StrEnum):
     budget {part: run_time|llm_usd|llm_tokens, level: warning|exceeded, used, limit};
     limit {LimitBreach fields}; status {state, ...}; result {TaskResult fields};
     checkpoint {turn, snapshot, stopped_ms}, or {turn, error, detail} where none could be taken;
-    rolled_back {turn, snapshot, safety}.
+    rolled_back {turn, snapshot, safety};
+    egress {message, kind, name?, address?, port?, reason}: a connection or name that was refused.
     """
 
     AGENT_MESSAGE_CHUNK = "agent_message_chunk"
@@ -36,6 +37,7 @@ class EventType(StrEnum):
     STATUS = "status"
     CHECKPOINT = "checkpoint"
     ROLLED_BACK = "rolled_back"
+    EGRESS = "egress"
     RESULT = "result"
 
 

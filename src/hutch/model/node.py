@@ -22,6 +22,7 @@ JournalKind = Literal[
     "sandbox_resumed",
     "sandbox_rolled_back",
     "limit",
+    "egress_refused",
     "llm_usage",
     "llm_auth_failed",
     "llm_budget_exceeded",
@@ -145,6 +146,7 @@ class JournalEntry(Model):
     """One fact of the node's journal. Numbers rise, have no meaning else, and are never used twice.
 
     kinds: sandbox_running {boot_ms}; sandbox_dead {reason, cpu_seconds, memory_peak_bytes}; limit {LimitBreach};
+    egress_refused {message and fields of EgressEntry};
     llm_usage {usage: LlmUsage, the sandbox's total so far, model}; llm_auth_failed {provider, status, message};
     llm_budget_exceeded {part: llm_usd|llm_tokens, used, limit}; sandbox_paused {snapshot, kind, ms};
     sandbox_resumed {snapshot, memory, ms}; sandbox_rolled_back {snapshot, safety, ms}. A node that was killed may write

@@ -52,7 +52,8 @@ BUILT_IN: Mapping[str, tuple[str, ...]] = {
 
 
 def said(network: NetworkPolicy | str | Sequence[str]) -> NetworkPolicy:
-    """A policy as people write it in one word or a few: `deny_all`, `allow_all`, or rules and names of policies. Raises
+    """A policy as people write it in one word or a few: `deny_all`, `allow_all`, `public` (the same, with names
+    in the egress log), or rules and names of policies. Raises
     `InvalidPolicy`."""
     if isinstance(network, DenyAll | AllowAll | NetworkRules):
         return network
@@ -61,6 +62,8 @@ def said(network: NetworkPolicy | str | Sequence[str]) -> NetworkPolicy:
         return DenyAll()
     if words == ["allow_all"]:
         return AllowAll()
+    if words == ["public"]:
+        return NetworkRules(public=True)
     named = [word for word in words if re.fullmatch(POLICY_NAME, word)]
     return NetworkRules(allow=[word for word in words if word not in named], policies=named)
 

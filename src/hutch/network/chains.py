@@ -10,6 +10,8 @@ from hutch.network.base import LLM_ADDRESS, Services
 
 OPEN_CHAIN = "everything"
 """The chain that opens all that is public."""
+PASSING_CHAIN = "passing"
+"""The chain that lets through, and tells so."""
 
 
 def upward(rules: NetworkRules, services: Services) -> list[str]:
@@ -42,11 +44,12 @@ def forwarded(rules: NetworkRules) -> bool:
 
 def _accept(rule: AddressRule) -> Iterable[str]:
     if rule.everything:
-        return [f"ip daddr {rule.network} accept"]
+        return [f"ip daddr {rule.network} goto {PASSING_CHAIN}"]
     if rule.ports == ALL_PORTS:
-        return [f"ip daddr {rule.network} meta l4proto {protocol} accept" for protocol in rule.protocols]
+        return [f"ip daddr {rule.network} meta l4proto {protocol} goto {PASSING_CHAIN}" for protocol in rule.protocols]
     return [
-        f"ip daddr {rule.network} {protocol} dport {{ {_ports(rule.ports)} }} accept" for protocol in rule.protocols
+        f"ip daddr {rule.network} {protocol} dport {{ {_ports(rule.ports)} }} goto {PASSING_CHAIN}"
+        for protocol in rule.protocols
     ]
 
 

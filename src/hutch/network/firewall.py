@@ -18,7 +18,8 @@ from collections.abc import Iterable, Mapping
 from hutch.model import AllowAll, DenyAll, NetworkPolicy, NetworkRules
 from hutch.model.rules import CLOSED
 from hutch.network.base import LLM_ADDRESS, Services, Slot
-from hutch.network.chains import OPEN_CHAIN, downward, forwarded, upward
+from hutch.network.chains import OPEN_CHAIN, PASSING_CHAIN, downward, forwarded, upward
+from hutch.network.nflog import SNAP, group_of
 from hutch.network.nft import Nft, NftError
 from hutch.network.resolver import host_resolver
 
@@ -27,6 +28,9 @@ MAX_RESOLVED = 262144
 
 HELD, FRESH = 1024, 250
 """Connections at once, and new ones a second, of a sandbox without rules of its own."""
+
+ALLOWED, REFUSED = "allowed", "refused"
+"""What the kernel's log says of a packet."""
 
 RULES = """
 table inet {table} {{
@@ -57,6 +61,12 @@ table inet {table} {{
   }}
   set fresh {{
     type ipv4_addr; flags dynamic, timeout; timeout 10s; size 4096
+  }}
+  set told {{
+    type ipv4_addr; flags dynamic, timeout; timeout 60s; size 4096
+  }}
+  set noted {{
+    type ipv4_addr; flags dynamic, timeout; timeout 60s; size 4096
   }}
   chain llm {{
     type nat hook prerouting priority dstnat; policy accept;
@@ -92,9 +102,14 @@ table inet {table} {{
   chain {everything} {{
     fib daddr type != unicast goto refuse
     ip daddr @closed goto refuse
+    goto {passing}
+  }}
+  chain {passing} {{
+    ct state new update @noted {{ ip saddr limit rate 20/second burst 100 packets }} log prefix "{allowed}" {told}
     accept
   }}
   chain refuse {{
+    update @told {{ ip saddr limit rate 10/second burst 50 packets }} log prefix "{refused}" {told}
     meta l4proto tcp reject with tcp reset
     meta l4proto udp reject with icmpx port-unreachable
     reject with icmpx admin-prohibited
@@ -153,6 +168,7 @@ class Firewall:
         self._links = f"h{node}x*"
         self._subnet = subnet
         self._services = services
+        self._group = group_of(node)
         self._nft = Nft()
         self._policies: dict[Slot, NetworkPolicy] = {}
 
@@ -173,6 +189,10 @@ class Firewall:
             closed=", ".join((*map(str, CLOSED), self._subnet)),
             resolved=MAX_RESOLVED,
             everything=OPEN_CHAIN,
+            passing=PASSING_CHAIN,
+            allowed=ALLOWED,
+            refused=REFUSED,
+            told=f"group {self._group} snaplen {SNAP}",
             held=HELD,
             fresh=FRESH,
             burst=2 * FRESH,

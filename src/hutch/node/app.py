@@ -66,6 +66,7 @@ class NodeApi:
                 web.delete("/sandboxes/{id}", self.destroy),
                 web.put("/sandboxes/{id}/deadline", self.set_deadline),
                 web.put("/sandboxes/{id}/network", self.set_network),
+                web.get("/sandboxes/{id}/egress", self.egress),
                 web.put("/sandboxes/{id}/llm", self.set_llm),
                 *StateApi(self._parts, self._sandboxes).routes(),
                 *MadeApi(self._parts, self._sandboxes.layers, self._sandboxes.maker, self._builds).routes(),
@@ -101,6 +102,12 @@ class NodeApi:
     async def set_network(self, request: web.Request) -> web.Response:
         policy = _POLICY.validate_json(await request.read())
         return _json(await self._sandboxes.set_network(request.match_info["id"], policy))
+
+    async def egress(self, request: web.Request) -> web.Response:
+        after, limit = int(_number(request, "after", 0.0, 2.0**62)), int(_number(request, "limit", 100.0, 1000.0))
+        wait = _number(request, "wait", 0.0, _LONGEST_WAIT)
+        entries = await self._parts.egress_log.read(request.match_info["id"], after, limit, wait)
+        return web.json_response({"entries": [entry.model_dump(mode="json") for entry in entries]})
 
     async def set_llm(self, request: web.Request) -> web.Response:
         grant = _GRANT.validate_json(await request.read())

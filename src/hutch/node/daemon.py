@@ -10,7 +10,6 @@ import signal
 import sqlite3
 from collections.abc import AsyncIterator
 from importlib.metadata import version
-from typing import Any
 
 import structlog
 from aiohttp import web
@@ -22,9 +21,12 @@ from hutch.errors import HutchError
 from hutch.images.catalog import ImageStore
 from hutch.model import NodeInfo
 from hutch.network.base import Services
+from hutch.network.nflog import PacketLog, group_of
 from hutch.network.resolver import host_resolver
 from hutch.network.slots import LinuxSlotPool
 from hutch.node.app import NodeApi
+from hutch.node.egress import Egress
+from hutch.node.egress_log import EgressLog
 from hutch.node.entry import Registry
 from hutch.node.guest import GuestClient
 from hutch.node.guest_disk import GuestDisk
@@ -55,6 +57,7 @@ class Daemon:
         self._instance = secrets.token_hex(8)
         self._parts: Parts
         self._sandboxes: Sandboxes
+        self._packets: PacketLog
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises `StartError`."""
@@ -96,6 +99,11 @@ class Daemon:
         await journal.open()
         self._parts = await self._assemble(runtime, journal)
         self._sandboxes = Sandboxes(self._parts, boots_at_once=(os.cpu_count() or 1) + 1)
+        self._packets = PacketLog(group_of(self._home.id), self._parts.egress.firewall)
+        try:
+            self._packets.start()
+        except OSError as error:
+            log.warning("what the firewall refuses is in no egress log", error=str(error))
         await Takeover(self._parts, self._sandboxes).run()
         await self._sandboxes.start()
 
@@ -119,7 +127,10 @@ class Daemon:
         records = RecordStore(self._home.sandboxes, self._home.grants)
         store = await self._open_store()
         await guests.start()
-        slots, fence = self._network(await gateway.start())
+        egress_log = EgressLog(self._home.directory / "egress.db")
+        await egress_log.open()
+        egress = Egress(registry, journal, egress_log)
+        slots, fence = self._network(await gateway.start(), egress)
         return Parts(
             settings=settings,
             home=self._home,
@@ -129,6 +140,8 @@ class Daemon:
             runtime=runtime,
             slots=slots,
             fence=fence,
+            egress=egress,
+            egress_log=egress_log,
             images=ImageStore(settings),
             gateway=gateway,
             guests=guests,
@@ -138,13 +151,13 @@ class Daemon:
             pins=Pins(self._home.images),
         )
 
-    def _network(self, llm_port: int) -> tuple[LinuxSlotPool, Fence]:
+    def _network(self, llm_port: int, egress: Egress) -> tuple[LinuxSlotPool, Fence]:
         """The slots and the fence: each needs the other, and the fence's ports are known first."""
         settings = self._settings
         given, _, port = (settings.egress_resolver or "").partition(":")
         address = given or host_resolver(loopback=True)
         fence = Fence(
-            self._home.id, (address, int(port or 53)) if address else None, settings.egress_floor, _log_egress
+            self._home.id, (address, int(port or 53)) if address else None, settings.egress_floor, egress.fence
         )
         tcp, dns = fence.listen()
         services = Services(llm=llm_port, tcp=tcp, dns=dns, uid=fence.uid, resolver=fence.resolver)
@@ -167,10 +180,13 @@ class Daemon:
         await parts.slots.stop()
         if parts.registry.alive() == 0:
             await parts.slots.remove_all()
+        self._packets.stop()
         await parts.fence.stop()
         await parts.gateway.stop()
         await parts.guests.stop()
         await parts.snapshots.close()
+        await parts.egress.stop()
+        await parts.egress_log.close()
         await parts.journal.close()
         parts.records.close()
 
@@ -188,6 +204,7 @@ class Daemon:
         log.info("node stops; its sandboxes go on", sandboxes=parts.registry.alive())
         tidying.cancel()
         parts.journal.wake()
+        parts.egress_log.wake()
         await runner.cleanup()
         await parts.tunnel.stop()
 
@@ -206,9 +223,3 @@ class Daemon:
             memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             disk_free_bytes=disk_free(self._home.directory),
         )
-
-
-def _log_egress(entry: dict[str, Any]) -> None:
-    """A refusal of the fence."""
-    if not entry.get("allowed", True):
-        log.info("egress refused", **{key: value for key, value in entry.items() if value is not None})

@@ -139,6 +139,10 @@ class Registry:
         entry = self._entries.get(id)
         return entry.record.address if entry is not None and entry.running else None
 
+    def at(self, address: str) -> Entry | None:
+        """The sandbox with this address."""
+        return next((entry for entry in self._entries.values() if entry.record.address == address), None)
+
     def mark_deleted(self, id: str) -> None:
         """Remember that it was deleted, so that a request to boot it that comes late is refused."""
         self._deleted[id] = None

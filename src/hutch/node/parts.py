@@ -8,6 +8,8 @@ from hutch.egress.fencing import Fence
 from hutch.egress.llm import LlmGateway
 from hutch.images.catalog import ImageStore
 from hutch.network.base import SlotPool
+from hutch.node.egress import Egress
+from hutch.node.egress_log import EgressLog
 from hutch.node.entry import Registry
 from hutch.node.guest import GuestClient
 from hutch.node.guest_disk import GuestDisk
@@ -35,6 +37,8 @@ class Parts:
     images: ImageStore
     gateway: LlmGateway
     fence: Fence
+    egress: Egress
+    egress_log: EgressLog
     guests: GuestClient
     disks: GuestDisk
     tunnel: Tunnel

@@ -281,6 +281,7 @@ class Sandboxes:
             elif record.step == "dead" and (record.ended_at or 0.0) < time.time() - TOMBSTONE_SECONDS:
                 await self.ender.forget(entry)
         await self._parts.journal.trim()
+        await self._parts.egress_log.trim()
         await self._parts.snapshots.tidy(self._retention, datetime.now(UTC))
         await self.templates.tidy()
         await self._parts.pins.keep_only(self._images)

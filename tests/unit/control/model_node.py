@@ -46,6 +46,7 @@ from hutch.model import (
     SnapshotUsage,
     TemplateInfo,
 )
+from hutch.model.egress import EgressEntry
 
 RESOURCES = Resources(cpus=1, memory_mib=512, disk_mib=1024, pids=128)
 
@@ -320,6 +321,9 @@ class ModelNode(Node):
 
     async def set_deadline(self, sandbox_id: str, deadline: float) -> None:
         self._alive()
+
+    async def egress(self, sandbox_id: str, after: int, limit: int, wait: float) -> list[EgressEntry]:
+        return []
 
     async def set_network(self, sandbox_id: str, policy: NetworkPolicy) -> None:
         self._alive()

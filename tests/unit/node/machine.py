@@ -29,6 +29,8 @@ from hutch.model import NetworkPolicy, Recipe, Resources, SnapshotRecord, Templa
 from hutch.network.base import Slot, SlotPool
 from hutch.node.disk import archive
 from hutch.node.disk.comparing import Listed, Listing
+from hutch.node.egress import Egress
+from hutch.node.egress_log import EgressLog
 from hutch.node.entry import Registry
 from hutch.node.guest import GuestClient
 from hutch.node.guest_disk import GuestDisk
@@ -396,6 +398,8 @@ async def daemon(
     image.write_bytes(b"i")
     journal = Journal(home.directory / "node.db")
     await journal.open()
+    egress_log = EgressLog(home.directory / "egress.db")
+    await egress_log.open()
     records = SteppingRecords(home.sandboxes, home.grants)
     store = cast(SteppingStore, await SteppingStore.open(home.snapshots))
     records.host = store.host = host
@@ -423,6 +427,8 @@ async def daemon(
         ),
         gateway=LlmGateway(journal.append),
         fence=cast(Fence, PaperFence()),
+        egress=Egress(registry, journal, egress_log),
+        egress_log=egress_log,
         guests=cast(GuestClient, PaperGuests(host)),
         disks=cast(GuestDisk, PaperDisks(host)),
         tunnel=Tunnel(registry.address),
@@ -444,5 +450,6 @@ async def daemon(
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
         await store.close()
+        await egress_log.close()
         await journal.close()
         records.close()

@@ -35,6 +35,8 @@ class Connection(asyncio.Protocol):
         self._pending = bytearray()
         self._opening: asyncio.Task[None] | None = None
         self._sent = self._received = 0
+        self._half_closed = False
+        """One side has said all, the other not."""
 
     @property
     def decided(self) -> bool:
@@ -75,8 +77,9 @@ class Connection(asyncio.Protocol):
             self._inward.pause_reading()
 
     def eof_received(self) -> bool:
-        if self._outward is None or not self._outward.can_write_eof():
+        if self._outward is None or self._half_closed or not self._outward.can_write_eof():
             return False
+        self._half_closed = True
         self._outward.write_eof()
         return True
 
@@ -128,8 +131,9 @@ class Connection(asyncio.Protocol):
 
     def answered_all(self) -> bool:
         """The server will say no more; whether it may still be told something."""
-        if self._guarded is None or not self._inward.can_write_eof():
+        if self._guarded is None or self._half_closed or not self._inward.can_write_eof():
             return False
+        self._half_closed = True
         self._inward.write_eof()
         return True
 

@@ -25,6 +25,7 @@ from hutch.model import (
     TimelineEntry,
 )
 from hutch.model import Sandbox as SandboxInfo
+from hutch.model.egress import EgressEntry
 from hutch.model.policies import said
 from hutch.sdk._async.code import AsyncContexts, OnValue
 from hutch.sdk._async.files import AsyncFiles
@@ -194,6 +195,13 @@ class AsyncSandbox:
         path = f"{self._base}/network"
         self.info = parse(SandboxInfo, await self._transport.json("PUT", path, body=body, repeat=True))
         return self.info
+
+    async def egress(self, after: int = 0, *, limit: int = 100, wait: float = 0) -> builtins.list[EgressEntry]:
+        """What it has reached and what it was refused, and why; the oldest first. Give the `seq` of the last as `after`
+        for the next; `wait`: seconds (at most 30) to wait for one where there is none."""
+        params = {"after": after, "limit": limit, "wait": wait}
+        answer = await self._transport.json("GET", f"{self._base}/egress", params=params)
+        return [parse(EgressEntry, each) for each in answer["entries"]]
 
     async def pause(
         self, mode: Literal["full", "disk"] = "full", *, fallback: Literal["disk"] | None = None

@@ -26,6 +26,7 @@ from hutch.model import (
     TimelineEntry,
 )
 from hutch.model import Sandbox as SandboxInfo
+from hutch.model.egress import EgressEntry
 from hutch.model.policies import said
 from hutch.sdk._shim import blocking
 from hutch.sdk._sync.code import Contexts, OnValue
@@ -195,6 +196,13 @@ class Sandbox:
         path = f"{self._base}/network"
         self.info = parse(SandboxInfo, self._transport.json("PUT", path, body=body, repeat=True))
         return self.info
+
+    def egress(self, after: int = 0, *, limit: int = 100, wait: float = 0) -> builtins.list[EgressEntry]:
+        """What it has reached and what it was refused, and why; the oldest first. Give the `seq` of the last as `after`
+        for the next; `wait`: seconds (at most 30) to wait for one where there is none."""
+        params = {"after": after, "limit": limit, "wait": wait}
+        answer = self._transport.json("GET", f"{self._base}/egress", params=params)
+        return [parse(EgressEntry, each) for each in answer["entries"]]
 
     def pause(self, mode: Literal["full", "disk"] = "full", *, fallback: Literal["disk"] | None = None) -> SandboxInfo:
         """Save its memory, processes and files, and take it off the host: it costs no CPU and no memory then. The next

@@ -1,0 +1,45 @@
+"""The egress log: what a sandbox has reached, and what it was refused."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import Field
+
+from hutch.model.common import Model
+
+
+class EgressEntry(Model):
+    """One connection, or one name that was asked for. What comes several times within a moment is one entry."""
+
+    seq: int = Field(description="Rises; give the last as `after` for what came since.")
+    time: datetime
+    kind: Literal["connection", "name"]
+    allowed: bool
+    name: str | None = Field(None, description="The name that was asked for, or that the connection said it wants.")
+    address: str | None = None
+    port: int | None = None
+    protocol: str = Field("tcp", description="tcp, udp, icmp, or a number.")
+    addresses: list[str] = Field([], description="What a name was resolved to.")
+    rule: str | None = Field(None, description="The rule that let it through.")
+    reason: str | None = Field(None, description="Why it was refused or ended.")
+    sent: int | None = Field(None, description="Bytes from the sandbox; unset where the kernel alone has seen it.")
+    received: int | None = None
+    seconds: float | None = Field(
+        None, description="How long it was open; entries of connections are made at their end."
+    )
+    count: int = Field(1, description="How often, within a moment.")
+
+    @property
+    def target(self) -> str:
+        """Where to, for a person."""
+        place = self.name or self.address or "?"
+        return f"{place}:{self.port}" if self.kind == "connection" and self.port is not None else place
+
+    @property
+    def message(self) -> str:
+        """All of it in one line, such as "blocked: evil.test:443 (not in policy)"."""
+        if not self.allowed:
+            return f"blocked: {self.target} ({self.reason or 'not in policy'})"
+        return f"allowed: {self.target} ({self.reason or self.rule or 'in policy'})"

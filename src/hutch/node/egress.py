@@ -1,0 +1,103 @@
+"""Brings together what the fence and the firewall tell of a sandbox's connections: in its log, and the refused ones as
+news to whoever runs a task in it."""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import IPv4Address
+from typing import Any
+
+import structlog
+
+from hutch.egress.fence.dns_wire import BadMessage, parse_question
+from hutch.errors import HutchError
+from hutch.model import NetworkPolicy, NetworkRules
+from hutch.model.egress import EgressEntry
+from hutch.network.firewall import ALLOWED
+from hutch.network.nflog import Packet
+from hutch.node.egress_log import EgressLog
+from hutch.node.entry import Entry, Registry
+from hutch.node.journal import Journal
+
+log = structlog.get_logger("hutch.node")
+
+MAX_NEWS = 100
+"""Different refusals of one sandbox that are news; all are in its log."""
+_DNS = 53
+
+
+class Egress:
+    """Called on the event loop; nothing here waits."""
+
+    def __init__(self, registry: Registry, journal: Journal, egress_log: EgressLog) -> None:
+        self._registry = registry
+        self._journal = journal
+        self._log = egress_log
+        self._told: dict[str, set[str]] = {}
+        self._telling: set[asyncio.Task[None]] = set()
+
+    def fence(self, entry: dict[str, Any]) -> None:
+        """The fence has let something through, or not."""
+        sandbox = str(entry.pop("sandbox"))
+        entry.pop("dropped", None)
+        if (found := self._registry.find(sandbox)) is not None:
+            self._note(found, entry)
+
+    def firewall(self, packet: Packet) -> None:
+        """The firewall has."""
+        found = self._registry.at(packet.source)
+        if found is None:
+            return
+        allowed = packet.mark == ALLOWED
+        entry: dict[str, Any] = {"kind": "connection", "allowed": allowed, "protocol": packet.protocol}
+        if packet.port == _DNS and packet.data and (name := _name(packet.data)) is not None:
+            entry |= {"kind": "name", "name": name}
+        else:
+            entry |= {"address": packet.target, "port": packet.port}
+        entry["reason"] = None if allowed else "not in policy"
+        entry["rule"] = _rule(found.record.network, packet) if allowed else None
+        self._note(found, entry)
+
+    async def stop(self) -> None:
+        """Tell what is being told; nothing more comes."""
+        await asyncio.gather(*self._telling, return_exceptions=True)
+
+    def forget(self, sandbox: str) -> None:
+        """It has ended."""
+        self._told.pop(sandbox, None)
+
+    def _note(self, found: Entry, entry: dict[str, Any]) -> None:
+        if found.record.hidden:
+            return
+        self._log.add(found.id, entry)
+        if entry["allowed"]:
+            return
+        told = self._told.setdefault(found.id, set())
+        key = f"{entry.get('name') or entry.get('address')}:{entry.get('port')}"
+        if key not in told and len(told) < MAX_NEWS:
+            told.add(key)
+            task = asyncio.create_task(self._tell(found.id, entry))
+            self._telling.add(task)
+            task.add_done_callback(self._telling.discard)
+
+    async def _tell(self, sandbox: str, entry: dict[str, Any]) -> None:
+        names = ("kind", "name", "address", "port", "reason", "protocol")
+        told = {name: entry[name] for name in names if entry.get(name) is not None}
+        whole = EgressEntry.model_validate({"seq": 0, "time": 0, "allowed": False} | told)
+        try:
+            await self._journal.append(sandbox, "egress_refused", told | {"message": whole.message})
+        except HutchError as error:
+            log.error("a refusal is not told", sandbox=sandbox, error=str(error))
+
+
+def _name(data: bytes) -> str | None:
+    try:
+        return parse_question(data).name
+    except (BadMessage, IndexError):
+        return None
+
+
+def _rule(policy: NetworkPolicy, packet: Packet) -> str:
+    rules = policy.addresses if isinstance(policy, NetworkRules) else []
+    place = IPv4Address(packet.target)
+    return next((rule.text for rule in rules if place in rule.network), "public")

@@ -1,0 +1,162 @@
+"""The egress log of the node's sandboxes: what each reached and was refused, kept for a week, the newest of each."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+
+from hutch.model.egress import EgressEntry
+
+log = structlog.get_logger("hutch.node")
+T = TypeVar("T")
+
+KEEP = 5000
+"""Entries of one sandbox."""
+KEEP_SECONDS = 7 * 86400.0
+PAGE = 1000
+MAX_PENDING = 200
+"""Different entries of one sandbox within a moment; what is more is counted in one."""
+_FLUSH_SECONDS = 0.2
+_COUNTED = ("seconds", "sent", "received", "count")
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS egress (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, sandbox TEXT NOT NULL, data TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS of_sandbox ON egress (sandbox, seq);
+"""
+
+
+class EgressLog:
+    """SQLite in a thread of its own. What came within a moment is written together; a crash forgets no more."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="egress-log")
+        self._pending: dict[str, dict[str, tuple[float, dict[str, Any]]]] = {}
+        self._flusher: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+        self._closed = False
+        self._db: sqlite3.Connection
+
+    async def open(self) -> None:
+        """Open or make the database."""
+
+        def connect() -> None:
+            self._db = sqlite3.connect(self._path, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            self._db.executescript(_SCHEMA)
+
+        await self._run(connect)
+
+    def add(self, sandbox: str, entry: dict[str, Any]) -> None:
+        """Note an entry: the fields of `EgressEntry`, of a guest's making."""
+        entry = {key: _clean(value) for key, value in entry.items() if value is not None}
+        of_one = self._pending.setdefault(sandbox, {})
+        key = json.dumps({name: value for name, value in entry.items() if name not in _COUNTED})
+        if key not in of_one and len(of_one) >= MAX_PENDING:
+            entry = {"kind": "connection", "allowed": entry.get("allowed", False), "reason": "more than can be listed"}
+            key = json.dumps(entry)
+        if key in of_one:
+            known = of_one[key][1]
+            known["count"] = known.get("count", 1) + 1
+            for name in ("sent", "received"):
+                if name in entry:
+                    known[name] = known.get(name, 0) + entry[name]
+        else:
+            of_one[key] = (time.time(), entry)
+        if self._flusher is None or self._flusher.done():
+            self._flusher = asyncio.create_task(self._flush())
+
+    async def read(self, sandbox: str, after: int, limit: int, wait: float) -> list[EgressEntry]:
+        """The oldest entries behind `after`. Waits up to `wait` seconds for one."""
+        end = time.monotonic() + wait
+        while True:
+            news = self._news
+            rows = await self._run(lambda: _page(self._db, sandbox, after, min(limit, PAGE)))
+            left = end - time.monotonic()
+            if rows or left <= 0 or self._closed:
+                return [_entry(*row) for row in rows]
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await news.wait()
+
+    async def trim(self) -> None:
+        """Drop entries older than a week."""
+        horizon = time.time() - KEEP_SECONDS
+        await self._run(lambda: self._db.execute("DELETE FROM egress WHERE time < ?", (horizon,)))
+
+    def wake(self) -> None:
+        """Send all waiting readers home (the daemon stops)."""
+        self._closed = True
+        self._news.set()
+
+    async def close(self) -> None:
+        """Write what is pending and close."""
+        self.wake()
+        if self._flusher is not None:
+            self._flusher.cancel()
+            await asyncio.gather(self._flusher, return_exceptions=True)
+        await self._write()
+        await self._run(self._db.close)
+        self._thread.shutdown(wait=True)
+
+    async def _flush(self) -> None:
+        while self._pending:
+            await asyncio.sleep(_FLUSH_SECONDS)
+            await asyncio.shield(self._write())
+
+    async def _write(self) -> None:
+        pending, self._pending = self._pending, {}
+        rows = [(at, sandbox, json.dumps(entry)) for sandbox, of in pending.items() for at, entry in of.values()]
+        try:
+            await self._run(lambda: _insert(self._db, rows, list(pending)))
+        except sqlite3.Error as error:
+            log.error("egress log not written", entries=len(rows), error=str(error))
+        news, self._news = self._news, asyncio.Event()
+        if self._closed:
+            self._news.set()
+        news.set()
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _insert(db: sqlite3.Connection, rows: list[tuple[float, str, str]], sandboxes: list[str]) -> None:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        db.executemany("INSERT INTO egress (time, sandbox, data) VALUES (?, ?, ?)", rows)
+        oldest = "SELECT seq FROM egress WHERE sandbox = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2"
+        for sandbox in sandboxes:
+            db.execute(f"DELETE FROM egress WHERE sandbox = ?1 AND seq <= ({oldest})", (sandbox, KEEP))  # noqa: S608
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _page(db: sqlite3.Connection, sandbox: str, after: int, limit: int) -> list[tuple[int, float, str]]:
+    query = "SELECT seq, time, data FROM egress WHERE sandbox = ? AND seq > ? ORDER BY seq LIMIT ?"
+    return db.execute(query, (sandbox, after, limit)).fetchall()
+
+
+def _entry(seq: int, at: float, data: str) -> EgressEntry:
+    return EgressEntry(seq=seq, time=datetime.fromtimestamp(at, UTC), **json.loads(data))
+
+
+def _clean(value: Any) -> Any:
+    """Text of a guest's making, without what a terminal would obey."""
+    if not isinstance(value, str):
+        return value
+    return "".join(each if each.isprintable() else "?" for each in value[:300])
