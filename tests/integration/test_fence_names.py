@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -336,3 +339,77 @@ result = open_ports
     assert found == [["169.254.169.253", 53], ["169.254.169.253", 80]]  # names and the LLM gateway
     assert guest == "refused"
     world.node.call("DELETE", f"/sandboxes/{other['id']}")
+
+
+def test_the_fence_has_no_privileges_and_the_kernel_holds_it_to_public_addresses(
+    world: World, box: dict[str, Any]
+) -> None:
+    world.run(box, lookup("good.test"))
+    status = Path(f"/proc/{world.fence()}/status").read_text()
+    fields = {name: value.split() for name, _, value in (line.partition(":") for line in status.splitlines())}
+    uid = int(fields["Uid"][0])
+    assert 61184 <= uid < 65520
+    assert set(fields["Uid"]) == {str(uid)}
+    assert [int(fields[name][0], 16) for name in ("CapEff", "CapPrm", "CapInh", "CapBnd")][:2] == [0, 0]
+    assert fields["NoNewPrivs"] == ["1"]
+    assert fields.get("Groups", []) == []
+    reach = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 5).close()"
+    for address, port, open_to_it in (
+        (GOOD, 80, True),
+        (PRIVATE, 80, False),
+        (METADATA, 80, False),
+        (world.internet.address, 80, False),
+        (world.internet.host, 80, False),
+        ("127.0.0.1", 80, False),
+        (box["address"], 49983, False),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", reach, address, str(port)], user=uid, capture_output=True, text=True
+        )
+        assert (done.returncode == 0) is open_to_it, f"{address}: {done.stderr}"
+
+
+def test_a_flood_of_names_reaches_nobody_and_ends(world: World, box: dict[str, Any]) -> None:
+    since = world.internet.mark()
+    code = """
+import os, socket, struct
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sender.connect(("169.254.169.253", 53))
+for n in range(20000):
+    label = os.urandom(15).hex().encode()
+    asked = bytes([30]) + label + b"\\x04evil\\x04test\\0\\0\\1\\0\\1"
+    try: sender.send(struct.pack(">6H", 7, 256, 1, 0, 0, 0) + asked)
+    except OSError: pass
+result = "sent"
+"""
+    assert world.run(box, {"do": "python", "code": code}) == ["sent"]
+    other = world.sandbox("good.test")
+    assert world.run(other, lookup("good.test")) == [[GOOD]]
+    assert set(world.internet.asked(since)) <= {"good.test"}
+    resident = Path(f"/proc/{world.fence()}/status").read_text().partition("VmRSS:")[2].split()[0]
+    assert int(resident) < 200_000
+    world.node.call("DELETE", f"/sandboxes/{other['id']}")
+
+
+def test_pings_and_unix_sockets_lead_nowhere(world: World, box: dict[str, Any]) -> None:
+    code = f"""
+import os, socket, stat
+came = "no socket"
+try:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP) as pinger:
+        pinger.settimeout(2)
+        pinger.sendto(b"\\x08\\0\\0\\0\\0\\1\\0\\1" + b"smuggled", ({GOOD!r}, 0))
+        came = pinger.recv(100).hex()
+except OSError as error: came = "error"
+found = []
+for directory, _, files in os.walk("/"):
+    if directory.startswith(("/proc", "/sys")): continue
+    for name in files:
+        try:
+            if stat.S_ISSOCK(os.lstat(os.path.join(directory, name)).st_mode): found.append(name)
+        except OSError: pass
+result = [came, found]
+"""
+    ((ping, sockets),) = world.run(box, {"do": "python", "code": code})
+    assert ping in ("error", "no socket")
+    assert not {"node.sock", "tunnel.sock"} & set(sockets)

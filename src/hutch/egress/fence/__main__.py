@@ -45,10 +45,10 @@ async def _serve(options: argparse.Namespace) -> None:
     control = Control(reader, writer)
     address, _, port = (options.resolver or "").rpartition(":")
     wall = Wall(control, Upstream((address, int(port)) if address else None), options.floor)
+    serving = asyncio.ensure_future(control.serve(wall))
+    await control.told()  # what has come meanwhile waits in the sockets
     await loop.create_datagram_endpoint(lambda: Datagrams(wall), sock=_socket(options.dns_udp))
     await loop.create_server(lambda: Stream(wall), sock=_socket(options.dns_tcp))
-    serving = asyncio.ensure_future(control.serve(wall))
-    await control.told()
     await loop.create_server(lambda: Connection(wall), sock=_socket(options.tcp), backlog=512)
     sweeping = asyncio.ensure_future(_sweep(wall))
     await serving

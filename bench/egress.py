@@ -1,0 +1,259 @@
+"""The fence: what it adds to a connection to a name, what passes through it, and how soon a change of policy holds.
+
+The firewall, the slots and the fence are the node's own; clients are plain processes in the slots' namespaces, so that
+the figures are those of the egress and not of a sandbox's kernel. The internet is one more namespace on this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from harness import Row, report, spread
+
+SERVER, RESOLVER = "25.25.26.10", "25.25.26.53"
+NAME = "bench.test"
+CHUNK = bytes(1 << 18)
+NAMED, DIRECT = 443, 8443
+"""Ports of the same server: the way to one leads through the fence, that to the other through the firewall only."""
+
+
+# --- the internet
+
+
+async def serve(certificate: str) -> None:
+    """TLS that sends as many bytes as the first line asks for, and a name server with one name."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    for port in (NAMED, DIRECT):
+        await asyncio.start_server(send, SERVER, port, ssl=context, backlog=1024)
+    await asyncio.get_running_loop().create_datagram_endpoint(NameServer, local_addr=(RESOLVER, 53))
+    print("ready", flush=True)
+    await asyncio.Event().wait()
+
+
+async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError, ValueError):
+        left = int(await reader.readline())
+        while left > 0:
+            writer.write(CHUNK[:left])
+            left -= len(CHUNK)
+            await writer.drain()
+    writer.close()
+
+
+class NameServer(asyncio.DatagramProtocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport: Any = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        answer = b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 60, 4) + socket.inet_aton(SERVER)
+        end = data.index(b"\0", 12) + 5
+        self.transport.sendto(data[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + data[12:end] + answer, addr)
+
+
+@contextlib.contextmanager
+def internet() -> Iterator[None]:
+    tag = secrets.token_hex(2)
+    space, link, net = f"hbw-{tag}", f"hbw{tag}", f"100.125.{secrets.randbelow(256)}"
+    with tempfile.TemporaryDirectory() as directory:
+        certificate = Path(directory) / "certificate.pem"
+        sh(
+            f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN={NAME} "
+            f"-keyout {directory}/key -out {directory}/cert; cat {directory}/key {directory}/cert > {certificate}"
+        )
+        try:
+            sh(
+                f"ip netns add {space}; ip link add {link} type veth peer name eth0 netns {space};"
+                f"ip addr add {net}.1/30 dev {link}; ip link set {link} up; ip -n {space} link set lo up;"
+                f"ip -n {space} addr add {net}.2/30 dev eth0; ip -n {space} link set eth0 up;"
+                f"ip -n {space} route add default via {net}.1"
+            )
+            for address in (SERVER, RESOLVER):
+                sh(f"ip -n {space} addr add {address}/32 dev lo; ip route replace {address}/32 via {net}.2")
+            command = ["nsenter", f"--net=/run/netns/{space}", sys.executable, __file__, "--serve", str(certificate)]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+                assert server.stdout is not None
+                server.stdout.readline()
+                try:
+                    yield
+                finally:
+                    server.kill()
+        finally:
+            subprocess.run(f"ip link del {link}; ip netns del {space}", shell=True, check=False, capture_output=True)
+
+
+def sh(command: str) -> None:
+    subprocess.run(f"set -e; {command}", shell=True, check=True, capture_output=True)
+
+
+# --- the client, in a slot
+
+
+def client(what: str, count: int) -> object:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    ask(count if what == "names" else 1)
+    if what == "names":
+        begin = time.perf_counter()
+        ask(count)
+        return count / (time.perf_counter() - begin)
+    if what == "many":
+        held = [opened(context, NAMED) for _ in range(count)]
+        return sum(fetch(connection, 1000) == 1000 for connection in held)
+    ways: dict[str, list[float]] = {"direct": [], "fence": []}
+    for _ in range(count):
+        for way, port in (("direct", DIRECT), ("fence", NAMED)):
+            begin = time.perf_counter()
+            with opened(context, port) as connection:
+                if what == "setup":
+                    ways[way].append((time.perf_counter() - begin) * 1000)
+                else:
+                    size = fetch(connection, 100 << 20)
+                    ways[way].append(size / (time.perf_counter() - begin) / 1e6)
+        time.sleep(0.02)  # below the limit of new connections
+    return ways
+
+
+def opened(context: ssl.SSLContext, port: int) -> ssl.SSLSocket:
+    return context.wrap_socket(socket.create_connection((SERVER, port), 30), server_hostname=NAME)
+
+
+def fetch(connection: ssl.SSLSocket, size: int) -> int:
+    connection.sendall(b"%d\n" % size)
+    got, buffer = 0, bytearray(1 << 18)
+    while got < size and (more := connection.recv_into(buffer)):
+        got += more
+    return got
+
+
+def ask(count: int, at_once: int = 16) -> None:
+    """Questions about the name, so many under way."""
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in NAME.split("."))
+    question = struct.pack(">6H", 7, 0x0100, 1, 0, 0, 0) + labels + b"\0\0\1\0\1"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.settimeout(30)  # the first question waits for the fence to begin
+        sender.connect(("169.254.169.253", 53))
+        for _ in range(min(at_once, count)):
+            sender.send(question)
+        for number in range(count):
+            assert sender.recv(512)[3] & 15 == 0
+            if number + at_once < count:
+                sender.send(question)
+
+
+# --- the measurement
+
+
+async def measure(options: argparse.Namespace) -> list[Row]:
+    from hutch.egress.fence import guarded
+    from hutch.egress.fencing import Fence
+    from hutch.model import DenyAll, NetworkLimits, NetworkRules
+    from hutch.network.base import Services, Slot
+    from hutch.network.slots import LinuxSlotPool
+
+    rules = NetworkRules(
+        allow=[NAME, f"{SERVER}:{DIRECT}"], limits=NetworkLimits(connections=4096, new_connections=2000)
+    )
+    node = "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(4))
+    fence = Fence(node, (RESOLVER, 53), 60, lambda entry: None)
+    tcp, dns = fence.listen()
+    services = Services(llm=1, tcp=tcp, dns=dns, uid=fence.uid, resolver=fence.resolver)
+    slots = LinuxSlotPool(node, "10.200.0.0/14", 4, services)
+    fence.lead(slots)
+    await slots.start({})
+    try:
+        slot = await slots.acquire("sbx_0", rules)
+        await fence.allow("sbx_0", slot.guest_address, rules)
+        await run(slot, "names", 1)
+        cpu = [fence_cpu(fence)]
+        setup = await run(slot, "setup", options.connections)
+        cpu.append(fence_cpu(fence))
+        rate = await run(slot, "throughput", 4)
+        cpu.append(fence_cpu(fence))
+        # As many as one sandbox may ask; what is more it is refused.
+        names = await run(slot, "names", round(guarded.QUESTIONS[1]) // 3)
+        changes = []
+        for policy in (DenyAll(), rules) * options.changes:
+            begin = time.perf_counter()
+            await slots.set_policy(slot, policy)
+            await fence.allow("sbx_0", slot.guest_address, policy)
+            changes.append((time.perf_counter() - begin) * 1000)
+        others: list[Slot] = []
+        for number in range(1, options.sandboxes + 1):
+            other = await slots.acquire(f"sbx_{number}", rules)
+            await fence.allow(f"sbx_{number}", other.guest_address, rules)
+            others.append(other)
+        begin = time.perf_counter()
+        served = sum(await asyncio.gather(*(run(other, "many", 20) for other in others)))
+        took = time.perf_counter() - begin
+    finally:
+        await fence.stop()
+        await slots.remove_all()
+    added = [b - a for a, b in zip(setup["direct"], setup["fence"], strict=True)]
+    share = [100 * b / a for a, b in zip(rate["direct"], rate["fence"], strict=True)]
+    return [
+        ("connection and TLS handshake, direct", "ms", spread(setup["direct"])),
+        ("connection and TLS handshake, through the fence", "ms", spread(setup["fence"])),
+        ("added by the fence", "ms", spread(added)),
+        ("TLS throughput, direct", "MB/s", spread(rate["direct"])),
+        ("TLS throughput, through the fence", "MB/s", spread(rate["fence"])),
+        ("share of the direct throughput", "%", spread(share)),
+        ("names answered, one sandbox", "1/s", round(names)),
+        ("CPU of the fence, a connection", "ms", round(1000 * (cpu[1] - cpu[0]) / options.connections, 2)),
+        ("CPU of the fence, a GB", "ms", round(1000 * (cpu[2] - cpu[1]) / (4 * 0.1048576))),
+        ("policy change in effect", "ms", spread(changes)),
+        (f"{options.sandboxes} slots, 20 connections each: served", "connections", served),
+        (f"{options.sandboxes} slots, 20 connections each: all done after", "s", round(took, 1)),
+    ]
+
+
+def fence_cpu(fence: Any) -> float:
+    """Seconds that its process has used."""
+    fields = Path(f"/proc/{fence._process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def run(slot: Any, what: str, count: int) -> Any:
+    command = ["nsenter", f"--net=/run/netns/{slot.namespace}", sys.executable, __file__, "--client", what, str(count)]
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    output, _ = await process.communicate()
+    assert process.returncode == 0, f"the client failed: {what}"
+    return json.loads(output)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="egress")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    parser.add_argument("--connections", type=int, default=100, help="connections on each way")
+    parser.add_argument("--changes", type=int, default=25, help="changes of a policy, there and back")
+    parser.add_argument("--sandboxes", type=int, default=100, help="slots with 20 connections each")
+    parser.add_argument("--serve", metavar="FILE", help=argparse.SUPPRESS)
+    parser.add_argument("--client", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        asyncio.run(serve(options.serve))
+    elif options.client:
+        print(json.dumps(client(options.client[0], int(options.client[1]))))
+    else:
+        with internet():
+            rows = asyncio.run(measure(options))
+        report("egress", rows, options.json)
+
+
+if __name__ == "__main__":
+    main()
