@@ -14,12 +14,14 @@ import pytest
 from hutch import Hutch, Sandbox
 from hutch.errors import InvalidRequest, NotFound, PortClosed
 from tests.machine import Machine
-from tests.sdks.running import run_checks, user_of
+from tests.sdks.environments import node_environment
+from tests.sdks.running import run, run_checks, user_of
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]
 
 HERE = Path(__file__).parent
 PYTHON = ("e2b==2.63.0", "e2b-code-interpreter==2.11.5")
+NODE = ("e2b@2.51.0", "@e2b/code-interpreter@2.8.0")
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +37,20 @@ def machine() -> Iterator[Machine]:
         asyncio.run(machine.stop())
 
 
-def test_python(machine: Machine) -> None:
+@pytest.fixture(scope="module")
+def environment(machine: Machine) -> dict[str, str]:
+    """What a user sets."""
     said = json.loads((machine.root / "run" / "api.json").read_text())
-    environment = user_of(machine) | {"E2B_API_URL": said["url"], "E2B_SANDBOX_URL": said["gateway"]}
+    return user_of(machine) | {"E2B_API_URL": said["url"], "E2B_SANDBOX_URL": said["gateway"]}
+
+
+def test_python(environment: dict[str, str]) -> None:
     run_checks(PYTHON, environment, HERE / "code")
+
+
+def test_node(environment: dict[str, str]) -> None:
+    node, packages = node_environment(*NODE)
+    run([node, "--test", "code.mjs"], environment | {"PACKAGES": str(packages)}, HERE / "js")
 
 
 def test_our_own_sdk(machine: Machine) -> None:

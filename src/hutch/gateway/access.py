@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -14,12 +15,15 @@ from hutch.control.ports import Door
 from hutch.gateway import refusals
 from hutch.gateway.refusals import Refusal
 from hutch.http1.heads import Request
+from hutch.model import CODE_PORT
 
 GUEST_PORT = 49983
 ACCESS_HEADER, TRAFFIC_HEADER = b"x-access-token", b"e2b-traffic-access-token"
 
 _OPERATIONS = {b"GET": "read", b"HEAD": "read", b"POST": "write"}
 _CALLS = frozenset((b"/health", b"/files", b"/files/compose", b"/metrics", b"/envs"))
+_CONTEXTS = re.compile(rb"/health|/contexts(/[A-Za-z0-9-]+(/restart)?)?")
+"""Paths of the code interpreter by which no code is run."""
 _SERVICES = (b"/process.Process/", b"/filesystem.Filesystem/")
 
 
@@ -38,6 +42,8 @@ def check_access(request: Request, door: Door, port: int) -> Entry:
     if port != GUEST_PORT:
         if not door.public and not _same(request.get(TRAFFIC_HEADER), door.traffic_token):
             raise refusals.forbidden(door.sandbox_id)
+        if port == CODE_PORT and door.public:
+            _check_code(request, door)
         return Entry(request)
     path = request.path
     if path not in _CALLS and not path.startswith(_SERVICES):
@@ -50,6 +56,15 @@ def check_access(request: Request, door: Door, port: int) -> Entry:
     if given is None and path == b"/files":
         return Entry(check_signature(request, door.access_token))
     raise refusals.unauthorized("missing X-Access-Token header" if given is None else "invalid access token")
+
+
+def _check_code(request: Request, door: Door) -> None:
+    """Who has been told of one port must not be able to run code by another. The clients show their token for that,
+    and for nothing else."""
+    if not door.secure or request.method == b"OPTIONS" or _CONTEXTS.fullmatch(request.path):
+        return
+    if not _same(request.get(ACCESS_HEADER), door.access_token):
+        raise refusals.unauthorized("running code takes the X-Access-Token header")
 
 
 def check_signature(request: Request, token: str) -> Request:

@@ -10,6 +10,7 @@ from hutch.gateway.access import ACCESS_HEADER, GUEST_PORT, TRAFFIC_HEADER
 from hutch.gateway.routing import PORT_HEADER, SANDBOX_HEADER, Api, Place
 from hutch.http1.framing import Framing
 from hutch.http1.heads import HOP_BY_HOP, Answer, Fields, Request, dump_answer, dump_request, tokens
+from hutch.model import CODE_PORT
 
 _OURS = frozenset((SANDBOX_HEADER, PORT_HEADER, TRAFFIC_HEADER))
 _FORWARDED = frozenset((b"forwarded", b"x-forwarded-for", b"x-forwarded-proto"))
@@ -37,6 +38,12 @@ class Exchange:
         return isinstance(self.place, Place) and self.place.port == GUEST_PORT
 
     @property
+    def keeps_connection(self) -> bool:
+        """Whether its connection may carry a request that cannot be repeated after another: who listens there closes
+        none that is idle."""
+        return isinstance(self.place, Place) and self.place.port in (GUEST_PORT, CODE_PORT)
+
+    @property
     def upgrades(self) -> bool:
         return self.request.upgrades and not self.to_guest
 
@@ -52,7 +59,7 @@ class Exchange:
             fields = _without(request.fields, _FORWARDED)
             fields += [(b"X-Forwarded-For", self.client.encode()), (b"X-Forwarded-Proto", b"https")]
             return dump_request(request, self._with_upgrade(fields))
-        fields = _without(request.fields, _OURS | ({ACCESS_HEADER} if self.to_guest else set()))
+        fields = _without(request.fields, _OURS | ({ACCESS_HEADER} if self.keeps_connection else set()))
         if self.to_guest:
             fields.append((b"X-Access-Token", guest_token.encode()))
         elif self.door is not None and self.door.masked_host and self.place is not None:

@@ -194,7 +194,7 @@ class Inbound(Flow):
         known = self._upstream
         if known is not None and known.place == place and known.open and known.reusable:
             known.reused = True
-            if exchange.to_guest or exchange.repeatable:
+            if exchange.keeps_connection or exchange.repeatable:
                 self.carried()
                 return known
         self._drop_upstream()

@@ -16,6 +16,7 @@ from hutch.gateway.refusals import Refusal
 from hutch.gateway.routing import Api, Names, Place, find_place
 from hutch.http1.framing import framing_of
 from hutch.http1.heads import Request, parse_request
+from hutch.model import CODE_PORT
 from hutch.model.e2b import e2b_key, e2b_sandbox_id, hutch_key, hutch_sandbox_id
 from hutch_guest.http.urls import split_target
 
@@ -202,3 +203,37 @@ def test_what_the_api_is_told_of_the_client_is_ours_to_say() -> None:
     passed = Exchange(sent, framing_of(None), place=Api(), client="10.0.0.7").head("")
     assert b"9.9.9.9" not in passed and b"A: b" in passed and b"X-Forwarded-For: 10.0.0.7\r\n" in passed
     assert passed.count(b"X-Forwarded-Proto: https\r\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "without"),
+    [
+        ("POST", "/execute", 401),
+        ("POST", "//execute", 401),
+        ("POST", "/%65xecute", 401),
+        ("POST", "/contexts/../execute", 401),
+        ("POST", "/execute?x=/contexts", 401),
+        ("OPTIONS", "/execute", None),
+        ("GET", "/health", None),
+        ("POST", "/contexts", None),
+        ("POST", "/contexts/0a-b/restart", None),
+        ("DELETE", "/contexts/0a-b", None),
+    ],
+)
+def test_running_code_by_a_public_port_takes_the_token(method: str, target: str, without: int | None) -> None:
+    with_token = request(method, target, f"X-Access-Token: {TOKEN}")
+    check_access(with_token, door(public=True), CODE_PORT)
+    check_access(request(method, target), door(secure=False, public=True), CODE_PORT)
+    check_access(request(method, target, f"E2B-Traffic-Access-Token: {TRAFFIC}"), door(), CODE_PORT)
+    if without is None:
+        check_access(request(method, target), door(public=True), CODE_PORT)
+        return
+    with pytest.raises(Refusal) as caught:
+        check_access(request(method, target), door(public=True), CODE_PORT)
+    assert caught.value.status == without
+
+
+def test_a_program_in_the_sandbox_does_not_see_the_token() -> None:
+    shown = request("POST", "/execute", f"X-Access-Token: {TOKEN}")
+    seen = Exchange(shown, framing_of(None), door(public=True), Place(ID, CODE_PORT)).head("guest-token")
+    assert TOKEN.encode() not in seen and b"guest-token" not in seen

@@ -10,7 +10,7 @@ from typing import Any
 
 from hutch_code.contexts import REMOVED, Context
 from hutch_code.kernels import KernelStopped
-from hutch_code.languages import PYTHON, Languages, UnknownLanguage
+from hutch_code.languages import JAVASCRIPT, PYTHON, Languages, UnknownLanguage
 from hutch_code.runs import Run
 from hutch_code.surroundings import Sandbox
 from hutch_guest.errors import GuestError, InvalidRequest, LimitReached, NotFound
@@ -34,8 +34,9 @@ class App:
         """For requests that name no context, by language."""
 
     async def start(self) -> None:
-        """Have Python ready. Raises `KernelStopped`."""
+        """Have Python ready; JavaScript starts when it is first used. Raises `KernelStopped`."""
         await self._default(PYTHON).start()
+        self._default(JAVASCRIPT)
 
     async def __call__(self, request: Request) -> Response:
         """Errors are plain text: E2B's clients show it as it is."""

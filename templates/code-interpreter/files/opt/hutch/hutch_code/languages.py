@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 import zmq
 
+from hutch_code.bash import BashKernel
 from hutch_code.forking import Zygotes
 from hutch_code.jupyter import JupyterKernel
 from hutch_code.kernels import Kernel
+from hutch_code.node import NodeKernel
 
-PYTHON = "python"
-_ALIASES = {"py": PYTHON, "python3": PYTHON}
+PYTHON, JAVASCRIPT = "python", "javascript"
+_ALIASES = {"py": PYTHON, "python3": PYTHON, "js": JAVASCRIPT, "ts": "typescript", "sh": "bash", "shell": "bash"}
 
 
 class UnknownLanguage(Exception):
@@ -24,7 +26,12 @@ class Languages:
     def __init__(self) -> None:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         zygotes = Zygotes()
-        self._makers: dict[str, Callable[[], Kernel]] = {PYTHON: lambda: JupyterKernel(context, zygotes)}
+        self._makers: dict[str, Callable[[], Kernel]] = {
+            PYTHON: lambda: JupyterKernel(context, zygotes),
+            JAVASCRIPT: lambda: NodeKernel(JAVASCRIPT),
+            "typescript": lambda: NodeKernel("typescript"),
+            "bash": BashKernel,
+        }
 
     def find(self, name: str | None) -> tuple[str, Callable[[], Kernel]]:
         """The language by any of its names, and what makes its kernels. Raises `UnknownLanguage`."""

@@ -9,6 +9,7 @@ kernels with it. It never starts a thread: none would be in the children.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import json
 import os
@@ -21,6 +22,7 @@ from typing import Any
 from hutch_code import warm
 
 _MAX_LINE = 1 << 20
+_PR_SET_PDEATHSIG = 1
 
 
 class Zygote:
@@ -72,6 +74,7 @@ class Zygote:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.setsid()
+            _die_with_parent()
             for end in (self._control, self._woken, self._wake):
                 end.close()
             os.chdir(wanted["cwd"])
@@ -103,6 +106,11 @@ class Zygote:
         for pid in self._children:
             with contextlib.suppress(OSError):
                 os.killpg(pid, signal.SIGKILL)
+
+
+def _die_with_parent() -> None:
+    """Also when it is killed itself, and can end nobody."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _ending(status: int) -> str:
