@@ -116,6 +116,30 @@ async def test_plain_sandbox_runs_when_the_call_returns(client: httpx.AsyncClien
     assert seen["state"] == "running" and seen["labels"] == {"of": "test-api"} and seen["task"] is None
 
 
+async def test_the_network_of_a_sandbox_changes_and_what_it_refuses_is_told(
+    client: httpx.AsyncClient, machine: ApiMachine
+) -> None:
+    made = await machine.create(network={"mode": "rules", "allow": ["Example.org"], "policies": ["packages"]})
+    box = f"/v1/sandboxes/{made['id']}"
+    assert {"example.org", "pypi.org"} <= set(made["network"]["allow"])
+    await run(client, box, "python3 -c 'import socket; socket.create_connection((\"192.0.2.7\", 443), 5)' || true")
+    page = (await client.get(f"{box}/egress", params={"wait": 20})).json()
+    (entry,) = page["entries"]
+    assert (entry["allowed"], entry["address"], entry["reason"]) == (False, "192.0.2.7", "not in policy")
+    assert page["next"] == entry["seq"]
+    changed = await client.put(f"{box}/network", json={"mode": "rules", "allow": ["192.0.2.7:443"]})
+    assert changed.json()["network"]["allow"] == ["192.0.2.7:443"]
+    for wrong in ({"allow": ["*"]}, {"allow": ["10.0.0.1"]}, {"policies": ["nothing"]}, {"deny": ["example.org"]}):
+        refused = await client.put(f"{box}/network", json={"mode": "rules", **wrong})
+        assert (refused.status_code, refused.json()["code"]) == (400, "invalid_policy"), refused.text
+        again = await client.post("/v1/sandboxes", json={"network": {"mode": "rules", **wrong}})
+        assert (again.status_code, again.json()["code"]) == (400, "invalid_policy"), again.text
+    fork = (await client.post(f"{box}/fork", json={"count": 1})).json()["sandboxes"][0]
+    assert fork["network"]["allow"] == ["192.0.2.7:443"]
+    for each in (made, fork):
+        await client.delete(f"/v1/sandboxes/{each['id']}")
+
+
 async def test_list_filters_by_label_and_pages(machine: ApiMachine, client: httpx.AsyncClient, box: str) -> None:
     others = await asyncio.gather(*(machine.create(labels={"of": "pages"}) for _ in range(3)))
     pages, cursor = [], None

@@ -8,6 +8,8 @@ from hutch.model import NetworkRules
 from hutch.model.rules import ALL_PORTS, AddressRule, Ports
 from hutch.network.base import LLM_ADDRESS, Services
 
+QUESTIONS = 100
+"""Packets with questions about names, a second of one guest: more would fill the queue that all guests share."""
 OPEN_CHAIN = "everything"
 """The chain that opens all that is public."""
 PASSING_CHAIN = "passing"
@@ -17,12 +19,13 @@ PASSING_CHAIN = "passing"
 def upward(rules: NetworkRules, services: Services) -> list[str]:
     """Judges what the guest sends, after the redirects were made."""
     limits = rules.limits
-    new = limits.new_connections
+    new, dns = limits.new_connections, services.dns
     lines = [
         "jump always",
         f"ct state new limit rate over {new}/second burst {2 * new} packets goto refuse",
+        f"ct status dnat udp dport {dns} limit rate over {QUESTIONS}/second burst {3 * QUESTIONS} packets drop",
         f"ct state new ct count over {limits.connections} goto refuse",
-        f"ct status dnat ct original ip daddr {LLM_ADDRESS} meta l4proto {{ tcp, udp }} th dport {services.dns} accept",
+        f"ct status dnat ct original ip daddr {LLM_ADDRESS} meta l4proto {{ tcp, udp }} th dport {dns} accept",
         f"ct status dnat tcp dport {services.tcp} accept",
     ]
     if limits.mbit is not None:

@@ -16,7 +16,7 @@ HELLO_SECONDS = 10.0
 """Seconds in which a guest must have said what it wants."""
 IDLE_SECONDS = 3600.0
 _CONNECT_SECONDS = 10.0
-_HIGH_WATER = 256 << 10
+_HIGH_WATER = 64 << 10
 _SO_ORIGINAL_DST = 80
 
 
