@@ -164,6 +164,9 @@ class Supervisor:
             except TlsProblem as problem:
                 if said != (said := str(problem)):
                     note(f"the last certificate stays: {said}", "yellow")
+            except Exception as error:  # what is in the files is not ours, and a later one may be good
+                if said != (said := repr(error)):
+                    note(f"the last certificate stays: {said}", "yellow")
 
     async def _ready(self) -> str:
         end = time.monotonic() + READY_SECONDS

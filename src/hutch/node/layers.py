@@ -93,18 +93,20 @@ class Layers:
             putting = self._parts.disks.restore(record.address, record.guest_token, self._directory / key)
             await unless_doomed(entry, putting, handle, BootFailed)
 
-    async def unpack(self, key: str) -> None:
-        """Have it as a directory, for templates to stand on. Raises `NotFound`, `TemplateBuildFailed`, `DiskFull`."""
+    async def unpack(self, key: str, most: int) -> None:
+        """Have it as a directory, for templates to stand on. `most`: bytes of its files, holes too. Raises
+        `NotFound`, `TemplateBuildFailed`, `DiskFull`."""
         made = self._parts.images.made
         final = made.layer(key)
         if final.is_dir():
             return
         info = self.find(key)
         self._check_room(info.bytes)
+        room = disk_free(self._cache.root) - SPARE_DISK - info.bytes  # the image comes beside the directory
         with self._using(key):
             work = await asyncio.to_thread(made.new_layer, key)
             try:
-                await asyncio.to_thread(unpack, self._directory / key, work, MOST_BYTES)
+                await asyncio.to_thread(unpack, self._directory / key, work, min(most, room, MOST_BYTES))
                 work.chmod(0o755)
                 with suppress(FileExistsError, OSError):  # another has made it meanwhile
                     work.rename(final)

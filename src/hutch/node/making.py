@@ -8,7 +8,7 @@ from hutch.errors import Conflict, InvalidTemplate, TemplateNotBuilt, UnknownTem
 from hutch.images.lookup import find_build
 from hutch.images.made import MOST_LAYERS, cached_layer, own_layer
 from hutch.model import MadeTemplate, Recipe
-from hutch.node.layers import Layers
+from hutch.node.layers import MOST_BYTES, Layers
 from hutch.node.parts import Parts
 
 LONGEST_READY = 90.0
@@ -29,10 +29,13 @@ class Maker:
         that is gone, `Conflict` when its base is another by now, `UnknownTemplate`, `TemplateNotBuilt`,
         `InvalidTemplate`, `TemplateBuildFailed`, `DiskFull`."""
         async with self._one:
+            if (there := self._images.made.find(name)) is not None and there.org != wanted.org:
+                raise Conflict(f"another organisation has a template of the name {name}", hint="Choose another name.")
             below, base = await asyncio.to_thread(self._below, wanted)
             layers = below
             if wanted.layer is not None:
-                await self._layers.unpack(wanted.layer)
+                most = wanted.resources.disk_mib << 20 if wanted.base is not None else MOST_BYTES
+                await self._layers.unpack(wanted.layer, most)
                 layers = (*below, own_layer(wanted.layer))
             if not layers or len(layers) > MOST_LAYERS:
                 raise InvalidTemplate(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import and_, delete, func, or_, select, update
 
 from hutch.store.engine import Database
 from hutch.store.tables import template_files
+
+REPLACED = "replaced-"
+"""Before the hash of what has been sent anew: no hash of a client has a `-`."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,13 @@ class TemplateFiles:
         self._database = database
 
     async def put(self, row: FilesRow) -> None:
-        """Let the client's hash mean these."""
+        """Let the client's hash mean these. What it meant before stays a record, which no client can ask for: builds
+        that go on may need it, and it counts until it is forgotten."""
         mine = (template_files.c.org == row.org, template_files.c.hash == row.hash)
+        others = (*mine, template_files.c.digest != row.digest)
+        before = f"{REPLACED}{secrets.token_hex(16)}"
         async with self._database.write() as connection:
+            await connection.execute(update(template_files).where(*others).values(hash=before, used_at=row.used_at))
             await connection.execute(delete(template_files).where(*mine))
             await connection.execute(template_files.insert().values(**asdict(row)))
 
@@ -59,9 +67,10 @@ class TemplateFiles:
         async with self._database.read() as connection:
             return int((await connection.execute(statement)).scalar_one())
 
-    async def unused(self, before: float, limit: int = 100) -> list[FilesRow]:
-        """Those not used since then, of every organisation."""
-        statement = select(template_files).where(template_files.c.used_at < before).limit(limit)
+    async def unused(self, before: float, replaced: float, limit: int = 100) -> list[FilesRow]:
+        """Those not used since then, and those that others replaced before `replaced`, of every organisation."""
+        over = and_(template_files.c.hash.startswith(REPLACED), template_files.c.used_at < replaced)
+        statement = select(template_files).where(or_(template_files.c.used_at < before, over)).limit(limit)
         async with self._database.read() as connection:
             return [FilesRow(**row) for row in (await connection.execute(statement)).mappings()]
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import structlog
 
-from hutch.errors import HutchError
 from hutch.tls.certificates import Certificate, TlsProblem, read_certificate
 from hutch.tls.files import PemFiles
 
@@ -38,7 +37,7 @@ class FreshContext:
             self._seen = stamps
             try:
                 self.current = await asyncio.to_thread(self._load)
-            except HutchError as error:
+            except Exception as error:  # what is in the files is not ours, and a later one may be good
                 _log.error("the new certificate is not taken, the last one stays", problem=str(error))
             else:
                 _log.info("another certificate is served from now on")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -147,6 +148,37 @@ async def test_uploads_are_kept_by_their_content(control: Control, settings: Set
         await uploads.take_in("o", "h3", sent(b"x"))
     await uploads.forget_unused(time.time() + 1)
     assert [key async for key in control._context.blobs.keys("templates/")] == []
+
+
+async def test_files_that_are_sent_anew_count_until_they_are_removed(control: Control, settings: Settings) -> None:
+    async def sent(*pieces: bytes) -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+            await asyncio.sleep(0)
+
+    uploads, files = control.builds.uploads, control.store.template_files
+    for content in (b"one", b"two", b"two"):
+        await uploads.take_in("o", "h", sent(content))
+    assert await files.total("o") == 6 and await uploads.present("o", "h")
+    await uploads.forget_unused(0)  # a build may need the first one still
+    assert await files.total("o") == 6
+    uploads._context = replace(
+        control._context, settings=settings.model_copy(update={"build_timeout": -1.0, "max_upload": 10})
+    )
+    await uploads.forget_unused(0)
+    assert len([key async for key in control._context.blobs.keys("templates/")]) == 1 and await files.total("o") == 3
+    both = (uploads.take_in("o", hash, sent(*[hash.encode()] * 4)) for hash in ("a", "b"))
+    found = await asyncio.gather(*both, return_exceptions=True)
+    assert any(isinstance(each, PayloadTooLarge) for each in found) and await files.total("o") <= 10
+
+
+def test_variables_that_double_themselves_come_to_an_end() -> None:
+    value = "x" * 1000
+    with pytest.raises(StepFailed, match="longer than 128"):
+        for _ in range(64):
+            value = expand("$A$A", {"A": value})
+    with pytest.raises(StepFailed):
+        expand("$A" * 100_000, {"A": "x" * 100_000})
 
 
 async def _value(value: int) -> int:

@@ -49,6 +49,12 @@ def layer(tmp_path: Path, *entries: Any) -> Path:
     return into
 
 
+def test_a_file_of_another_owner_keeps_its_capabilities(tmp_path: Path) -> None:
+    some = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)
+    found = layer(tmp_path, file("a", b"x", xattrs={"security.capability": b64encode(some).decode()}))
+    assert os.getxattr(found / "a", "security.capability") == some and (found / "a").stat().st_uid == 1000
+
+
 def test_all_that_a_disk_has(tmp_path: Path) -> None:
     attribute = {"user.a": b64encode(b"1").decode(), "trusted.overlay.redirect": b64encode(b"/etc").decode()}
     found = layer(

@@ -6,9 +6,12 @@ import asyncio
 import os
 import shutil
 import stat
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 
@@ -90,6 +93,19 @@ def test_the_server_gets_it_whole_and_alone(tmp_path: Path, good: Path) -> None:
     assert path.read_text() == text
 
 
+def certificate_with_broken_names() -> str:
+    """One whose extensions cannot be read, with its key."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, HOST)])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+        .add_extension(x509.UnrecognizedExtension(x509.ExtensionOID.SUBJECT_ALTERNATIVE_NAME, b"\xff"), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    dumped = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return (certificate.public_bytes(Encoding.PEM) + dumped).decode()
+
+
 async def test_another_certificate_is_taken_and_a_bad_one_is_not(
     tmp_path: Path, good: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,11 +117,13 @@ async def test_another_certificate_is_taken_and_a_bad_one_is_not(
     first = fresh.current
     looking = asyncio.create_task(fresh.keep_fresh())
     looks = fresh._seen
-    served.write_text("nothing of the kind, for now")
     async with asyncio.timeout(10):
-        while fresh._seen == looks:
-            await asyncio.sleep(0.01)
-        assert fresh.current is first
+        for bad in ("nothing of the kind, for now", certificate_with_broken_names()):
+            served.write_text(bad)
+            while fresh._seen == looks:
+                await asyncio.sleep(0.01)
+            looks = fresh._seen
+            assert fresh.current is first
         other.replace(served)
         while fresh.current is first:
             await asyncio.sleep(0.01)

@@ -55,6 +55,11 @@ cd "$1" && pwd
 
 _USER = 'id -u "$1" >/dev/null 2>&1 || useradd --create-home --shell /bin/bash "$1"'
 _NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+_MOST_VALUE = 128 << 10
+"""Characters of one variable: the kernel gives a program no longer ones."""
+_TOO_LONG = f"a variable is longer than {_MOST_VALUE >> 10} Ki characters"
+_MOST_ENV = 1 << 20
+"""Of all of them, names too."""
 
 
 class StepFailed(TemplateBuildFailed):
@@ -108,6 +113,10 @@ class Steps:
                 known = known if known is not None else await self._environment(context)
                 value = expand(value, known | env)
             env[name] = value
+        if any(len(value) > _MOST_VALUE for value in env.values()):
+            raise StepFailed(_TOO_LONG)
+        if sum(len(name) + len(value) for name, value in env.items()) > _MOST_ENV:
+            raise StepFailed(f"all variables together are longer than {_MOST_ENV >> 10} Ki characters")
         return context.model_copy(update={"env": env})
 
     async def _workdir(self, step: Step, context: Context) -> Context:
@@ -147,11 +156,18 @@ class Steps:
 
 
 def expand(value: str, known: dict[str, str]) -> str:
-    """With `$NAME` and `${NAME}` as they are known; what is not is nothing. `\\$` is a dollar sign."""
+    """With `$NAME` and `${NAME}` as they are known; what is not is nothing. `\\$` is a dollar sign. Raises `StepFailed`
+    when that is too long: a few doublings in a row would be all memory that there is."""
+    length = len(value)
 
     def one(match: re.Match[str]) -> str:
+        nonlocal length
         name = match[1] or match[2]
-        return known.get(name, "") if name else "$"
+        found = known.get(name, "") if name else "$"
+        length += len(found) - len(match[0])
+        if length > _MOST_VALUE + len(value):
+            raise StepFailed(_TOO_LONG)
+        return found
 
     return _VARIABLE.sub(one, value)
 

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from urllib.parse import urlencode
 
@@ -23,6 +24,8 @@ class BuildUploads:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._files = context.store.template_files
+        self._arriving: Counter[str] = Counter()
+        """Bytes of each organisation that are on their way and not counted yet."""
 
     async def present(self, org: str, hash: str) -> bool:
         """Whether they are here already; they count as used then."""
@@ -47,13 +50,18 @@ class BuildUploads:
     async def take_in(self, org: str, hash: str, chunks: AsyncIterator[bytes]) -> None:
         """Whole or not at all. Raises `PayloadTooLarge`, `DiskFull`, `InvalidRequest`."""
         blobs, most = self._context.blobs, self._context.settings.max_upload
-        if (kept := await self._files.total(org)) > most:
-            raise PayloadTooLarge(f"{kept} bytes of files for builds are kept; at most {most}")
-        sum = hashlib.sha256()
+        room = most - await self._files.total(org)
+        sum, taken = hashlib.sha256(), 0
+        too_much = PayloadTooLarge(f"at most {most} bytes of files for builds are kept of an organisation")
         passing = f"templates/{org}/sent-{secrets.token_hex(16)}"
 
         async def counted() -> AsyncIterator[bytes]:
+            nonlocal taken
             async for chunk in chunks:
+                taken += len(chunk)
+                self._arriving[org] += len(chunk)
+                if self._arriving[org] > room:
+                    raise too_much
                 sum.update(chunk)
                 yield chunk
 
@@ -61,16 +69,20 @@ class BuildUploads:
             size = await blobs.put(passing, counted(), most)
             if size == 0:
                 raise InvalidRequest("nothing was sent")
+            if size > most - await self._files.total(org):  # others have come meanwhile
+                raise too_much
             await blobs.rename(passing, files_blob(org, sum.hexdigest()))
+            now = time.time()
+            await self._files.put(FilesRow(org, hash, sum.hexdigest(), size, now, now))
         except BaseException:
             await blobs.delete(passing)
             raise
-        now = time.time()
-        await self._files.put(FilesRow(org, hash, sum.hexdigest(), size, now, now))
+        finally:
+            self._arriving[org] -= taken
 
     async def forget_unused(self, before: float) -> None:
         """Remove what no build has asked for since then."""
-        for row in await self._files.unused(before):
+        for row in await self._files.unused(before, time.time() - self._context.settings.build_timeout):
             if await self._files.forget(row):
                 await self._context.blobs.delete(row.blob)
 

@@ -103,16 +103,17 @@ class _Unpacking:
     def _add_file(self, entry: Entry, name: str, parent: int) -> None:
         self._left -= entry["size"]
         if self._left < 0:
-            raise Hostile("files are larger, together, than the sandbox's disk: an image has no holes")
+            raise Hostile("files are larger, together, than the disk, or than there is room for: an image has no holes")
         descriptor = os.open(name, _NEW, 0o600, dir_fd=parent)
         try:
             os.truncate(descriptor, entry["size"])
             for offset, length, place in entry["data"]:
                 self._copy(descriptor, offset, length, place)
+            os.fchown(descriptor, entry["uid"], entry["gid"])  # another owner, later, would take its capabilities
             _set_attributes(descriptor, entry)
         finally:
             os.close(descriptor)
-        _own(name, parent, entry)
+        _finish(name, parent, entry)
 
     def _copy(self, descriptor: int, offset: int, length: int, place: int) -> None:
         os.lseek(descriptor, offset, os.SEEK_SET)
@@ -155,6 +156,10 @@ def _is_ours(entry: Entry) -> bool:
 
 def _own(name: str, parent: int, entry: Entry) -> None:
     os.chown(name, entry["uid"], entry["gid"], dir_fd=parent, follow_symlinks=False)
+    _finish(name, parent, entry)
+
+
+def _finish(name: str, parent: int, entry: Entry) -> None:
     if entry["type"] != "symlink":
         os.chmod(name, entry["mode"], dir_fd=parent)
     os.utime(name, ns=(entry["mtime"], entry["mtime"]), dir_fd=parent, follow_symlinks=False)
