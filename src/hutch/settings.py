@@ -118,6 +118,10 @@ class Settings(BaseSettings):
         ge=0,
         description="Bytes of what the steps of template builds have written, kept for the next build of the same.",
     )
+    oci_dir: Path | None = Field(
+        None, description="A folder of images in the OCI layout, which templates may begin with as `oci:NAME`."
+    )
+    max_image: int = Field(16 << 30, gt=0, description="Largest image that templates begin with, in bytes, unpacked.")
     builds_at_once: int = Field(2, ge=1, le=64, description="Template builds through E2B's API that run at a time.")
     build_timeout: float = Field(3600, gt=0, description="Seconds that one of them may take.")
     warm_pool_mib: int | None = Field(

@@ -33,7 +33,7 @@ class Builder:
         assert answer.status_code < 300, answer.text
         return answer
 
-    async def begin(self, name: str, steps: list[dict[str, Any]]) -> None:
+    async def begin(self, name: str, steps: list[dict[str, Any]], **base: Any) -> None:
         asked = (await self.ask("POST", "/v3/templates", json={"name": name})).json()
         self._path = f"/templates/{asked['templateID']}/builds/{asked['buildID']}"
         for step in steps:
@@ -43,7 +43,7 @@ class Builder:
                 await self.ask("PUT", link["url"], content=_archive())
                 link = (await self.ask("GET", f"/templates/{asked['templateID']}/files/{hash}")).json()
                 assert link["present"]
-        await self.ask("POST", f"/v2{self._path}", json={"fromImage": "e2bdev/base", "steps": steps})
+        await self.ask("POST", f"/v2{self._path}", json={"fromImage": "e2bdev/base", "steps": steps} | base)
 
     async def look(self) -> tuple[str, list[str], dict[str, Any]]:
         """Its state, and all of its log."""

@@ -83,7 +83,7 @@ def test_python(requirement: str, environment: dict[str, str]) -> None:
 
 
 def test_templates(environment: dict[str, str]) -> None:
-    run_checks(PYTHON[0], environment, HERE / "templates")
+    run_checks((PYTHON[0],), environment, HERE / "templates")
 
 
 @pytest.mark.parametrize(("requirement", "checks"), [(PYTHON[0], "names_python"), (PYTHON_1, "python1")])
@@ -112,6 +112,11 @@ def assert_documented(calls: list[str]) -> None:
     patterns = re.findall(r"`(\w+\.[\w*]+)`", (ROOT / "docs" / "e2b.md").read_text())
     assert len(calls) > 80
     assert [call for call in calls if not any(fnmatch.fnmatch(call, pattern) for pattern in patterns)] == []
+
+
+def test_templates_node(environment: dict[str, str]) -> None:
+    node, packages = node_environment(NODE)
+    run([node, "--test", "templates.mjs"], environment | {"PACKAGES": str(packages)}, HERE / "js")
 
 
 def test_node(environment: dict[str, str]) -> None:

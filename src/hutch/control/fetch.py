@@ -21,7 +21,7 @@ _PLAIN = "%/:?#[]@!$&'()*+,;=~"
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
-class _CheckedBackend(httpcore.AsyncNetworkBackend):
+class CheckedBackend(httpcore.AsyncNetworkBackend):
     """Connects to addresses that were checked. TLS still verifies the name: httpcore gives it to `start_tls`."""
 
     def __init__(self, allow_private: bool) -> None:
@@ -68,7 +68,7 @@ class Fetcher:
 
     @asynccontextmanager
     async def _open(self, url: str) -> AsyncIterator[tuple[str, httpcore.Response]]:
-        backend = _CheckedBackend(self._allow_private)
+        backend = CheckedBackend(self._allow_private)
         async with httpcore.AsyncConnectionPool(max_connections=2, network_backend=backend) as pool:
             for _ in range(_MAX_HOPS):
                 response = await _request(pool, url)

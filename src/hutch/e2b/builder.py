@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from hutch.control.builds.spec import BuildSpec, Step
 from hutch.e2b.bodies import BuildStep, RequestBuild, StartBuild
 from hutch.e2b.context import Call, Server
+from hutch.e2b.errors import NotOffered
 from hutch.e2b.templates import ALIASES
 from hutch.e2b.views import log_line, template_view
 from hutch.errors import InvalidRequest, NotFound, PayloadTooLarge
@@ -74,8 +75,7 @@ async def take_files(server: Server, request: Request) -> Response:
 async def start_build(call: Call) -> Response:
     """`POST /v2/templates/{id}/builds/{build}`."""
     body = await call.body(StartBuild)
-    if body.from_image_registry:
-        raise InvalidRequest("fromImageRegistry: images are not pulled with credentials")
+    login = _login(body.from_image_registry)
     template = body.from_template
     spec = BuildSpec(
         image=body.from_image,
@@ -86,7 +86,7 @@ async def start_build(call: Call) -> Response:
         force=body.force,
     )
     params = call.request.path_params
-    await call.control.builds.start(call.org, str(params["id"]), str(params["build"]), spec)
+    await call.control.builds.start(call.org, str(params["id"]), str(params["build"]), spec, login)
     return Response(status_code=202)
 
 
@@ -139,6 +139,19 @@ def _step(body: BuildStep) -> Step:
     return Step.model_validate(
         {"type": body.type.upper(), "args": body.args, "files": body.files_hash, "force": body.force}
     )
+
+
+def _login(registry: dict[str, Any]) -> tuple[str, str] | None:
+    """Raises `NotOffered` for those of cloud providers."""
+    if not registry:
+        return None
+    name, password = registry.get("username"), registry.get("password")
+    if registry.get("type") != "registry":
+        hint = "Give `from_image` a user name and a password that the registry takes."
+        raise NotOffered("logins of cloud providers are not offered by Hutch", hint=hint)
+    if not (isinstance(name, str) and isinstance(password, str) and name and len(name) + len(password) < 1 << 16):
+        raise InvalidRequest("fromImageRegistry: a user name and a password, at most 64 KiB")
+    return name, password
 
 
 def _hash(request: Request) -> str:

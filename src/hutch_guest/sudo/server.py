@@ -27,13 +27,15 @@ ADDRESS = "\0hutch-sudo"
 """An abstract socket: there is no file that could be taken away or stood in for."""
 
 RULE = "/etc/sudoers.d/hutch"
-"""The file that lets the template's user be root. Root may remove it, and that is then the end of it."""
+"""The file that lets the template's user be root, and whom its first word names. Root may remove it, and that is then
+the end of it."""
 
 SCM_CREDENTIALS = 2
 
 _CONTROL = 2 * socket.CMSG_SPACE(3 * 4)
 _MAX_REQUEST = 4 << 20
 _TIMEOUT = 10.0
+_MOST_NAME = 64
 
 
 class SudoServer:
@@ -93,9 +95,18 @@ class SudoServer:
             relay.cancel()
 
     def _authorize(self, uid: int) -> None:
-        if uid == 0 or (uid == self._guest.account(None).uid and os.path.exists(self._rule)):
+        name = accounts.user_name(uid)
+        if uid == 0 or (named := self._named()) == name or (named and uid == self._guest.account(None).uid):
             return
-        raise InvalidRequest(f"{accounts.user_name(uid)} may not run commands as another user")
+        raise InvalidRequest(f"{name} may not run commands as another user")
+
+    def _named(self) -> str:
+        """Whom the rule names; nobody where there is none."""
+        try:
+            with open(self._rule, encoding="utf-8", errors="replace") as rule:
+                return rule.read(_MOST_NAME).partition(" ")[0].strip() or "user"
+        except OSError:
+            return ""
 
 
 async def _receive(connection: socket.socket, files: list[int]) -> tuple[int, dict[str, Any]]:

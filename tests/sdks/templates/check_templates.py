@@ -156,7 +156,7 @@ def test_one_stands_on_another_with_all_kinds_of_packages(built: tuple[str, list
         .pip_install("--no-index ./tmplb_demo-1.0-py3-none-any.whl")
         .npm_install("--offline ./demo-1.0.0.tgz")
         .run_cmd([repository, "cd ..", deb])
-        .run_cmd(clear, user="root")
+        .run_cmd(f"sudo {clear}")
         .git_clone("/home/user/repo", "cloned")
         .apt_install("/tmp/tmplb.deb", no_install_recommends=True)
         .remove("deb", recursive=True)

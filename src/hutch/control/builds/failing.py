@@ -20,9 +20,11 @@ class BuildFailed(Exception):
         self.message = message[:_MOST]
 
 
-def failure(step: Step, number: int, error: HutchError) -> str:
+def failure(step: Step, label: str, error: HutchError) -> str:
     """What is said of a step that has failed."""
-    return f"step {number}, {step.text}, failed: {error.detail}"
+    if label == BASE:
+        return f"the image cannot be made ready for steps: {error.detail}"
+    return f"step {label}, {step.text}, failed: {error.detail}"
 
 
 def told(error: HutchError) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 import uuid
 from collections.abc import Sequence
@@ -12,20 +13,21 @@ import structlog
 
 from hutch.control.builds.bases import known_image
 from hutch.control.builds.failing import BASE, BuildFailed
-from hutch.control.builds.log import ERROR, WARN, BuildLog
+from hutch.control.builds.log import ERROR, INFO, WARN, BuildLog
 from hutch.control.builds.names import DEFAULT_TAG, TemplateName, check_tags, parse_name
 from hutch.control.builds.spec import BuildSpec
 from hutch.control.builds.stepping import Stepping
 from hutch.control.builds.tidying import Tidying
 from hutch.control.builds.uploads import BuildUploads
-from hutch.control.builds.worker import Worker
+from hutch.control.builds.worker import Found, Worker
 from hutch.control.context import Context
 from hutch.control.create import Creator
 from hutch.control.files import Files
 from hutch.control.guests import Guests
 from hutch.control.lifecycle import Lifecycle
+from hutch.control.oci.pulling import PRELUDE, Puller
 from hutch.control.templates import Templates
-from hutch.errors import Conflict, HutchError, InvalidRequest, NodeUnavailable, NotFound, UnknownTemplate
+from hutch.errors import Conflict, HutchError, InputFailed, InvalidRequest, NodeUnavailable, NotFound, UnknownTemplate
 from hutch.model import ResourcesOverride, new_id
 from hutch.store.template_logs import LogLine
 from hutch.store.templates import BuildRow, TagRow, TemplateRow
@@ -68,6 +70,7 @@ class Builds:
         self.uploads = BuildUploads(context)
         self._stepping = Stepping(context, lifecycle, creator, guests, files)
         self._worker = Worker(context, self._stepping, templates, self._find_base)
+        self._puller = Puller(context)
         self._tidying = Tidying(context, templates, self.uploads)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._news = asyncio.Event()
@@ -91,11 +94,15 @@ class Builds:
         await self._store.add_build(build)
         return template, build
 
-    async def start(self, org: str, wanted: str, build_id: str, spec: BuildSpec) -> None:
-        """Say what to build. The same once more changes nothing. Raises `NotFound`, `Conflict`."""
+    async def start(
+        self, org: str, wanted: str, build_id: str, spec: BuildSpec, login: tuple[str, str] | None = None
+    ) -> None:
+        """Say what to build; `login`: for the registry of its image. The same once more changes nothing. Raises
+        `NotFound`, `Conflict`."""
         build = await self._build(org, wanted, build_id)
         told = spec.model_dump(mode="json")
-        if not await self._store.start(build.id, told, None) and (
+        sealed = self._context.vault.seal(json.dumps(login), _sealing(build)) if login is not None else None
+        if not await self._store.start(build.id, told, sealed) and (
             (current := await self._build(org, wanted, build_id)).spec != told or current.state == "error"
         ):
             raise Conflict("this build was started before, or has ended", hint="Ask for a new one.")
@@ -209,6 +216,7 @@ class Builds:
     async def _take_over(self) -> None:
         """What an earlier process was at begins anew, with the steps that it has kept."""
         await self._tidying.sweep_uploads()
+        await asyncio.to_thread(self._puller.sweep)
         for build in await self._store.in_states("building"):
             log.info("template build goes on after a restart", build=build.id)
             await self._stepping.end_sandbox(build.id)
@@ -281,23 +289,32 @@ class Builds:
         reason = {"message": message, "step": step}
         await self._store.change(build.id, state="error", reason=reason, ended_at=time.time(), sealed_login=None)
 
-    async def _find_base(self, build: BuildRow, spec: BuildSpec, lines: BuildLog) -> str:
+    async def _find_base(self, build: BuildRow, spec: BuildSpec, lines: BuildLog) -> Found:
         if spec.template is not None:
             made = await self.made(build.org, spec.template)
             if made is not None:
-                return made
+                return Found(made)
             if any(each.name == spec.template for each in await self._templates.now(build.org)):
-                return spec.template
+                return Found(spec.template)
             raise UnknownTemplate(f"there is no template {spec.template!r}", field="fromTemplate")
         assert spec.image is not None
         known = known_image(spec.image)
         if known is not None:
             lines.add(known.note, WARN, BASE)
-            return known.template
-        raise InvalidRequest(
-            f"the image {spec.image!r} is not one that Hutch has a template for",
-            hint="Begin with from_debian_image(), from_python_image(), from_node_image() or from_template().",
-        )
+            return Found(known.template)
+        return await self._pulled(build, spec.image, lines)
+
+    async def _pulled(self, build: BuildRow, image: str, lines: BuildLog) -> Found:
+        login = None
+        if build.sealed_login is not None:
+            name, password = json.loads(self._context.vault.unseal(build.sealed_login, _sealing(build)))
+            login = (str(name), str(password))
+        try:
+            pulled = await self._puller.pull(build, image, login, lambda text: lines.add(text, INFO, BASE))
+        except InputFailed as error:
+            hint = "Hutch's own are Debian 12, Python 3.11 and Node.js 24: docs/e2b.md names them."
+            raise InputFailed(error.detail, hint=error.hint or hint) from error
+        return Found(pulled.template, PRELUDE)
 
     async def _build(self, org: str, wanted: str, build_id: str) -> BuildRow:
         build = await self._store.build(build_id[:36], org)
@@ -311,6 +328,10 @@ class Builds:
             return await self._store.find(org, _plain(wanted).name)
         except InvalidRequest:
             return None
+
+
+def _sealing(build: BuildRow) -> str:
+    return f"template_builds.login:{build.id}"
 
 
 def _plain(wanted: str) -> TemplateName:

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from hutch.control.builds.commands import Commands
-from hutch.control.builds.failing import BuildFailed, failure
+from hutch.control.builds.failing import BASE, BuildFailed, failure
 from hutch.control.builds.log import INFO, BuildLog
-from hutch.control.builds.spec import BuildSpec, Context, digest, step_keys
+from hutch.control.builds.spec import BuildSpec, Context, Step, digest, step_keys
 from hutch.control.builds.steps import Steps
 from hutch.control.context import Context as Server
 from hutch.control.create import Creator
@@ -40,16 +40,33 @@ class Plan:
     spec: BuildSpec
     base: TemplateInfo
     """Built: it has an image."""
+    prelude: tuple[Step, ...]
+    """What is done before the first step, of which nobody is told."""
     archives: dict[str, FilesRow]
     """What COPY steps copy, by the client's hash."""
     log: BuildLog
+
+    @property
+    def steps(self) -> list[Step]:
+        """All that is done."""
+        return [*self.prelude, *self.spec.steps]
+
+    def label(self, number: int) -> str:
+        """What a step is called, by its place among all that is done."""
+        return str(number + 1 - len(self.prelude)) if number >= len(self.prelude) else BASE
+
+    def tell(self, number: int, word: str = "") -> None:
+        """Say that a step begins, or is not needed."""
+        if number >= len(self.prelude):
+            total, label = len(self.spec.steps), self.label(number)
+            self.log.add(f"{word}[{label}/{total}] {self.steps[number].text}", INFO, label)
 
     @property
     def keys(self) -> list[str]:
         """Of the state after each step. Only the first half of an image's hash is its files: the second is the guest
         in it, which is in no layer."""
         digests = {hash: row.digest for hash, row in self.archives.items()}
-        return step_keys(self.build.org, (self.base.image or "")[:16], self.spec.steps, digests)
+        return step_keys(self.build.org, (self.base.image or "")[:16], self.steps, digests)
 
 
 @dataclass(frozen=True)
@@ -75,10 +92,9 @@ class Stepping:
     async def run(self, plan: Plan) -> Done:
         """All of them. Raises `BuildFailed`, `NodeUnavailable`, `GuestUnavailable`, and why there is no sandbox."""
         done = await self._cached(plan)
-        total = len(plan.spec.steps)
-        for number, step in enumerate(plan.spec.steps[: done.steps], 1):
-            plan.log.add(f"CACHED [{number}/{total}] {step.text}", INFO, str(number))
-        if done.steps == total:
+        for number in range(done.steps):
+            plan.tell(number, "CACHED ")
+        if done.steps == len(plan.steps):
             return done
         async with self._sandbox(plan, done.layer) as sandbox:
             return await self._rest(plan, done, sandbox)
@@ -92,7 +108,7 @@ class Stepping:
             await self._store.templates.change(build_id, sandbox_id=None)
 
     async def _cached(self, plan: Plan) -> Done:
-        steps = plan.spec.steps
+        steps = plan.steps
         forced = [number for number, step in enumerate(steps) if step.force or plan.spec.force]
         keys = plan.keys[: min(forced, default=len(steps))]
         known = await self._store.template_layers.find(plan.build.org, keys)
@@ -109,7 +125,7 @@ class Stepping:
         commands = Commands(self._guests, sandbox.id, sandbox.org, plan.log)
         hands = Steps(commands, self._files, sandbox.id, sandbox.org, plan.log)
         context = done.context or Context(user=sandbox.guest_user or "user", workdir=sandbox.workdir or "/")
-        layer, keys, total = done.layer, plan.keys, len(plan.spec.steps)
+        layer, keys, total = done.layer, plan.keys, len(plan.steps)
         since = time.monotonic()
         for number in range(done.steps, total):
             context = await self._step(plan, number, hands, context)
@@ -119,15 +135,15 @@ class Stepping:
         return Done(total, layer, context)
 
     async def _step(self, plan: Plan, number: int, hands: Steps, context: Context) -> Context:
-        step, label = plan.spec.steps[number], str(number + 1)
-        plan.log.add(f"[{label}/{len(plan.spec.steps)}] {step.text}", INFO, label)
+        step, label = plan.steps[number], plan.label(number)
+        plan.tell(number)
         archive = self._server.blobs.get(plan.archives[step.files].blob) if step.files is not None else None
         try:
             return await hands.run(step, label, context, archive)
         except (NodeUnavailable, GuestUnavailable):
             raise
         except HutchError as error:
-            raise BuildFailed(label, failure(step, number + 1, error)) from error
+            raise BuildFailed(label, failure(step, label, error)) from error
         finally:
             if archive is not None:
                 await archive.aclose()

@@ -53,7 +53,7 @@ if [ -n "$first" ]; then mkdir -p "$1" && chown -R "$2:" "$first"; fi
 cd "$1" && pwd
 """
 
-_USER = 'id -u "$1" >/dev/null 2>&1 || useradd --create-home --shell /bin/bash "$1"'
+_USER = 'PATH=$PATH:/usr/sbin:/sbin; id -u "$1" >/dev/null 2>&1 || useradd --create-home --shell /bin/bash "$1"'
 _NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _MOST_VALUE = 128 << 10
 """Characters of one variable: the kernel gives a program no longer ones."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any, cast
 
 from hutch.control.builds.failing import BASE, FINALIZE, BuildFailed, told
@@ -23,8 +24,17 @@ from hutch.model import MadeTemplate, ResourcesOverride, TemplateInfo
 from hutch.store.template_files import FilesRow
 from hutch.store.templates import BuildRow
 
-FindBase = Callable[[BuildRow, BuildSpec, BuildLog], Awaitable[str]]
-"""The node's template that a build begins with, made if need be."""
+
+@dataclass(frozen=True)
+class Found:
+    """The node's template that a build begins with, and what is done in it before the first step."""
+
+    template: str
+    prelude: tuple[Step, ...] = ()
+
+
+FindBase = Callable[[BuildRow, BuildSpec, BuildLog], Awaitable[Found]]
+"""Makes it if need be."""
 
 
 class Worker:
@@ -43,8 +53,8 @@ class Worker:
         spec = BuildSpec.model_validate(build.spec)
         part = BASE
         try:
-            base = await self._base(build, spec, log)
-            plan = Plan(build, spec, base, await self._archives(build.org, spec.steps), log)
+            base, prelude = await self._base(build, spec, log)
+            plan = Plan(build, spec, base, prelude, await self._archives(build.org, spec.steps), log)
             done = await self._stepping.run(plan)
             part = FINALIZE
             return await self._make(plan, name, done)
@@ -53,13 +63,14 @@ class Worker:
         except HutchError as error:
             raise BuildFailed(part, told(error)) from error
 
-    async def _base(self, build: BuildRow, spec: BuildSpec, log: BuildLog) -> TemplateInfo:
+    async def _base(self, build: BuildRow, spec: BuildSpec, log: BuildLog) -> tuple[TemplateInfo, tuple[Step, ...]]:
         log.add(f"[base] FROM {spec.image or spec.template}", INFO, BASE)
-        name = await self._find_base(build, spec, log)
+        found = await self._find_base(build, spec, log)
+        name = found.template
         await self._store.templates.change(build.id, base=name)
         for template in await self._templates.now(build.org):
             if template.name == name and template.image is not None:
-                return template
+                return template, found.prelude
         raise TemplateNotBuilt(f"the template {name} is not built", hint=f"`hutch template build {name}` builds it.")
 
     async def _archives(self, org: str, steps: list[Step]) -> dict[str, FilesRow]:
