@@ -6,13 +6,22 @@ import gc
 import os
 import re
 
+import hypothesis
 import pytest
+
+from tests import plain_logs
 
 # Sandboxes are booted, always in the same way, but where a test wants it otherwise.
 os.environ.setdefault("HUTCH_TEMPLATE_SNAPSHOTS", "false")
 os.environ.setdefault("HUTCH_WARM_POOL_MIB", "0")
 # Two of them at once would want the same port.
 os.environ.setdefault("HUTCH_GATEWAY_PORT", "0")
+
+plain_logs.use()
+
+# How long one example takes says nothing of the code on a machine that others use too.
+hypothesis.settings.register_profile("hutch", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("hutch")
 
 _RANDOM = re.compile(r"\b([a-z]{3})_[a-z2-7]{22}\b")
 

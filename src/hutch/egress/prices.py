@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -96,13 +97,19 @@ class PriceTable:
     @classmethod
     def load(cls, path: Path | None = None) -> PriceTable:
         """The table of `path`, or the built-in one. A table that cannot be read raises `InvalidRequest`."""
+        if path is None:
+            return _built_in()
         try:
-            text = path.read_text() if path else (resources.files(__package__) / "prices.toml").read_text()
-            data: dict[str, Any] = tomllib.loads(text)
-            tiers = data.get("tiers", {})
-            return cls({name: _price(entry, tiers) for name, entry in data.get("models", {}).items()})
+            return cls.parse(path.read_text())
         except (OSError, ValueError, ValidationError, AttributeError, TypeError) as error:
             raise InvalidRequest(f"The price table {path} cannot be read: {error}", field="prices_file") from error
+
+    @classmethod
+    def parse(cls, text: str) -> PriceTable:
+        """The table that is written there; whatever is wrong with it raises what pydantic, tomllib or Python do."""
+        data: dict[str, Any] = tomllib.loads(text)
+        tiers = data.get("tiers", {})
+        return cls({name: _price(entry, tiers) for name, entry in data.get("models", {}).items()})
 
     def find(self, model: str) -> Price | None:
         """The price of `model`; None when no name of the table matches."""
@@ -112,6 +119,11 @@ class PriceTable:
             matches = (price for pattern, price in self._patterns if pattern.fullmatch(model))
             self._found[model] = next(matches, None)
         return self._found[model]
+
+
+@cache
+def _built_in() -> PriceTable:
+    return PriceTable.parse((resources.files(__package__) / "prices.toml").read_text())
 
 
 def _price(entry: dict[str, Any], tiers: dict[str, Any]) -> Price:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
-import structlog
 from fastapi import FastAPI
 
 from hutch.api.app import create_app
 from hutch.api.logs import configure_logs
 from hutch.control.service import Control
 from hutch.settings import Settings
+from tests import plain_logs
 
 
 @dataclass
@@ -42,13 +42,15 @@ def client_of(app: FastAPI, key: str | None = None) -> httpx.AsyncClient:
 def _logs(settings: Settings) -> Iterator[None]:
     configure_logs(settings)
     yield
-    structlog.reset_defaults()
+    plain_logs.use()
     logging.basicConfig(force=True)
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path / "data", run_dir=tmp_path / "run")
+def settings(tmp_path: Path, database: Callable[[Path], str]) -> Settings:
+    settings = Settings(data_dir=tmp_path / "data", run_dir=tmp_path / "run")
+    database(settings.server_dir / "hutch.db")
+    return settings
 
 
 @asynccontextmanager

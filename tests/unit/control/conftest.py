@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,8 +12,10 @@ from hutch.settings import Settings
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path / "data", run_dir=tmp_path / "run")
+def settings(tmp_path: Path, database: Callable[[Path], str]) -> Settings:
+    settings = Settings(data_dir=tmp_path / "data", run_dir=tmp_path / "run")
+    database(settings.server_dir / "hutch.db")
+    return settings
 
 
 @pytest.fixture

@@ -42,8 +42,8 @@ class Others:
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = await Store.open(f"sqlite+aiosqlite:///{tmp_path / 'hutch.db'}")
+async def store(tmp_path: Path, database: Callable[[Path], str]) -> AsyncIterator[Store]:
+    opened = await Store.open(database(tmp_path / "hutch.db"))
     yield opened
     await opened.close()
 

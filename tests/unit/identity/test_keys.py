@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -30,8 +30,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = await Store.open(f"sqlite+aiosqlite:///{tmp_path}/keys.db")
+async def store(tmp_path: Path, database: Callable[[Path], str]) -> AsyncIterator[Store]:
+    opened = await Store.open(database(tmp_path / "keys.db"))
     yield opened
     await opened.close()
 

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
@@ -384,6 +385,14 @@ class Daemon:
             await asyncio.gather(doing, killed, return_exceptions=True)
 
 
+@cache
+def _settings(root: Path, warm: bool) -> Settings:
+    """Made once for all lives of a daemon: to look for each in files and in the environment takes time."""
+    return Settings(
+        data_dir=root / "d", run_dir=root / "r", cache_dir=root / "c", max_sandboxes=5, template_snapshots=warm
+    )
+
+
 @asynccontextmanager
 async def daemon(
     host: Host, *, kill_at: int = -1, kill_takeover_at: int = -1, warm: bool = False
@@ -391,7 +400,8 @@ async def daemon(
     """Start one, which takes over what the last one left; it is killed before it takes step number `kill_takeover_at`
     in that, or step number `kill_at` after it. `warm`: with template snapshots, and a pool that the test fills."""
     host.killed, host.kill_at, host.steps = asyncio.Event(), kill_takeover_at, []
-    home = NodeHome(Settings(data_dir=host.root / "d", run_dir=host.root / "r", cache_dir=host.root / "c"))
+    settings = _settings(host.root, warm)
+    home = NodeHome(settings)
     for directory in (home.sandboxes, home.images, home.grants):
         directory.mkdir(parents=True, exist_ok=True)
     image = host.root / "image"
@@ -408,7 +418,7 @@ async def daemon(
     built = BuiltImage(image, "hash", recipe)
     info = TemplateInfo(name="t", description="", resources=RESOURCES, image="hash")
     parts = Parts(
-        settings=Settings(data_dir=host.root / "d", run_dir=host.root / "r", max_sandboxes=5, template_snapshots=warm),
+        settings=settings,
         home=home,
         registry=registry,
         records=records,

@@ -15,8 +15,9 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the node runs as root
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path / "data", run_dir=tmp_path / "run")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    root = tmp_path_factory.mktemp("home")  # on a disk: in memory it need mount none
+    return Settings(data_dir=root / "data", run_dir=root / "run")
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from hutch.store import Store
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = await Store.open(f"sqlite+aiosqlite:///{tmp_path / 'hutch.db'}")
+async def store(tmp_path: Path, database: Callable[[Path], str]) -> AsyncIterator[Store]:
+    opened = await Store.open(database(tmp_path / "hutch.db"))
     yield opened
     await opened.close()
