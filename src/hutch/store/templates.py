@@ -126,6 +126,31 @@ class Templates:
         statement = select(template_builds).where(template_builds.c.template_id == template_id)
         return await self._builds(statement.order_by(template_builds.c.created_at.desc()))
 
+    async def queue(self) -> list[tuple[str, str]]:
+        """Those that were started and wait: id and organisation, oldest first."""
+        statement = select(template_builds.c.id, template_builds.c.org).where(
+            template_builds.c.state == "waiting", template_builds.c.spec.is_not(None)
+        )
+        async with self._database.read() as connection:
+            rows = await connection.execute(statement.order_by(template_builds.c.created_at))
+            return [(row.id, row.org) for row in rows]
+
+    async def never_started(self, before: float) -> list[str]:
+        """Ids of those asked for before then."""
+        statement = select(template_builds.c.id).where(
+            template_builds.c.state == "waiting",
+            template_builds.c.spec.is_(None),
+            template_builds.c.created_at < before,
+        )
+        async with self._database.read() as connection:
+            return list((await connection.execute(statement)).scalars())
+
+    async def unfinished(self, org: str) -> int:
+        """How many of an organisation have not ended."""
+        statement = select(func.count()).where(template_builds.c.org == org, template_builds.c.state.in_(UNFINISHED))
+        async with self._database.read() as connection:
+            return int((await connection.execute(statement)).scalar_one())
+
     async def in_states(self, *states: str) -> list[BuildRow]:
         """Oldest first."""
         statement = select(template_builds).where(template_builds.c.state.in_(states))

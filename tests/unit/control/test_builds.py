@@ -103,6 +103,27 @@ async def test_a_build_that_a_restart_cuts_off_goes_on(settings: Settings, node:
         assert (await ended(control, build)).build.attempts == 2
 
 
+async def test_nobody_waits_for_all_builds_of_another_and_none_begins_for_ever(
+    settings: Settings, node: ModelNode
+) -> None:
+    node.doors["make_template"] = asyncio.Event()
+    async with controlling(settings, node) as control:
+        first, *_ = [await begin(control, spec=SPEC.model_copy(update={"start": f"{n}"})) for n in range(3)]
+        template, other = await control.builds.request("org_other", "theirs", (), NOTHING)
+        await control.builds.start("org_other", template.id, other.id, SPEC)
+        tired = await begin(control)
+        await control.store.templates.change(tired.id, attempts=10)
+        assert await control.store.templates.unfinished(DEFAULT_ORG) == 4
+    async with controlling(settings, node) as control:
+        async with asyncio.timeout(20):
+            while len(control.builds._running) < settings.builds_at_once:
+                await asyncio.sleep(0.01)
+        assert set(control.builds._running) == {first.id, other.id}
+        node.doors["make_template"].set()
+        reason = (await ended(control, tired)).build.reason or {}
+        assert "given up" in reason["message"]
+
+
 async def test_a_build_may_be_started_once(control: Control) -> None:
     build = await begin(control)
     await control.builds.start(DEFAULT_ORG, "mine", build.id, SPEC)  # a repetition

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,8 @@ log = structlog.get_logger("hutch.control")
 _TICK = 1.0
 _TIDY = 60.0
 _ATTEMPTS = 3
+_MOST_BEGUN = 10
+"""One that takes the server with it must not do so for ever."""
 _MOST_UNFINISHED = 100
 """Builds of one organisation that wait or run."""
 _SHOWN = 20
@@ -73,6 +76,8 @@ class Builds:
         self._puller = Puller(context)
         self._tidying = Tidying(context, templates, self.uploads)
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._busy: Counter[str] = Counter()
+        """How many of each organisation run."""
         self._news = asyncio.Event()
 
     # ---- asking for one ----
@@ -85,9 +90,8 @@ class Builds:
         own = check_tags([*([parsed.tag] if parsed.tag else []), *tags]) or [DEFAULT_TAG]
         if any(each.name == parsed.name and each.org is None for each in await self._templates.known(org)):
             raise InvalidRequest(f"{parsed.name} is a template of Hutch's own: choose another name", field="name")
-        unfinished = [each for each in await self._store.in_states("waiting", "building") if each.org == org]
-        if len(unfinished) >= _MOST_UNFINISHED:
-            raise Conflict(f"{len(unfinished)} builds wait or run", hint="Wait until some have ended.")
+        if (unfinished := await self._store.unfinished(org)) >= _MOST_UNFINISHED:
+            raise Conflict(f"{unfinished} builds wait or run", hint="Wait until some have ended.")
         template = await self._store.ensure(TemplateRow(new_id("tpl"), org, parsed.name, time.time()))
         values = wanted.model_dump(exclude_none=True)
         build = BuildRow(str(uuid.uuid4()), template.id, org, time.time(), tags=own, wanted=values)
@@ -223,16 +227,19 @@ class Builds:
             await self._store.change(build.id, state="waiting")
 
     async def _begin(self) -> None:
-        for build in await self._store.in_states("waiting"):
-            if len(self._running) >= self._context.settings.builds_at_once:
-                return
-            if build.spec is not None and build.id not in self._running:
-                await self._templates.answering()
-                self._running[build.id] = task = asyncio.create_task(self._run(build.id))
-                task.add_done_callback(lambda _, id=build.id: self._ended(id))  # type: ignore[misc]
+        """The oldest first, of those who have the fewest under way: nobody waits for all that another has asked for."""
+        queue = [each for each in await self._store.queue() if each[0] not in self._running]
+        while queue and len(self._running) < self._context.settings.builds_at_once:
+            id, org = found = min(queue, key=lambda each: self._busy[each[1]])
+            queue.remove(found)
+            await self._templates.answering()
+            self._busy[org] += 1
+            self._running[id] = task = asyncio.create_task(self._run(id))
+            task.add_done_callback(lambda _, id=id, org=org: self._ended(id, org))  # type: ignore[misc]
 
-    def _ended(self, build_id: str) -> None:
+    def _ended(self, build_id: str, org: str) -> None:
         self._running.pop(build_id, None)
+        self._busy[org] -= 1
         self._news.set()
 
     async def _give_up(self, build_id: str) -> None:
@@ -244,6 +251,8 @@ class Builds:
         build = await self._store.build(build_id)
         if build is None or build.state != "waiting":
             return
+        if build.attempts >= _MOST_BEGUN:
+            return await self._fail(build, BASE, f"given up: begun {build.attempts} times, and cut off each time")
         now = time.time()
         values = {"state": "building", "attempts": build.attempts + 1, "started_at": build.started_at or now}
         if not await self._store.change(build.id, **values):

@@ -37,10 +37,9 @@ class Tidying:
         """Raises `NodeUnavailable`."""
         now = time.time()
         retention = now - self._context.settings.artifact_retention
-        for build in await self._store.templates.in_states("waiting"):
-            if build.spec is None and build.created_at < now - _NEVER_STARTED:
-                reason = {"message": "the build was asked for, and never started", "step": None}
-                await self._store.templates.change(build.id, state="error", reason=reason, ended_at=now)
+        for id in await self._store.templates.never_started(now - _NEVER_STARTED):
+            reason = {"message": "the build was asked for, and never started", "step": None}
+            await self._store.templates.change(id, state="error", reason=reason, ended_at=now)
         await self._store.templates.forget_builds(retention)
         await self._store.template_layers.forget_before(now - _LAYERS)
         await self._uploads.forget_unused(retention)
