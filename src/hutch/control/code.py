@@ -8,13 +8,15 @@ from contextlib import aclosing
 from hutch.control.guests import Guests
 from hutch.control.types import Stream
 from hutch.errors import GuestUnavailable, HutchError
+from hutch.fleet.guest_code import values
 from hutch.model import CodeContext, CodeError, CodeFrame, CodeRequest, CodeResult, CodeValue, CreateCodeContext
 from hutch.store import DEFAULT_ORG
 
 MAX_TEXT = 1 << 20
 """Of standard output, and of standard error, in an answer that is not streamed."""
 MAX_RESULTS = 32 << 20
-"""Bytes of results in such an answer."""
+"""Bytes of results in such an answer, and what their values take here beside."""
+_VALUE = 64
 
 
 class Code:
@@ -93,7 +95,8 @@ class _Gathered:
             self._text[frame.type] = (kept + more)[:MAX_TEXT]
             self._truncated |= len(kept) + len(more) > MAX_TEXT
         elif frame.result is not None:
-            self._room -= len(frame.result.model_dump_json())
+            text = frame.result.model_dump_json().encode()
+            self._room -= len(text) + _VALUE * values(text)
             if self._room >= 0:
                 self._results.append(frame.result)
             self._truncated |= self._room < 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
+from itertools import islice
 from typing import Any
 from urllib.parse import quote
 
@@ -16,6 +18,10 @@ from hutch.model import CODE_PORT, CodeContext, CodeFrame, CodeRequest, CreateCo
 
 _MAX_LINE = 24 << 20
 _MAX_JSON = 1 << 20
+MAX_VALUES = 1 << 19
+"""Values in one line. Each is some hundred bytes here, however short it is; reading it holds up the loop."""
+_FEW = 4096
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{,]', re.DOTALL)
 _SILENCE = 60.0
 """It sends a keepalive every 5 seconds."""
 _START = 90.0
@@ -105,7 +111,17 @@ async def _frames(answer: Answer) -> AsyncGenerator[CodeFrame, None]:
     raise GuestUnavailable("the sandbox's code interpreter hung up")
 
 
+def values(line: bytes) -> int:
+    """How many values the JSON has, about; it is not read for that, and not counted much further than `MAX_VALUES`."""
+    about = sum(map(line.count, (b"[", b"{", b",")))
+    if about <= _FEW:
+        return about
+    return sum(1 for _ in islice(_TOKEN.finditer(line), MAX_VALUES + 1))  # not those in texts
+
+
 def _frame(line: bytes) -> CodeFrame:
+    if values(line) > MAX_VALUES:
+        return CodeFrame(type="gap", text=f"something of more than {MAX_VALUES} values")
     found = _load(line)
     try:
         kind = found.pop("type")

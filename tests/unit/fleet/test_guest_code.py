@@ -10,6 +10,7 @@ import pytest
 
 from hutch.errors import GuestUnavailable
 from hutch.fleet import guest_code
+from hutch.fleet.guest_code import MAX_VALUES, _frame, values
 from hutch.fleet.transport import Answer
 from hutch.model import CodeFrame
 
@@ -79,3 +80,13 @@ async def test_a_line_without_end_is_left_out(monkeypatch: pytest.MonkeyPatch) -
     long = [b"x" * (1 << 19)] * 5
     found = await frames(*long, b"\n" + lines(END))
     assert [frame.type for frame in found] == ["gap", "end"]
+
+
+def test_a_line_of_millions_of_values_is_not_read() -> None:
+    """Two bytes of `[]` are sixty here, and a microsecond in which the server does nothing else."""
+    many = b'{"type":"result","json":[' + b",".join([b"[]"] * (MAX_VALUES // 2 + 10)) + b"]}"
+    assert _frame(many).type == "gap"
+    text = ",[{" * MAX_VALUES
+    assert _frame(json.dumps({"type": "stdout", "text": text}).encode()).text == text
+    assert values(b'["' + b'\\"' * (4 << 20) + b"," * 5000) == 2  # a text without an end, once
+    assert values(b'{"a":1,"b":[]}') == 3
