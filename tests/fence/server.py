@@ -115,12 +115,12 @@ def named(connection, name, context):
     connection.sni = name
 
 
-async def main(certificate):
+async def main(certificate, resolver):
     loop = asyncio.get_running_loop()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     context.sni_callback = named
-    await loop.create_datagram_endpoint(Dns, local_addr=("25.25.25.53", 53))
+    await loop.create_datagram_endpoint(Dns, local_addr=(resolver, 53))
     for port in (443, 9999):
         await loop.create_datagram_endpoint(Echo, local_addr=("0.0.0.0", port))
     await asyncio.start_server(dns_stream, "0.0.0.0", 53)
@@ -138,4 +138,4 @@ async def main(certificate):
         tell(records=len(RECORDS))
 
 
-asyncio.run(main(sys.argv[1]))
+asyncio.run(main(*sys.argv[1:]))

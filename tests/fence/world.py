@@ -24,9 +24,11 @@ from cryptography.x509.oid import NameOID
 from tests.node_host import NodeHost
 
 HERE = Path(__file__).parent
-RESOLVER = "25.25.25.53"
-GOOD, EVIL, SHARED = "25.25.25.10", "25.25.25.66", "25.25.25.20"
-PRIVATE = "10.99.25.25"
+_OWN = 100 + secrets.randbelow(150)
+"""Of this process: tests that run side by side have internets of their own."""
+RESOLVER = f"25.25.{_OWN}.53"
+GOOD, EVIL, SHARED = (f"25.25.{_OWN}.{last}" for last in (10, 66, 20))
+PRIVATE = f"10.98.{_OWN}.25"
 METADATA = "169.254.169.254"
 CLIENT = "/tmp/client.py"
 
@@ -74,7 +76,7 @@ class Internet:
             certificate.write_bytes(_certificate())
             command = ["nsenter", f"--net=/run/netns/{self.space}", sys.executable, "-I", "-S", str(HERE / "server.py")]
             self._process = subprocess.Popen(
-                [*command, str(certificate)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                [*command, str(certificate), RESOLVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
             threading.Thread(target=self._listen, daemon=True).start()
             self.wait(lambda said: said.get("ready") is True)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.fence.world import EVIL, GOOD, SHARED, World, a_world
 
-pytestmark = [pytest.mark.root, pytest.mark.xdist_group("fence")]
+pytestmark = pytest.mark.root
 
 HOLD = f"""
 import socket, sys, time

@@ -12,7 +12,7 @@ from tests.fence.world import EVIL, GOOD, World, a_world
 from hutch.model.egress import EgressEntry
 from hutch.model.learning import learned
 
-pytestmark = [pytest.mark.root, pytest.mark.xdist_group("fence")]
+pytestmark = pytest.mark.root
 
 
 @pytest.fixture(scope="module")

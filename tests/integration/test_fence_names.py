@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fence.world import EVIL, GOOD, METADATA, PRIVATE, SHARED, World, a_world
+from tests.fence.world import EVIL, GOOD, METADATA, PRIVATE, RESOLVER, SHARED, World, a_world
 
-pytestmark = [pytest.mark.root, pytest.mark.xdist_group("fence")]
+pytestmark = pytest.mark.root
 
 ALLOW = ["good.test", "api.good.test", "*.wild.test", "inside.test", "meta.test", "mixed.test", "brief.test:80"]
 
@@ -83,10 +83,10 @@ def test_only_allowed_names_go_to_a_name_server(world: World, box: dict[str, Any
         {"do": "dns", "name": f"{long}.{long}.wild.test"},
         {"do": "dns", "name": "a.b.c.d.e.wild.test"},
         {"do": "dns", "name": "GOOD.test", "tcp": True},
-        {"do": "dns", "name": "good.test", "server": "25.25.25.53"},
-        {"do": "dns", "name": "good.test", "server": "25.25.25.53", "tcp": True},
-        {"do": "tcp", "to": ["25.25.25.53", 853]},
-        {"do": "tls", "to": ["25.25.25.53", 443], "sni": "dns.test"},
+        {"do": "dns", "name": "good.test", "server": RESOLVER},
+        {"do": "dns", "name": "good.test", "server": RESOLVER, "tcp": True},
+        {"do": "tcp", "to": [RESOLVER, 853]},
+        {"do": "tls", "to": [RESOLVER, 443], "sni": "dns.test"},
     )
     assert came[:3] == ["gaierror -2"] * 3
     assert came[3]["code"] == 3
@@ -291,8 +291,11 @@ def test_ports_of_a_rules_own(world: World, box: dict[str, Any]) -> None:
 
 
 def test_other_protocols_and_forms_of_addresses(world: World, box: dict[str, Any]) -> None:
-    decimal = str(int.from_bytes(bytes([25, 25, 25, 66]), "big"))
-    forms = [decimal, "0x19191942", "031.031.031.0102", "::ffff:25.25.25.66", "2002:1919:1942::1", "64:ff9b::1919:1942"]
+    parts = [int(part) for part in EVIL.split(".")]
+    number = int.from_bytes(bytes(parts), "big")
+    octal = ".".join(f"0{part:o}" for part in parts)
+    six = f"{number >> 16:x}:{number & 0xFFFF:x}"
+    forms = [str(number), hex(number), octal, f"::ffff:{EVIL}", f"2002:{six}::1", f"64:ff9b::{six}"]
     code = (
         f"FORMS = {forms}"
         + """
