@@ -18,7 +18,7 @@ import pytest
 from tests.leaks import assert_clean, look
 
 from hutch.errors import LimitReached
-from hutch.model import AllowAll, DenyAll
+from hutch.model import AllowAll, DenyAll, NetworkRules
 from hutch.network import subnets
 from hutch.network.base import LLM_ADDRESS, Services, Slot
 from hutch.network.connections import connections_of
@@ -309,6 +309,15 @@ else: print("still open", flush=True)
     assert said in ("ConnectionResetError\n", "BrokenPipeError\n")
     assert await connect(slot.namespace, PUBLIC, world.port) == "refused"
     assert await connect(slot.namespace, LLM_ADDRESS, 80) == f"said {slot.guest_address}"
+
+
+async def test_rules_about_addresses_open_none_of_the_hosts_own(node: Node, world: World) -> None:
+    own = "25.25.25.77"  # a host with a public address
+    sh(f"ip addr add {own}/32 dev {world.link}")
+    slot = await node.pool.acquire("sbx_a", NetworkRules(allow=["25.25.25.0/24", own, f"{own}:1-65535"]))
+    assert await connect(slot.namespace, PUBLIC, world.port) == f"said {world.host}"
+    with listening(None) as port:
+        assert await connect(slot.namespace, own, port) == "refused"
 
 
 async def test_the_next_guest_of_an_address_has_none_of_the_connections_of_the_last(node: Node, world: World) -> None:

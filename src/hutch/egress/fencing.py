@@ -33,7 +33,7 @@ _UIDS = range(61184, 65520)
 """Users that belong to nobody (systemd gives them out for as long as a service runs)."""
 _PORTS = range(20000, 30000)
 """Below those that the kernel gives to whoever asks for any port."""
-_ACKNOWLEDGED = 1.0
+_ACKNOWLEDGED = 3.0
 """Seconds in which the fence has to do as it is told, else it is started anew."""
 _RETRY = (0.1, 5.0)
 _LONGEST_BIND = 4 * 3600.0

@@ -18,3 +18,9 @@ class Bucket:
             return False
         self._left -= 1
         return True
+
+    def spend(self, now: float, amount: float) -> bool:
+        """Take what has been used already; whether it was there."""
+        left = min(self._burst, self._left + self._rate * max(0.0, now - self._at)) - amount
+        self._left, self._at = max(left, -self._burst), now
+        return left >= 0

@@ -18,6 +18,9 @@ QUESTIONS = (50.0, 200.0)
 NEW_NAMES = (0.5, 60.0)
 """Names below wildcards that it has not asked for lately, a second and in a burst: each carries some bytes of the
 sandbox's choice to whoever runs the zone."""
+JUDGING = (0.2, 0.5)
+"""Seconds of CPU a second, and in a burst, for judging what one sandbox says: thousands of requests. All others wait
+meanwhile."""
 
 
 class Node(Protocol):
@@ -41,6 +44,7 @@ class Guarded:
         self.connections: set[Connection] = set()
         self.questions = Bucket(*QUESTIONS)
         self.new_names = Bucket(*NEW_NAMES)
+        self.judging = Bucket(*JUDGING)
         self.asking = 0
         """Questions under way."""
         self.streams = 0

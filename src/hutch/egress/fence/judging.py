@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import monotonic, thread_time
+
 from hutch.egress.fence.guarded import Guarded
 from hutch.egress.fence.refusal import Refused
 from hutch.egress.fence.requests import HttpGuard, looks_like_http
@@ -67,6 +69,13 @@ class Judge:
         """What of the guest's bytes may go on. Raises `Refused`."""
         if self.settled:
             return data
+        began = thread_time()
+        passed = self._pass(data)
+        if not self._guarded.judging.spend(monotonic(), thread_time() - began):
+            raise Refused("it sends more requests, or smaller pieces, than can be judged")
+        return passed
+
+    def _pass(self, data: bytes) -> bytes:
         if self._guard is None:
             self._first += data
             if not self._choose():
@@ -89,9 +98,11 @@ class Judge:
     def again(self) -> None:
         """After a change of the rules. Raises `Refused`."""
         permit = self._guarded.permit
-        if self._direct is not None:
+        if self._direct is not None:  # no name of it was ever judged
             self._direct = permit.direct(self._address, self._port)
-        still = self._direct is not None or all(permit.rule(name, self._port) is not None for name in self._rules)
+            still = self._direct is not None
+        else:
+            still = all(permit.rule(name, self._port) is not None for name in self._rules)
         if not still:
             raise Refused("its policy has changed")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from hutch.egress.fence.refusal import Refused
@@ -10,6 +11,8 @@ from hutch.http1.heads import BadHead, Request, length_of, parse_answer, parse_r
 from hutch.model.rules import clean_name
 
 MAX_HEAD = 32 << 10
+
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]*\r?")
 
 
 class HttpGuard:
@@ -118,6 +121,8 @@ class HttpGuard:
         request = parse_request(head)
         if not target[0].startswith(b"/") and target[0] != b"*":
             raise Refused("its request names a host twice")
+        if request.minor == 0 and values(request.fields, b"transfer-encoding"):
+            raise Refused("its request is HTTP/1.0 and has a body in chunks, which some read as other requests")
         said = request.get(b"host")
         if said is None:
             raise Refused("its request has not just one Host")
@@ -141,8 +146,11 @@ class HttpGuard:
 
 
 def looks_like_http(data: bytes) -> bool | None:
-    """Whether a connection that begins so is HTTP; None: too early to say."""
-    line, end, _ = data[:8192].partition(b"\n")
-    if end or len(data) >= 8192:
-        return b" HTTP/" in line or data.startswith(b"PRI ")
-    return None if all(32 <= byte < 127 or byte == 13 for byte in line) else False
+    """Whether a server could read a connection that begins so as HTTP; None: too early to say."""
+    line, end, _ = data.lstrip(b"\r\n").partition(b"\n")  # empty lines before it are passed over
+    if end or len(data) > MAX_HEAD:
+        return b"HTTP/" in line.upper() or not end
+    method, blank, _ = line.replace(b"\t", b" ").partition(b" ")
+    if not _TOKEN.fullmatch(method) or (blank and b"\0" in line and not method.isalpha()):
+        return False
+    return None

@@ -77,3 +77,30 @@ def test_what_looks_like_http() -> None:
     assert looks_like_http(b"GET /ve") is None
     assert looks_like_http(b"SSH-2.0-x\r\n") is False
     assert looks_like_http(b"\x00\x01") is False
+    assert looks_like_http(b"0032git-upload-pack /x\0host=good.test\0") is False
+    assert looks_like_http(b"get key\r\n") is False
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\r\n" + EVIL,
+        EVIL.replace(b"GET /", b"GET /\xff"),
+        EVIL.replace(b"GET /", b"GET /\x01"),
+        EVIL.replace(b" HTTP", b"\tHTTP"),
+        EVIL.replace(b" HTTP", b" http"),
+        EVIL.replace(b"GET", b"M-GET"),
+        EVIL.replace(b"GET", b"G" * 40),
+        EVIL.replace(b"GET /", b"GET /" + b"x" * 9000),
+    ],
+)
+def test_what_a_lenient_server_reads_as_http_is_judged_however_it_is_cut(sent: bytes) -> None:
+    begun = next(found for found in (looks_like_http(sent[:end]) for end in range(1, len(sent))) if found is not None)
+    assert begun is True
+    with pytest.raises(Refused):
+        guard().feed(sent)
+
+
+def test_chunks_in_http_1_0_are_refused() -> None:
+    with pytest.raises(Refused, match="in chunks"):
+        guard().feed(CHUNKS.replace(b"HTTP/1.1", b"HTTP/1.0"))
