@@ -130,6 +130,18 @@ def own(standard_template: str) -> Iterator[Hutch]:
     assert left == []
 
 
+@pytest.fixture(scope="module")
+def rough(standard_template: str) -> Iterator[Hutch]:
+    """One for all tests that stop and kill its daemons: each calls `up` first, and leaves no sandbox. To start and
+    stop takes longer than what they look at."""
+    running = Hutch()
+    try:
+        yield running
+    finally:
+        left = running.close()
+    assert left == []
+
+
 def test_up_saves_the_key_for_this_user_only(hutch: Hutch) -> None:
     path = hutch.root / "config" / "hutch" / "credentials.json"
     saved = json.loads(path.read_text())
@@ -227,16 +239,16 @@ def test_pause_snapshot_rollback_and_fork(hutch: Hutch) -> None:
     hutch("kill", box, *forks)
 
 
-def test_a_paused_sandbox_outlives_down_and_up(own: Hutch) -> None:
-    own("up", "-d")
-    box = own.sandbox()
-    own("exec", "-c", box, "echo kept > a")
-    own("pause", box)
-    own("down")
-    own("up", "-d")
-    assert [each["state"] for each in own.json("ps")] == ["paused"]
-    assert own("exec", box, "cat", "a") == b"kept\n"
-    own("kill", box)
+def test_a_paused_sandbox_outlives_down_and_up(rough: Hutch) -> None:
+    rough("up", "-d")
+    box = rough.sandbox()
+    rough("exec", "-c", box, "echo kept > a")
+    rough("pause", box)
+    rough("down")
+    rough("up", "-d")
+    assert [each["state"] for each in rough.json("ps")] == ["paused"]
+    assert rough("exec", box, "cat", "a") == b"kept\n"
+    rough("kill", box)
 
 
 def test_exec_passes_standard_input_through(hutch: Hutch, box: str) -> None:
@@ -440,50 +452,54 @@ def test_keys_that_are_made_work_until_revoked(hutch: Hutch) -> None:
     assert "error: " in hutch.said and "hint: " in hutch.said
 
 
-def test_killed_daemons_come_back_and_sandboxes_do_not_notice(own: Hutch) -> None:
-    own("up", "-d")
-    box = own.sandbox()
+def test_killed_daemons_come_back_and_sandboxes_do_not_notice(rough: Hutch) -> None:
+    rough("up", "-d")
+    box = rough.sandbox()
     id = (
-        own("exec", "-d", box, "--", "sh", "-c", "for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 1; done").decode().strip()
+        rough("exec", "-d", box, "--", "sh", "-c", "for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 1; done")
+        .decode()
+        .strip()
     )
     for module in ("hutch.api", "hutch.node"):
-        before = own.daemon(module)
+        before = rough.daemon(module)
         os.kill(before, signal.SIGKILL)
-        eventually(lambda before=before, module=module: own.daemon(module) not in (0, before))
-    assert own("logs", "-f", "--exec", id, box) == b"1\n2\n3\n4\n5\n6\n7\n8\n"
-    assert "starting it again" in (own.root / "data" / "logs" / "up.log").read_text()
+        eventually(lambda before=before, module=module: rough.daemon(module) not in (0, before))
+    assert rough("logs", "-f", "--exec", id, box) == b"1\n2\n3\n4\n5\n6\n7\n8\n"
+    assert "starting it again" in (rough.root / "data" / "logs" / "up.log").read_text()
+    rough("kill", box)
 
 
-def test_killed_supervisor_is_followed_by_another(own: Hutch) -> None:
-    url = own.json("up", "-d")["url"]
-    box = own.sandbox()
-    os.kill(json.loads((own.root / "run" / "up.json").read_text())["pid"], signal.SIGKILL)
-    old = own.daemon("hutch.node")
-    assert old and own("exec", box, "echo", "alive") == b"alive\n", "the daemons go on alone"
-    assert own.json("up", "-d")["url"] != url
-    assert own.daemon("hutch.node") != old
-    assert own("exec", box, "echo", "alive") == b"alive\n"
+def test_killed_supervisor_is_followed_by_another(rough: Hutch) -> None:
+    url = rough.json("up", "-d")["url"]
+    box = rough.sandbox()
+    os.kill(json.loads((rough.root / "run" / "up.json").read_text())["pid"], signal.SIGKILL)
+    old = rough.daemon("hutch.node")
+    assert old and rough("exec", box, "echo", "alive") == b"alive\n", "the daemons go on alone"
+    assert rough.json("up", "-d")["url"] != url
+    assert rough.daemon("hutch.node") != old
+    assert rough("exec", box, "echo", "alive") == b"alive\n"
+    rough("kill", box)
 
 
-def test_down_keep_leaves_sandboxes_for_the_next_up(own: Hutch) -> None:
-    own("up", "-d")
-    box = own.sandbox()
-    own("exec", box, "--", "sh", "-c", "echo kept > f")
-    assert own.json("down", "--keep") == {"stopped": True, "sandboxes": 1, "kept": True}
-    assert own.daemon("hutch.node") == own.daemon("hutch.api") == 0
-    own("up", "-d")
-    assert own("exec", box, "cat", "f") == b"kept\n"
-    assert own.json("down") == {"stopped": True, "sandboxes": 1, "kept": False}
-    assert own.json("down")["sandboxes"] == 0
+def test_down_keep_leaves_sandboxes_for_the_next_up(rough: Hutch) -> None:
+    rough("up", "-d")
+    box = rough.sandbox()
+    rough("exec", box, "--", "sh", "-c", "echo kept > f")
+    assert rough.json("down", "--keep") == {"stopped": True, "sandboxes": 1, "kept": True}
+    assert rough.daemon("hutch.node") == rough.daemon("hutch.api") == 0
+    rough("up", "-d")
+    assert rough("exec", box, "cat", "f") == b"kept\n"
+    assert rough.json("down") == {"stopped": True, "sandboxes": 1, "kept": False}
+    assert rough.json("down")["sandboxes"] == 0
 
 
-def test_down_after_everything_was_killed_removes_what_is_left(own: Hutch) -> None:
-    own("up", "-d")
-    own.sandbox()
-    os.kill(json.loads((own.root / "run" / "up.json").read_text())["pid"], signal.SIGKILL)
+def test_down_after_everything_was_killed_removes_what_is_left(rough: Hutch) -> None:
+    rough("up", "-d")
+    rough.sandbox()
+    os.kill(json.loads((rough.root / "run" / "up.json").read_text())["pid"], signal.SIGKILL)
     for module in ("hutch.api", "hutch.node"):
-        os.kill(own.daemon(module), signal.SIGKILL)
-    assert own.json("down") == {"stopped": True, "sandboxes": 1, "kept": False}
+        os.kill(rough.daemon(module), signal.SIGKILL)
+    assert rough.json("down") == {"stopped": True, "sandboxes": 1, "kept": False}
 
 
 def test_foreground_up_ends_with_ctrl_c_and_destroys_sandboxes(own: Hutch) -> None:
