@@ -140,8 +140,11 @@ class Registry:
         return entry.record.address if entry is not None and entry.running else None
 
     def at(self, address: str) -> Entry | None:
-        """The sandbox with this address."""
-        return next((entry for entry in self._entries.values() if entry.record.address == address), None)
+        """The sandbox that has this address now: the dead keep theirs in their records."""
+        has = (
+            each for each in self._entries.values() if each.record.address == address and each.record.slot is not None
+        )
+        return next(has, None)
 
     def mark_deleted(self, id: str) -> None:
         """Remember that it was deleted, so that a request to boot it that comes late is refused."""

@@ -115,3 +115,13 @@ def test_only_a_running_sandbox_has_an_address_for_the_tunnel() -> None:
     entry.record = entry.record.but(step="ending", death="x")
     assert registry.address(entry.id) is None
     assert entry.view().state == "dead"
+
+
+def test_an_address_is_that_of_the_sandbox_which_has_it_now() -> None:
+    registry = Registry()
+    ended = Entry(make_record().but(id="sbx_a", step="dead", slot=None, address="10.0.0.2"))
+    registry.add(ended)
+    assert registry.at("10.0.0.2") is None
+    following = Entry(make_record().but(id="sbx_b", step="running", slot=0, address="10.0.0.2"))
+    registry.add(following)
+    assert registry.at("10.0.0.2") is following
