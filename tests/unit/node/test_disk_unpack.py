@@ -119,3 +119,14 @@ def _leading_to(entries: list[Any], directory: Path) -> list[Any]:
 def test_a_link_to_a_link_is_a_link(tmp_path: Path) -> None:
     found = layer(tmp_path, made("symlink", "l", target="/etc/passwd"), made("hardlink", "m", target="l"))
     assert os.readlink(found / "m") == "/etc/passwd"
+
+
+def test_who_the_sandbox_of_the_steps_was_is_in_no_image(tmp_path: Path) -> None:
+    found = layer(
+        tmp_path,
+        made("directory", "run"),
+        made("directory", "run/hutch"),
+        file("run/hutch/environment", b'{"A": "secret"}'),
+        file("run/hutched", b"x"),
+    )
+    assert sorted(os.listdir(found / "run")) == ["hutch", "hutched"] and os.listdir(found / "run/hutch") == []

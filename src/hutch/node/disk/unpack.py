@@ -24,6 +24,8 @@ _KEPT = ("tmp/.hutch",)
 """What no step removes: it keeps the sandbox's /tmp on its disk."""
 _MOUNTED = ("proc", "sys", "dev")
 """Other file systems in a sandbox: the image has their directories, and nothing in them."""
+_TOLD = "run/hutch/"
+"""What the guest has told of the sandbox that the steps ran in: its environment, and which boot of it this is."""
 _LONGEST = 900.0
 _LOOK = 4096
 
@@ -151,6 +153,8 @@ class _Unpacking:
 
 def _is_ours(entry: Entry) -> bool:
     top, _, below = entry["path"].partition("/")
+    if entry["path"].startswith(_TOLD):
+        return True
     return top.startswith(".hutch") or (top in _MOUNTED and (below != "" or entry["type"] != "directory"))
 
 
