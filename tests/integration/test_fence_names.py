@@ -356,6 +356,9 @@ def test_the_fence_has_no_privileges_and_the_kernel_holds_it_to_public_addresses
     assert [int(fields[name][0], 16) for name in ("CapEff", "CapPrm", "CapInh", "CapBnd")][:2] == [0, 0]
     assert fields["NoNewPrivs"] == ["1"]
     assert fields.get("Groups", []) == []
+    environment = Path(f"/proc/{world.fence()}/environ").read_bytes()
+    assert b"HUTCH_" not in environment  # nor what else the node was given
+    assert b"HUTCH_" in Path(f"/proc/{world.node.pid}/environ").read_bytes()
     reach = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 5).close()"
     for address, port, open_to_it in (
         (GOOD, 80, True),

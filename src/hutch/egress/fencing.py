@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
 import secrets
 import socket
 import sys
@@ -36,6 +37,8 @@ _PORTS = range(20000, 30000)
 _ACKNOWLEDGED = 3.0
 """Seconds in which the fence has to do as it is told, else it is started anew."""
 _RETRY = (0.1, 5.0)
+_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "LANG")
+"""What the fence's Python may need to start."""
 _LONGEST_BIND = 4 * 3600.0
 
 
@@ -180,6 +183,8 @@ class Fence:
             *(sys.executable, "-m", "hutch.egress.fence", f"--uid={self.uid}", f"--floor={self._floor}", *options),
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=tuple(descriptors.values()),
+            # The node's own may hold keys of its operator.
+            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
         )
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
