@@ -253,3 +253,14 @@ def test_an_image_has_so_many_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_the_stream_is_the_guests_own_form(tmp_path: Path) -> None:
     lines = stream(flatten(read(tmp_path, tar(member("x", b"abc")))), [tmp_path / "0"]).getvalue()
     assert struct.pack(">QI", 0, 3) + b"abc" + struct.pack(">QI", 0, 0) in lines
+
+
+def test_directories_that_nobody_names_are_bounded_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """16 000 long paths that share nothing would be 32 million directories."""
+    with pytest.raises(InputFailed, match="in one another"):
+        plain("a/" * 129)
+    monkeypatch.setattr(reading, "_MOST_NAMES", 1 << 20)
+    layer = Layer()
+    layer.members = {f"{n}/{'a/' * 100}b": Member("file", 0o644, 0, 0, 0) for n in range(200)}
+    with pytest.raises(PayloadTooLarge):
+        flatten([layer])

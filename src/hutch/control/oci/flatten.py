@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hutch.control.oci.layers import Layer, Member
+from hutch.control.oci.layers import Budget, Layer, Member
 from hutch.errors import InputFailed
 
 FORMAT = 1
@@ -26,7 +26,7 @@ Tree = dict[str, Member]
 
 
 def flatten(layers: Sequence[Layer]) -> Tree:
-    """What is seen of all layers, the lowest first. Raises `InputFailed`."""
+    """What is seen of all layers, the lowest first. Raises `InputFailed`, `PayloadTooLarge`."""
     tree: Tree = {}
     removed: set[str] = set()
     emptied: set[str] = set()
@@ -80,7 +80,7 @@ def _linked(link: Member, layers: Sequence[Layer], number: int) -> Member:
 
 def _complete(tree: Tree) -> None:
     """Make what layers leave unsaid: the directories above their paths, and those that a sandbox needs."""
-    plain = Member("directory", 0o755, 0, 0, 0)
+    plain, unsaid = Member("directory", 0o755, 0, 0, 0), Budget(0)
     for path in list(tree):
         end = path.rfind("/")
         while end > 0:
@@ -88,6 +88,7 @@ def _complete(tree: Tree) -> None:
             if found is not None and found.kind != "directory":
                 raise InputFailed(f"the image has {path[:100]!r} below something that is no directory")
             if found is None:
+                unsaid.enter(path[:end])
                 tree[path[:end]] = plain
             end = path.rfind("/", 0, end)
     for name, mode in _NEEDED.items():

@@ -19,6 +19,8 @@ _MOST_NAMES = 64 << 20
 """Bytes of all their names."""
 _MOST_PATH = 4096
 _MOST_NAME = 255
+_MOST_DEPTH = 128
+"""Directories in one another: all above a path are looked at for each path."""
 _MOST_HEADER = 1 << 20
 _LONG_HEADERS = (b"L", b"K", b"x", b"g", b"X")
 _CHUNK = 1 << 20
@@ -187,6 +189,8 @@ def plain(name: str) -> str:
     raw = [part.encode(errors="surrogateescape") for part in parts]
     if any(len(part) > _MOST_NAME for part in raw) or sum(map(len, raw)) + len(raw) > _MOST_PATH:
         raise InputFailed(f"the image has a name that is too long: {name[:100]!r}")
+    if len(parts) > _MOST_DEPTH:
+        raise InputFailed(f"the image has more than {_MOST_DEPTH} directories in one another: {name[:100]!r}")
     return path
 
 
