@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
+from weakref import WeakValueDictionary
 
 from hutch.blobs import FileBlobs
 from hutch.control.builds import Builds
@@ -101,6 +102,7 @@ class Control:
         self._fleet = fleet if fleet is not None else LocalFleet(settings)
         self._background: list[asyncio.Task[None]] = []
         self._opened = AsyncExitStack()
+        self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def start(self) -> None:
         """Open the database (migrating it), take over what an earlier process left, start the background work."""
@@ -253,9 +255,11 @@ class Control:
         row = await self._moves.settled((await self._guests.row(sandbox_id, org)).id)
         if row.state not in ("running", "paused"):
             raise not_running(row)
-        await self._context.node_of(row).set_network(row.id, policy)
-        async with self.store.database.write() as connection:
-            await self.store.sandboxes.note(connection, row.id, network=policy.model_dump(mode="json"))
+        # One after the other: what is noted last, which forks are given, is what the node was told last.
+        async with self._changing.setdefault(row.id, asyncio.Lock()):
+            await self._context.node_of(row).set_network(row.id, policy)
+            async with self.store.database.write() as connection:
+                await self.store.sandboxes.note(connection, row.id, network=policy.model_dump(mode="json"))
         return await self.get(sandbox_id, org=org)
 
     async def egress(
