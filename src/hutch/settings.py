@@ -122,6 +122,12 @@ class Settings(BaseSettings):
         None, description="A folder of images in the OCI layout, which templates may begin with as `oci:NAME`."
     )
     max_image: int = Field(16 << 30, gt=0, description="Largest image that templates begin with, in bytes, unpacked.")
+    templates_per_org: int = Field(
+        50,
+        ge=1,
+        description="Templates that an organisation may have built through E2B's API, each tag of one counted by "
+        "itself: each is an image on the node's disk.",
+    )
     builds_at_once: int = Field(2, ge=1, le=64, description="Template builds through E2B's API that run at a time.")
     build_timeout: float = Field(3600, gt=0, description="Seconds that one of them may take.")
     warm_pool_mib: int | None = Field(

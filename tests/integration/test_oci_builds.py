@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -66,11 +67,16 @@ async def registry(image: Path) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-async def test_an_image_becomes_a_template(standard_template: str, tmp_path: Path) -> None:
-    images = tmp_path / "images"
+@pytest.fixture
+def images() -> Iterator[Path]:
+    """A folder that the server's user may read, as pytest's own are not."""
+    with tempfile.TemporaryDirectory(prefix="ho-", dir="/tmp") as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
+
+
+async def test_an_image_becomes_a_template(standard_template: str, images: Path) -> None:
     layout(images / "small")
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
     machine = Machine(slots_ahead="2", oci_dir=str(images), allow_private_inputs="true")
     builder = Builder(machine)
     try:

@@ -45,9 +45,10 @@ class Idle:
 
     async def sweep(self) -> None:
         """Once."""
+        begun = time.time()
         rows = await self._store.sandboxes.may_idle()
         ids = {row.id for row in rows}
-        self._known.keep_only(ids)
+        self._known.keep_only(ids, begun)
         for gone in self._printed.keys() - ids:
             del self._printed[gone]
         await each(rows, self._look)

@@ -76,7 +76,9 @@ class KnownGuests:
         """When it was used last by this process (Unix seconds)."""
         return self._last_used.get(sandbox_id)
 
-    def keep_only(self, sandbox_ids: set[str]) -> None:
-        """Forget when the others were used: nobody will ask."""
+    def keep_only(self, sandbox_ids: set[str], before: float) -> None:
+        """Forget when the others were used, if that was before (Unix seconds): nobody will ask. Later uses may be of
+        sandboxes that were not there yet when the caller looked."""
         for gone in self._last_used.keys() - sandbox_ids:
-            del self._last_used[gone]
+            if self._last_used[gone] < before:
+                del self._last_used[gone]

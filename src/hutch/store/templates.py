@@ -208,6 +208,16 @@ class Templates:
             rows = (await connection.execute(statement.order_by(template_tags.c.tag))).mappings().all()
         return [TagRow(**row) for row in rows]
 
+    async def tags_of_org(self, org: str) -> int:
+        """How many all templates of an organisation have together."""
+        statement = (
+            select(func.count())
+            .select_from(template_tags.join(templates, templates.c.id == template_tags.c.template_id))
+            .where(templates.c.org == org)
+        )
+        async with self._database.read() as connection:
+            return int((await connection.execute(statement)).scalar_one())
+
     async def tagged(self, template_id: str, tag: str) -> BuildRow | None:
         """The build that a tag names."""
         statement = (

@@ -20,7 +20,15 @@ from hutch.control.builds.service import BuildStatus
 from hutch.control.builds.spec import BuildSpec, Step, step_keys
 from hutch.control.builds.steps import StepFailed, _plain, expand
 from hutch.control.service import Control
-from hutch.errors import Conflict, InvalidRequest, NodeUnavailable, NotFound, PayloadTooLarge, Unauthorized
+from hutch.errors import (
+    Conflict,
+    InvalidRequest,
+    LimitReached,
+    NodeUnavailable,
+    NotFound,
+    PayloadTooLarge,
+    Unauthorized,
+)
 from hutch.model import MADE_NAME, CreateSandbox, ResourcesOverride
 from hutch.settings import Settings
 from hutch.store import DEFAULT_ORG
@@ -122,6 +130,21 @@ async def test_nobody_waits_for_all_builds_of_another_and_none_begins_for_ever(
         node.doors["make_template"].set()
         reason = (await ended(control, tired)).build.reason or {}
         assert "given up" in reason["message"]
+
+
+async def test_an_organisation_keeps_so_many_templates(settings: Settings, node: ModelNode) -> None:
+    async with controlling(settings.model_copy(update={"templates_per_org": 2}), node) as control:
+        await ended(control, await begin(control))
+        await control.builds.assign_tags(DEFAULT_ORG, "mine", ["v1"])
+        with pytest.raises(LimitReached):
+            await control.builds.request(DEFAULT_ORG, "other", [], NOTHING)
+        with pytest.raises(LimitReached):
+            await control.builds.assign_tags(DEFAULT_ORG, "mine", ["v2"])
+        assert (await ended(control, await begin(control))).build.state == "ready"  # the same anew
+        await control.builds.remove_tags(DEFAULT_ORG, "mine", ["v1"])
+        await control.builds.request(DEFAULT_ORG, "other", [], NOTHING)
+        with pytest.raises(LimitReached):  # that one waits
+            await control.builds.request(DEFAULT_ORG, "third", [], NOTHING)
 
 
 async def test_a_build_may_be_started_once(control: Control) -> None:

@@ -51,7 +51,7 @@ async def test_a_stranger_wakes_nobody(control: Control, options: dict[str, Any]
 async def test_a_stranger_keeps_nobody_awake(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     id = await made(control)
     known = control.ports._guests._known
-    monkeypatch.setattr(known, "keep_only", lambda _: None)  # the sweep may come between, and forget its use
+    monkeypatch.setattr(known, "keep_only", lambda *_: None)  # the sweep may come between, and forget its use
     before = known.last_used(id)
     await ask(control, id, used=False)
     assert known.last_used(id) == before

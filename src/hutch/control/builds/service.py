@@ -28,7 +28,16 @@ from hutch.control.guests import Guests
 from hutch.control.lifecycle import Lifecycle
 from hutch.control.oci.pulling import PRELUDE, Puller
 from hutch.control.templates import Templates
-from hutch.errors import Conflict, HutchError, InputFailed, InvalidRequest, NodeUnavailable, NotFound, UnknownTemplate
+from hutch.errors import (
+    Conflict,
+    HutchError,
+    InputFailed,
+    InvalidRequest,
+    LimitReached,
+    NodeUnavailable,
+    NotFound,
+    UnknownTemplate,
+)
 from hutch.model import ResourcesOverride, new_id
 from hutch.store.template_logs import LogLine
 from hutch.store.templates import BuildRow, TagRow, TemplateRow
@@ -85,13 +94,14 @@ class Builds:
     async def request(
         self, org: str, name: str, tags: Sequence[str], wanted: ResourcesOverride
     ) -> tuple[TemplateRow, BuildRow]:
-        """A new build, which waits until it is started. Raises `InvalidRequest`, `Conflict`."""
+        """A new build, which waits until it is started. Raises `InvalidRequest`, `Conflict`, `LimitReached`."""
         parsed = parse_name(name)
         own = check_tags([*([parsed.tag] if parsed.tag else []), *tags]) or [DEFAULT_TAG]
         if any(each.name == parsed.name and each.org is None for each in await self._templates.known(org)):
             raise InvalidRequest(f"{parsed.name} is a template of Hutch's own: choose another name", field="name")
         if (unfinished := await self._store.unfinished(org)) >= _MOST_UNFINISHED:
             raise Conflict(f"{unfinished} builds wait or run", hint="Wait until some have ended.")
+        await self._check_room(org, await self._store.find(org, parsed.name), own, unfinished)
         template = await self._store.ensure(TemplateRow(new_id("tpl"), org, parsed.name, time.time()))
         values = wanted.model_dump(exclude_none=True)
         build = BuildRow(str(uuid.uuid4()), template.id, org, time.time(), tags=own, wanted=values)
@@ -161,7 +171,7 @@ class Builds:
         return await self._store.tags((await self.template(org, wanted)).id)
 
     async def assign_tags(self, org: str, target: str, tags: Sequence[str]) -> tuple[BuildRow, list[str]]:
-        """Let them name the build that `target` means. Raises `NotFound`, `InvalidRequest`."""
+        """Let them name the build that `target` means. Raises `NotFound`, `InvalidRequest`, `LimitReached`."""
         new = check_tags(tags)
         if not new:
             raise InvalidRequest("no tags are given", field="tags")
@@ -170,8 +180,21 @@ class Builds:
         build = await self._store.tagged(template.id, tag)
         if build is None:
             raise NotFound(f"{template.name} has no build with the tag {tag!r}")
+        await self._check_room(org, template, new, 0)
         await self._store.set_tags(template.id, build.id, new, time.time())
         return build, new
+
+    async def _check_room(self, org: str, template: TemplateRow | None, tags: Sequence[str], coming: int) -> None:
+        """For these tags, beside what builds that are `coming` may add. A tag that is there only changes its build."""
+        there = {each.tag for each in await self._store.tags(template.id)} if template is not None else set()
+        limit = self._context.settings.templates_per_org
+        new = len(set(tags) - there)
+        if new and await self._store.tags_of_org(org) + coming + new > limit:
+            raise LimitReached(
+                f"this organisation has {limit} templates, tags counted, or builds that will make as many",
+                hint="Remove templates or tags that nobody needs, or set HUTCH_TEMPLATES_PER_ORG.",
+                limit="templates_per_org",
+            )
 
     async def remove_tags(self, org: str, wanted: str, tags: Sequence[str]) -> None:
         """No error for those that are not there. Raises `NotFound`."""
