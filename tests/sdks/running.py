@@ -33,6 +33,17 @@ def run_checks(
     requirements: Sequence[str], environment: dict[str, str], directory: Path, first: Sequence[str | Path] = ()
 ) -> None:
     """Run the checks of a directory where these packages are, `first` before the command."""
-    command = [python_environment(*requirements), "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", "."]
+    command = [
+        python_environment(*requirements),
+        "-m",
+        "pytest",
+        "-q",
+        "-c",
+        os.devnull,
+        "--rootdir",
+        ".",
+        "--confcutdir",
+        ".",
+    ]
     options = ["-p", "no:cacheprovider", "-o", "python_files=check_*.py", "--durations=5"]
     run([*first, *command, *options], environment | {"PYTHONDONTWRITEBYTECODE": "1"}, directory)
