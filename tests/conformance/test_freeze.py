@@ -299,7 +299,7 @@ async def test_a_freeze_onto_a_full_disk_leaves_the_sandbox_running(host: Host, 
     handle = await host.boot()
     await host.run(handle, "import builtins; builtins.kept = os.urandom(16 << 20)")
     for _ in range(2):
-        with pytest.raises(DiskFull, match=handle.id):
+        with pytest.raises(DiskFull, match="no room for a snapshot"):
             await host.runtime.freeze(handle, full / "snapshot", keep_running)
         assert list(full.iterdir()) == []
         assert await host.run(handle, "print(len(kept) >> 20)") == "16"
@@ -658,7 +658,7 @@ LOOP = dedent("""
         while line := await reader.readline():
             writer.write(line.upper())
     async def main():
-        loop = asyncio.get_running_loop()
+        loop = builtins.loop = asyncio.get_running_loop()
         select = loop._selector.select
         def counted(timeout=None):
             builtins.turns += 1
@@ -697,7 +697,8 @@ async def test_event_loops_with_open_connections_go_on(host: Host, keep_running:
 
 @pytest.mark.parametrize("keep_running", [False, True])
 async def test_connections_whose_end_the_sandbox_has_not_heard_of_yet(host: Host, keep_running: bool) -> None:
-    """This host knows that they are over, and the kernel of the sandbox, which gets no time on a CPU, does not."""
+    """This host knows that they are over, and the kernel of the sandbox, which gets no time on a CPU, does not. Its
+    process is busy: one that saw them end right before the save would meet another fault of gVisor (docs/freeze.md)."""
     handle = await host.boot()
     await host.run(handle, LOOP + "time = __import__('time'); time.sleep(0.5)")
     for cycle in range(2):
@@ -705,6 +706,7 @@ async def test_connections_whose_end_the_sandbox_has_not_heard_of_yet(host: Host
         for _, writer in kept:
             writer.write(b"hello\n")
         assert {await reader.readline() for reader, _ in kept} == {b"HELLO\n"}
+        await host.run(handle, "loop.call_soon_threadsafe(__import__('time').sleep, 5)")
         os.kill(handle.pid, signal.SIGSTOP)
         try:
             for _, writer in kept:
@@ -719,7 +721,7 @@ async def test_connections_whose_end_the_sandbox_has_not_heard_of_yet(host: Host
         for each in [handle, thawed] if keep_running else [thawed]:
             reader, writer = await asyncio.open_connection(host.addresses[each.id], 7802)
             writer.write(b"hello\n")
-            assert await asyncio.wait_for(reader.readline(), 10) == b"HELLO\n"
+            assert await asyncio.wait_for(reader.readline(), 30) == b"HELLO\n"
             writer.close()
             turned = "import time; before = turns; time.sleep(1); print(turns - before)"
             assert int(await host.run(each, turned)) < 20

@@ -52,8 +52,8 @@ def main() -> None:
     kernels(), own()  # all of them are seeded
     started = time.monotonic()
     say(ready=True, generation=before)
-    os.read(told, 4096)
-    after = generation()
+    while (after := generation()) == before:
+        os.read(told, 4096)
     say(generation=after, slept=time.monotonic() - started, wall=time.time(), **kernels(), **own())
     random.seed()
     ssl.RAND_add(os.urandom(48), 48)
