@@ -17,8 +17,8 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 DISK = {"kind": "disk"}
 TICKING = "while :; do echo >> /tmp/ticks; sleep 0.05; done"
 TWO_TICKS = (
-    "a=$(wc -l < /tmp/ticks); for i in $(seq 100); do b=$(wc -l < /tmp/ticks); [ $b -gt $a ] && break; sleep 0.1; done; "
-    "echo $a $b"
+    "a=$(wc -l < /tmp/ticks); "
+    "for i in $(seq 100); do b=$(wc -l < /tmp/ticks); [ $b -gt $a ] && break; sleep 0.1; done; echo $a $b"
 )
 """How many ticks there were, and soon after."""
 
