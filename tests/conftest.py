@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import re
+import signal
+import threading
 
 import hypothesis
 import pytest
@@ -30,6 +32,13 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
     """Name a test alike every time, also where a parameter holds an id made when tests are collected: workers must
     collect the same tests, and `--last-failed` must find them again."""
     return _RANDOM.sub(r"\1", val) if isinstance(val, str) and _RANDOM.search(val) else None
+
+
+def pytest_configure() -> None:
+    """Whoever ends a run as CI and `timeout` do gets what Ctrl-C gets: fixtures put away what tests have made on this
+    machine. Workers are processes with this file too."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:

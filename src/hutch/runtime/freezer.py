@@ -59,8 +59,9 @@ class Freezer:
         origin = Origin.model_validate_json(await asyncio.to_thread((handle.directory / ORIGIN).read_bytes))
         address = origin.addresses[-1]
         before = await _connections(address) if keep_running else []
+        short = keep_running and not _may_be_open(before, address) and await self._has_none(handle.id, _HEARD_WITHIN)
         begun = time.monotonic()
-        if not (keep_running and await self._save_running(handle.id, freezing, address, before)):
+        if not (short and await self._save_running(handle.id, freezing, address, before)):
             await self._save_paused(handle.id, freezing, address)
             if keep_running:
                 await self._runsc.resume(handle.id, hold=freezing.lock)
@@ -73,8 +74,6 @@ class Freezer:
 
     async def _save_running(self, id: str, freezing: Freezing, address: str, before: list[Connection] | None) -> bool:
         """The short way, for a sandbox without connections: whether it had none until it was saved."""
-        if _may_be_open(before, address) or not await self._has_none(id, _HEARD_WITHIN):
-            return False
         known = {each.id for each in before or ()}
         with contextlib.suppress(ConnectionInTheWay):
             await self._checkpoint(id, freezing)
