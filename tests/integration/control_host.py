@@ -46,8 +46,8 @@ async def run_task(control: Control, task: str, **fields: Any) -> tuple[Task, li
 
 async def finished(control: Control, task_id: str) -> tuple[Task, list[Event]]:
     async with asyncio.timeout(90):
-        events = [event async for event in await control.follow(task_id)]
-    return await control.task(task_id), events
+        events = [event async for event in await control.tasks.follow(task_id)]
+    return await control.tasks.get(task_id), events
 
 
 async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 30) -> Any:

@@ -249,16 +249,16 @@ async def test_a_task_from_inputs_to_outputs(control: Control, shared_node: Node
     assert (task.state, task.last_offset) == (TaskState.SUCCEEDED, len(events))
     assert (printed(events), printed(events, "stderr")) == (["hello"], ["oops"])
     assert [(file.path, file.size) for file in task.outputs] == [("out/b.txt", 6)]
-    whole = await control.outputs(task.id)
+    whole = await control.tasks.outputs(task.id)
     assert untar(b"".join([c async for c in whole.chunks])) == {"out/b.txt": b"HELLO\n"}
-    one = await control.output_file(task.id, "out/b.txt")
+    one = await control.tasks.output_file(task.id, "out/b.txt")
     assert b"".join([c async for c in one.chunks]) == b"HELLO\n"
     with pytest.raises(NotFound):
-        await control.output_file(task.id, "out/c.txt")
-    assert [e.offset for e in await control.events(task.id, start=3, limit=2)] == [3, 4]
-    late = [event async for event in await control.follow(task.id, start=len(events))]
+        await control.tasks.output_file(task.id, "out/c.txt")
+    assert [e.offset for e in await control.tasks.events(task.id, start=3, limit=2)] == [3, 4]
+    late = [event async for event in await control.tasks.follow(task.id, start=len(events))]
     assert [event.type for event in late] == ["result"]
-    assert [event async for event in await control.follow(task.id, start=len(events) + 5)] == []
+    assert [event async for event in await control.tasks.follow(task.id, start=len(events) + 5)] == []
     await until(lambda: gone(shared_node, task.sandbox_id))
 
 
@@ -288,13 +288,13 @@ async def test_a_cancelled_task_keeps_what_it_has_made(control: Control) -> None
         CreateSandbox(agent="command", task="echo part > out; echo ready; sleep 1000", outputs=["out"])
     )
     assert made.task is not None
-    async for event in await control.follow(made.task.id):
+    async for event in await control.tasks.follow(made.task.id):
         if event.type == "output":
-            await control.cancel(made.task.id)
+            await control.tasks.cancel(made.task.id)
     task, events = await finished(control, made.task.id)
     assert_whole(events)
     assert (task.state, [file.path for file in task.outputs]) == (TaskState.CANCELLED, ["out"])
-    assert (await control.cancel(task.id)).state is TaskState.CANCELLED
+    assert (await control.tasks.cancel(task.id)).state is TaskState.CANCELLED
 
 
 async def test_a_budget_of_time_warns_and_stops(control: Control) -> None:
@@ -315,7 +315,7 @@ async def test_a_lifetime_that_ends_stops_the_task_and_keeps_its_outputs(control
 async def test_deleting_the_sandbox_cancels_its_task(control: Control) -> None:
     made = await control.create(CreateSandbox(agent="command", task="echo up; sleep 1000"))
     assert made.task is not None
-    async for event in await control.follow(made.task.id):
+    async for event in await control.tasks.follow(made.task.id):
         if event.type == "output":
             await control.delete(made.id)
     task, events = await finished(control, made.task.id)
@@ -327,7 +327,7 @@ async def test_deleting_the_sandbox_cancels_its_task(control: Control) -> None:
 async def test_a_sandbox_that_dies_fails_its_task_with_the_reason(control: Control, shared_node: NodeHost) -> None:
     made = await control.create(CreateSandbox(agent="command", task="echo up; sleep 1000"))
     assert made.task is not None
-    async for event in await control.follow(made.task.id):
+    async for event in await control.tasks.follow(made.task.id):
         if event.type == "output":
             shared_node.call("DELETE", f"/sandboxes/{made.id}")
     task, events = await finished(control, made.task.id)
@@ -364,7 +364,7 @@ async def test_a_great_deal_of_output_in_one_line_and_in_many(control: Control) 
 async def test_a_slow_reader_holds_up_nobody(control: Control) -> None:
     made = await control.create(CreateSandbox(agent="command", task="seq 1 5000; sleep 0.5; echo end"))
     assert made.task is not None
-    slow = await control.follow(made.task.id)
+    slow = await control.tasks.follow(made.task.id)
     await anext(slow)
     task, events = await finished(control, made.task.id)
     assert task.state is TaskState.SUCCEEDED
@@ -385,10 +385,10 @@ async def test_the_key_is_nowhere_and_is_gone_after_the_task(control: Control) -
 
 
 async def test_an_unknown_task(control: Control) -> None:
-    for call in (control.task("tsk_x"), control.cancel("tsk_x"), control.events("tsk_x"), control.follow("tsk_x"),
-                 control.outputs("tsk_x")):  # fmt: skip
+    tasks = control.tasks
+    for of_one in (tasks.get, tasks.cancel, tasks.events, tasks.follow, tasks.outputs):
         with pytest.raises(TaskNotFound):
-            await call
+            await of_one("tsk_x")
 
 
 async def test_a_limit_that_is_hit_is_told_once_and_plainly(control: Control) -> None:
@@ -602,7 +602,7 @@ async def test_a_task_outlives_a_node_that_is_killed(node: NodeHost) -> None:
             control.execs.run(plain.id, ExecRequest(command="for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.5; done"))
         )
         assert made.task is not None
-        async for event in await control.follow(made.task.id):
+        async for event in await control.tasks.follow(made.task.id):
             if event.type == "output" and node.pid:
                 await asyncio.to_thread(node.kill)
                 break

@@ -99,7 +99,7 @@ async def test_a_resumed_task_may_call_its_model_and_a_fork_of_it_may_not(llm_no
         task_id = made.task.id
 
         async def agent_runs() -> bool:
-            return (await control.task(task_id)).started_at is not None
+            return (await control.tasks.get(task_id)).started_at is not None
 
         await until(agent_runs)
         await control.pause(made.id)

@@ -98,12 +98,12 @@ async def test_a_task_that_is_paused_goes_on_and_its_time_stands_still(control: 
     task_id = made.task.id
 
     async def printing() -> bool:
-        return "3" in printed(list(await control.events(task_id)))
+        return "3" in printed(list(await control.tasks.events(task_id)))
 
     await until(printing)
     await control.pause(made.id)
     await asyncio.sleep(4)
-    assert (await control.task(task_id)).state is TaskState.RUNNING
+    assert (await control.tasks.get(task_id)).state is TaskState.RUNNING
     assert (await control.get(made.id)).state is SandboxState.PAUSED
     await control.resume(made.id)
     task, events = await finished(control, task_id)
@@ -128,7 +128,7 @@ async def test_a_task_whose_sandbox_comes_back_without_memory_fails_with_its_out
     task_id = made.task.id
 
     async def ready() -> bool:
-        return "ready" in printed(list(await control.events(task_id)))
+        return "ready" in printed(list(await control.tasks.events(task_id)))
 
     await until(ready)
     paused = await control.pause(made.id)
@@ -155,11 +155,11 @@ async def test_a_paused_task_that_is_cancelled_is_woken_for_its_outputs(control:
     task_id = made.task.id
 
     async def ready() -> bool:
-        return "ready" in printed(list(await control.events(task_id)))
+        return "ready" in printed(list(await control.tasks.events(task_id)))
 
     await until(ready)
     await control.pause(made.id)
-    await control.cancel(task_id)
+    await control.tasks.cancel(task_id)
     task, _ = await finished(control, task_id)
     assert task.state is TaskState.CANCELLED and [file.path for file in task.outputs] == ["out"]
     await in_state(control, made.id, SandboxState.STOPPED)

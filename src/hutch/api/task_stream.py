@@ -18,7 +18,7 @@ async def stream_events(socket: WebSocket, task_id: str, control: ControlDep, or
     """Events from `?from=`; closed with 1000 after `result`."""
     try:
         check_id(task_id, "tsk", TaskNotFound, "task")
-        events = await control.follow(task_id, start=query_int(socket, "from", 1, 1, 1 << 62), org=org)
+        events = await control.tasks.follow(task_id, start=query_int(socket, "from", 1, 1, 1 << 62), org=org)
         async with aclosing(events) as source:
             await socket.accept()
 

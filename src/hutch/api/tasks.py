@@ -55,20 +55,20 @@ async def list_tasks(
     """Tasks, newest first."""
     if sandbox is not None:
         check_id(sandbox, "sbx", SandboxNotFound, "sandbox")
-    page = await control.tasks(org=org, states=state, sandbox_id=sandbox, limit=limit, cursor=cursor)
+    page = await control.tasks.list(org=org, states=state, sandbox_id=sandbox, limit=limit, cursor=cursor)
     return TaskList(tasks=[task_with_urls(request, task) for task in page.items], next_cursor=page.next_cursor)
 
 
 @router.get("/{task_id}", responses=_ERRORS)
 async def get_task(request: Request, task_id: TaskId, control: ControlDep, org: OrgDep) -> Task:
     """One task: state, usage, result, outputs."""
-    return task_with_urls(request, await control.task(task_id, org=org))
+    return task_with_urls(request, await control.tasks.get(task_id, org=org))
 
 
 @router.post("/{task_id}/cancel", responses=_ERRORS)
 async def cancel_task(request: Request, task_id: TaskId, control: ControlDep, org: OrgDep) -> Task:
     """Ask it to stop; outputs so far are kept. No error when it has ended already."""
-    return task_with_urls(request, await control.cancel(task_id, org=org))
+    return task_with_urls(request, await control.tasks.cancel(task_id, org=org))
 
 
 @router.post(
@@ -80,7 +80,7 @@ async def rollback_task(
 ) -> Task:
     """Back to one of its turns, or to a snapshot of its sandbox's timeline: its agent's process, its files and its
     events go on from there. Also when it has ended, as long as its sandbox is there. What it has spent stays spent."""
-    return task_with_urls(request, await control.rollback_task(task_id, body, by=key, org=org))
+    return task_with_urls(request, await control.tasks.rollback(task_id, body, by=key, org=org))
 
 
 @router.get("/{task_id}/events", response_model=EventPage, responses=_ERRORS | _EVENTS)
@@ -98,21 +98,21 @@ async def read_events(
     """The task's events from any offset: a page, or with `Accept: text/event-stream` a stream that goes on until the
     task's `result`, and that a browser's `EventSource` picks up again by itself."""
     if SSE not in accept.lower():
-        events = await control.events(task_id, start=start, limit=limit, org=org)
+        events = await control.tasks.events(task_id, start=start, limit=limit, org=org)
         if not events and follow:
             events = await while_connected(request, _next_events(control, task_id, start, org))
         return EventPage(events=list(events), next=events[-1].offset + 1 if events else start)
     if last_event_id is not None:
         start = last_event_id + 1
-    task = await control.task(task_id, org=org)
+    task = await control.tasks.get(task_id, org=org)
     if task.state.ended and start > task.last_offset:
         return Response(status_code=204)
-    return server_sent(await control.follow(task_id, start=start, org=org))
+    return server_sent(await control.tasks.follow(task_id, start=start, org=org))
 
 
 async def _next_events(control: Control, task_id: str, start: int, org: str) -> list[Event]:
     """The next event, when one comes within the time of a poll."""
-    source = await control.follow(task_id, start=start, org=org)
+    source = await control.tasks.follow(task_id, start=start, org=org)
     try:
         with suppress(TimeoutError, StopAsyncIteration):
             async with asyncio.timeout(POLL_SECONDS):
@@ -130,7 +130,7 @@ async def _next_events(control: Control, task_id: str, start: int, org: str) -> 
 )
 async def read_outputs(task_id: TaskId, control: ControlDep, org: OrgDep) -> Response:
     """The files that the task's `outputs` have collected, as a tar."""
-    return download(await control.outputs(task_id, org=org), f"{task_id}.tar", media_type=TAR)
+    return download(await control.tasks.outputs(task_id, org=org), f"{task_id}.tar", media_type=TAR)
 
 
 @router.get(
@@ -146,4 +146,4 @@ async def read_output_file(
     path: Annotated[str, Query(min_length=1, max_length=4096, description="As in the task's `outputs`.")],
 ) -> Response:
     """One of them."""
-    return download(await control.output_file(task_id, path, org=org), posixpath.basename(path))
+    return download(await control.tasks.output_file(task_id, path, org=org), posixpath.basename(path))

@@ -25,29 +25,27 @@ from hutch.control.journal import Journal
 from hutch.control.known import KnownGuests
 from hutch.control.lifecycle import Lifecycle
 from hutch.control.moves import Moves
-from hutch.control.outputs import Outputs
 from hutch.control.places import Places
 from hutch.control.ports import Ports
 from hutch.control.reconcile import Reconciler
 from hutch.control.rewinds import Rewinds
 from hutch.control.samples import Samples
 from hutch.control.snapshots import Snapshots
-from hutch.control.streams import TaskStreams
 from hutch.control.supervisor import Supervisor
 from hutch.control.sweeper import Sweeper
+from hutch.control.tasks import Tasks
 from hutch.control.templates import Templates
 from hutch.control.timeouts import Timeouts
-from hutch.control.types import Also, Download, Idempotency, Page, Stream, Upload
+from hutch.control.types import MAX_PAGE, Also, Download, Idempotency, Page, Upload
 from hutch.control.uploads import Uploader
-from hutch.control.views import row_states, sandbox_view, task_view
-from hutch.errors import NodeUnavailable, TaskNotFound
+from hutch.control.views import row_states, sandbox_view
+from hutch.errors import NodeUnavailable
 from hutch.fleet import Fleet, LocalFleet
 from hutch.model import (
     CreateSandbox,
     CreateSnapshot,
     Diff,
     DiffRequest,
-    Event,
     Fork,
     GuestFigures,
     NetworkPolicy,
@@ -60,8 +58,6 @@ from hutch.model import (
     Snapshot,
     SnapshotKind,
     SnapshotUsage,
-    Task,
-    TaskState,
     TemplateInfo,
     UpdateSandbox,
 )
@@ -72,12 +68,9 @@ from hutch.settings import Settings
 from hutch.store import DEFAULT_ORG, Store
 from hutch.store.pages import make_cursor
 from hutch.store.sandboxes import LIVE
-from hutch.store.tasks import TaskRow
 
 _LIVE = tuple(state for state in SandboxState if not state.ended)
-_CANCELLED = {"state": "cancelled", "error": "cancelled", "detail": "cancelled by the caller"}
 _DELETED = {"state": "cancelled", "error": "sandbox_deleted", "detail": "the sandbox was deleted by the caller"}
-_MAX_PAGE = 1000
 
 
 class Control:
@@ -90,6 +83,7 @@ class Control:
 
     store: Store
     """Open between `start` and `stop`; identity uses `store.keys`."""
+    tasks: Tasks
     execs: Execs
     files: Files
     ports: Ports
@@ -148,13 +142,12 @@ class Control:
         self._creator = Creator(context, self._lifecycle, self._supervisor, self._templates)
         self._reconciler = Reconciler(context, self._lifecycle, self._moves, self._creator, node)
         self._sweeper = Sweeper(context, self._lifecycle)
-        self._streams = TaskStreams(context)
-        self._outputs = Outputs(context)
         self._uploader = Uploader(context)
         self._guests = Guests(context, self._moves, known)
         self._idle = Idle(context, self._moves, known)
         self._snapshots = Snapshots(context, self._guests, self._moves, rewinds, self._supervisor)
         self._forks = Forks(context, self._guests, self._snapshots, self._creator, self._lifecycle)
+        self.tasks = Tasks(context, self._snapshots)
         self.ports = Ports(context, self._guests)
         self.samples = Samples(context, self._guests)
         self.timeouts = Timeouts(context, self._lifecycle, self._moves)
@@ -217,7 +210,7 @@ class Control:
         """Newest first. Ended ones only with `include_ended` or where `states` names them. `InvalidRequest` on a bad
         cursor."""
         wanted = states or (() if include_ended else _LIVE)
-        limit = max(1, min(limit, _MAX_PAGE))
+        limit = max(1, min(limit, MAX_PAGE))
         stored, hibernated = row_states(wanted)
         rows = await self.store.sandboxes.page(org, stored, labels, limit + 1, cursor, hibernated)
         more = len(rows) > limit
@@ -391,68 +384,11 @@ class Control:
         and the error. `also` is as for `create`, for each."""
         return await self._forks.fork(sandbox_id, request, org, by, idempotency, also)
 
-    # ---- tasks ----
-
-    async def task(self, task_id: str, *, org: str = DEFAULT_ORG) -> Task:
-        """The task as it is now."""
-        row = await self._task(task_id, org)
-        return task_view(row, (await self.store.sandboxes.paused_since([row.sandbox_id])).get(row.sandbox_id))
-
-    async def tasks(
-        self,
-        *,
-        org: str = DEFAULT_ORG,
-        states: Sequence[TaskState] = (),
-        sandbox_id: str | None = None,
-        limit: int = 100,
-        cursor: str | None = None,
-    ) -> Page[Task]:
-        """Newest first."""
-        limit = max(1, min(limit, _MAX_PAGE))
-        rows = await self.store.tasks.page(org, [state.value for state in states], sandbox_id, limit + 1, cursor)
-        following = make_cursor(rows[limit - 1].created_at, rows[limit - 1].id) if len(rows) > limit else None
-        paused = await self.store.sandboxes.paused_since([row.sandbox_id for row in rows])
-        return Page([task_view(row, paused.get(row.sandbox_id)) for row in rows[:limit]], following)
-
-    async def cancel(self, task_id: str, *, org: str = DEFAULT_ORG) -> Task:
-        """Ask the task to stop (outputs are still collected). No error when it has ended already."""
-        row = await self._task(task_id, org)
-        await self._streams.ask_to_stop(row.id, _CANCELLED)
-        return await self.task(task_id, org=org)
-
-    async def rollback_task(
-        self, task_id: str, request: Rollback, *, by: str | None = None, org: str = DEFAULT_ORG
-    ) -> Task:
-        """`rollback` of the task's sandbox."""
-        row = await self._task(task_id, org)
-        await self._snapshots.rollback(row.sandbox_id, request, org, by)
-        return await self.task(task_id, org=org)
-
-    async def events(
-        self, task_id: str, *, start: int = 1, limit: int = 1000, org: str = DEFAULT_ORG
-    ) -> Sequence[Event]:
-        """Stored events from offset `start` (inclusive)."""
-        row = await self._task(task_id, org)
-        return await self._streams.page(row.id, max(1, start), max(1, min(limit, _MAX_PAGE)))
-
-    async def follow(self, task_id: str, *, start: int = 1, org: str = DEFAULT_ORG) -> Stream[Event]:
-        """Events from offset `start` as they come; ends after the `result` event."""
-        row = await self._task(task_id, org)
-        return Stream(self._streams.follow(row.id, max(1, start)))
-
-    async def outputs(self, task_id: str, *, org: str = DEFAULT_ORG) -> Download:
-        """The artifact as a tar. `NotFound` while there is none."""
-        return await self._outputs.whole(await self._task(task_id, org))
-
-    async def output_file(self, task_id: str, path: str, *, org: str = DEFAULT_ORG) -> Download:
-        """One file of the artifact. `FileMissing` when it is not in there."""
-        return await self._outputs.file(await self._task(task_id, org), path)
+    # ---- the node, and what is stored beside ----
 
     async def upload(self, chunks: AsyncIterator[bytes], *, org: str = DEFAULT_ORG) -> Upload:
         """Store a tar stream for a later `inputs`."""
         return await self._uploader.store(chunks, org)
-
-    # ---- the node ----
 
     async def templates(self, *, org: str = DEFAULT_ORG) -> Sequence[TemplateInfo]:
         """All that the organisation may use, as the node has them now."""
@@ -467,9 +403,3 @@ class Control:
     async def node_info(self) -> NodeInfo:
         """Health and size of the node. `NodeUnavailable` when it does not answer."""
         return await self._fleet.nodes()[0].info()
-
-    async def _task(self, task_id: str, org: str) -> TaskRow:
-        row = await self.store.tasks.get(task_id)
-        if row is None or row.org != org:
-            raise TaskNotFound(f"no task {task_id[:64]}")
-        return row

@@ -15,6 +15,10 @@ Also = Callable[[Transaction, str], Awaitable[None]]
 """What else is written in the transaction that makes the sandbox of this id."""
 
 
+MAX_PAGE = 1000
+"""The most that one page of a list holds, whatever was asked for."""
+
+
 @dataclass(frozen=True)
 class Page(Generic[T]):
     """One page of a list, newest first; `next_cursor` is None on the last."""

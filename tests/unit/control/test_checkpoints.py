@@ -32,7 +32,7 @@ async def running(control: Control, **values: Any) -> str:
 
 
 async def told(control: Control, kind: str) -> list[Event]:
-    return [event for event in await control.events(TASK) if event.type == kind]
+    return [event for event in await control.tasks.events(TASK) if event.type == kind]
 
 
 async def checkpoint(control: Control, turn: int) -> Event:
@@ -56,7 +56,7 @@ async def test_each_turn_has_one(control: Control, node: ModelNode) -> None:
     assert [(entry.turn, entry.reason) for _, entry in await control.timeline(id)] == [
         (turn, SnapshotReason.CHECKPOINT) for turn in (1, 2, 3)
     ]
-    assert (await control.task(TASK)).turn == 3
+    assert (await control.tasks.get(TASK)).turn == 3
     assert node.agent.missed == []
 
 
@@ -86,7 +86,7 @@ async def test_turns_that_come_faster_share_the_last_ones(control: Control, node
 
 
 async def _turn(control: Control, turn: int) -> bool:
-    return (await control.task(TASK)).turn == turn
+    return (await control.tasks.get(TASK)).turn == turn
 
 
 async def test_one_that_fails_is_told_and_the_task_goes_on(control: Control, node: ModelNode) -> None:
@@ -104,7 +104,7 @@ async def test_one_that_fails_is_told_and_the_task_goes_on(control: Control, nod
 
 
 async def _ended(control: Control) -> bool:
-    return (await control.task(TASK)).state == "succeeded"
+    return (await control.tasks.get(TASK)).state == "succeeded"
 
 
 async def test_a_guest_that_tells_of_output_that_never_comes_has_none(
@@ -116,7 +116,7 @@ async def test_a_guest_that_tells_of_output_that_never_comes_has_none(
     node.agent.answer("one")
     assert (await checkpoint(control, 1)).data["error"] == "guest_unavailable"
     assert node.calls["snapshot"] == 0 and node.calls["release"] == 1
-    assert (await control.task(TASK)).state == "running"
+    assert (await control.tasks.get(TASK)).state == "running"
 
 
 async def test_none_of_an_agent_that_is_done(control: Control, node: ModelNode) -> None:

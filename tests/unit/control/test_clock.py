@@ -32,7 +32,7 @@ async def test_a_server_that_was_gone_while_it_ran_counts_that_as_run_time(contr
     task = {"started_at": now - 5000}
     await note(control, id, task, started_at=now - 5000, state="resuming", paused_at=now - 4000)
     box = await control.resume(id)
-    usage = (await control.task(TASK)).usage
+    usage = (await control.tasks.get(TASK)).usage
     assert usage.paused_time == pytest.approx(400, abs=5)
     assert usage.run_time == pytest.approx(4600, abs=5)
     assert box.usage.paused_time == pytest.approx(400, abs=5)
@@ -46,7 +46,7 @@ async def test_a_node_that_was_gone_after_a_freeze_does_not_have_it_counted(cont
     box = await control.pause(id)
     assert box.paused_at is not None and box.paused_at.timestamp() == pytest.approx(now - 3600)
     await control.resume(id)
-    usage = (await control.task(TASK)).usage
+    usage = (await control.tasks.get(TASK)).usage
     assert usage.paused_time == pytest.approx(3600, abs=5)
     assert usage.run_time == pytest.approx(1400, abs=5)
 
@@ -56,7 +56,7 @@ async def test_a_clock_of_the_node_that_is_ahead_makes_no_time(control: Control,
     node._set(id, since=now + 3600)
     await note(control, id, {"started_at": now - 50}, started_at=now - 50, state="resuming", paused_at=now - 40)
     await control.resume(id)
-    assert (await control.task(TASK)).usage.paused_time == pytest.approx(40, abs=5)
+    assert (await control.tasks.get(TASK)).usage.paused_time == pytest.approx(40, abs=5)
 
 
 async def test_what_a_task_slept_before_it_ended_asleep_is_no_run_time_after(control: Control) -> None:
@@ -65,7 +65,7 @@ async def test_what_a_task_slept_before_it_ended_asleep_is_no_run_time_after(con
     task = {"started_at": now - 500, "ended_at": now - 100, "step": "done", "state": "cancelled"}
     await note(control, id, task, started_at=now - 500, paused_at=now - 300)
     await control.resume(id)
-    usage = (await control.task(TASK)).usage
+    usage = (await control.tasks.get(TASK)).usage
     assert (usage.run_time, usage.paused_time) == (pytest.approx(200, abs=5), pytest.approx(200, abs=5))
 
 
@@ -81,4 +81,4 @@ async def test_a_rollback_that_fails_takes_no_paused_time_back(control: Control,
     node.doors["rollback"].set()
     with pytest.raises(ThawFailed):
         await back
-    assert (await control.task(TASK)).usage.paused_time == pytest.approx(77.0)
+    assert (await control.tasks.get(TASK)).usage.paused_time == pytest.approx(77.0)

@@ -171,10 +171,10 @@ async def test_a_task_whose_sandbox_loses_its_memory_fails_and_says_so(control: 
     assert (await control.resume(id)).state is SandboxState.RUNNING
 
     async def ended() -> bool:
-        return (await control.task(TASK)).result is not None
+        return (await control.tasks.get(TASK)).result is not None
 
     await until(ended, 5)
-    result = (await control.task(TASK)).result
+    result = (await control.tasks.get(TASK)).result
     assert result is not None and (result.state, result.error) == (TaskState.FAILED, "memory_lost")
     assert "lost its memory" in (result.detail or "")
     assert node.started == [] and node.agent.missed == []

@@ -59,7 +59,7 @@ async def in_state(control: Control, *states: TaskState) -> None:
 async def test_back_to_a_turn_and_on_from_there(control: Control, node: ModelNode) -> None:
     await running(control)
     await turns(control, node, 1, 4)
-    task = await control.rollback_task(TASK, Rollback(turn=2), by="key_1")
+    task = await control.tasks.rollback(TASK, Rollback(turn=2), by="key_1")
     assert (task.turn, task.state) == (2, TaskState.RUNNING)
     (back,) = await told(control, "rolled_back")
     assert back.data["turn"] == 2 and node.records[back.data["snapshot"]].turn == 2
@@ -68,12 +68,12 @@ async def test_back_to_a_turn_and_on_from_there(control: Control, node: ModelNod
     node.agent.answer("turn 3 again")
     await at_rest(control, node)
     assert await texts(control) == ["turn 1", "turn 2", "turn 3", "turn 4", "turn 3 again"]
-    events = await control.events(TASK)
+    events = await control.tasks.events(TASK)
     assert [event.offset for event in events] == list(range(1, len(events) + 1))
     node.agent.say({"type": "result", "subtype": "success", "result": "done"})
     node.agent.exit()
     await in_state(control, TaskState.SUCCEEDED)
-    assert (await control.task(TASK)).turn == 3
+    assert (await control.tasks.get(TASK)).turn == 3
     assert node.agent.missed == [], "the spool of then has all that is read from it"
 
 
@@ -86,7 +86,7 @@ async def test_a_rollback_to_the_safety_snapshot_undoes_it(control: Control, nod
     await control.rollback(id, Rollback(snapshot=back.data["safety"]))
     after = await at_rest(control, node)
     assert (after.guest_offset, after.outcome) == (before.guest_offset, before.outcome)
-    assert (await control.task(TASK)).turn == 3
+    assert (await control.tasks.get(TASK)).turn == 3
     assert node.agent.missed == []
 
 
@@ -153,9 +153,9 @@ async def test_a_task_that_has_ended_runs_again(control: Control, node: ModelNod
     node.agent.exit(1)
     await in_state(control, TaskState.FAILED)
     await asyncio.sleep(0.5)
-    spent = (await control.task(TASK)).usage.run_time
+    spent = (await control.tasks.get(TASK)).usage.run_time
     assert node.grants[id] is None
-    back = await control.rollback_task(TASK, Rollback(turn=1))
+    back = await control.tasks.rollback(TASK, Rollback(turn=1))
     assert (back.state, back.result, back.ended_at, back.turn) == (TaskState.RUNNING, None, None, 1)
     assert back.usage.run_time == pytest.approx(spent, abs=0.4), "the time after its end is none of its own"
     grant = node.grants[id]
@@ -163,12 +163,13 @@ async def test_a_task_that_has_ended_runs_again(control: Control, node: ModelNod
     node.agent.say({"type": "result", "subtype": "success", "result": "found"})
     node.agent.exit(0)
     await in_state(control, TaskState.SUCCEEDED)
-    done = await control.task(TASK)
+    done = await control.tasks.get(TASK)
     assert done.result is not None and (done.result.text, done.result.error) == ("found", None)
     assert [event.data["state"] for event in await told(control, "result")] == ["failed", "succeeded"]
     async with asyncio.timeout(5):
-        followed = [event.offset async for event in await control.follow(TASK)]
-    assert followed == [event.offset for event in await control.events(TASK)], "a result taken back ends no stream"
+        followed = [event.offset async for event in await control.tasks.follow(TASK)]
+    stored = [event.offset for event in await control.tasks.events(TASK)]
+    assert followed == stored, "a result taken back ends no stream"
 
 
 async def test_an_ended_task_whose_rollback_fails_has_ended_as_it_had(control: Control, node: ModelNode) -> None:
@@ -176,12 +177,12 @@ async def test_an_ended_task_whose_rollback_fails_has_ended_as_it_had(control: C
     await turns(control, node, 1, 1)
     node.agent.exit(3)
     await in_state(control, TaskState.FAILED)
-    before = await control.task(TASK)
+    before = await control.tasks.get(TASK)
     node.refusals["rollback"] = ThawFailed("torn")
     with pytest.raises(ThawFailed):
         await control.rollback(id, Rollback(turn=1))
     await in_state(control, TaskState.FAILED)
-    after = await control.task(TASK)
+    after = await control.tasks.get(TASK)
     assert (after.result, after.ended_at, after.usage) == (before.result, before.ended_at, before.usage)
     assert node.grants[id] is None
 
@@ -196,7 +197,7 @@ async def test_undone_an_ended_task_has_ended_again(control: Control, node: Mode
     (back,) = await told(control, "rolled_back")
     await control.rollback(id, Rollback(snapshot=back.data["safety"]))
     await in_state(control, TaskState.SUCCEEDED)
-    result = (await control.task(TASK)).result
+    result = (await control.tasks.get(TASK)).result
     assert result is not None and result.text == "first"
 
 
@@ -210,7 +211,7 @@ async def test_of_two_at_once_one_is_refused(control: Control, node: ModelNode) 
         await control.rollback(id, Rollback(turn=2))
     node.doors["rollback"].set()
     await first
-    assert (await control.task(TASK)).turn == 1
+    assert (await control.tasks.get(TASK)).turn == 1
 
 
 async def test_cancelled_on_the_way_it_is_cancelled_when_it_is_there(control: Control, node: ModelNode) -> None:
@@ -219,7 +220,7 @@ async def test_cancelled_on_the_way_it_is_cancelled_when_it_is_there(control: Co
     node.doors["rollback"] = asyncio.Event()
     back = asyncio.create_task(control.rollback(id, Rollback(turn=1)))
     await until(lambda: asyncio.sleep(0, node.calls["rollback"]), 5)
-    await control.cancel(TASK)
+    await control.tasks.cancel(TASK)
     node.doors["rollback"].set()
     await back
     await in_state(control, TaskState.CANCELLED)
@@ -260,7 +261,7 @@ async def test_a_server_killed_at_any_write_leaves_it_to_the_next(
         await until(arrived, 10)
         begun = write > 1 or committed
         assert len(await told(control, "rolled_back")) == begun
-        assert (await control.task(TASK)).turn == (1 if begun else 3)
+        assert (await control.tasks.get(TASK)).turn == (1 if begun else 3)
         node.agent.answer("on")
         await until(lambda: _said(control, "on"), 5)
         assert node.agent.missed == []
@@ -280,7 +281,7 @@ async def test_a_node_that_is_down_has_it_done_when_it_is_back(control: Control,
         return bool(await told(control, "rolled_back"))
 
     await until(arrived, 10)
-    assert (await control.task(TASK)).turn == 1
+    assert (await control.tasks.get(TASK)).turn == 1
 
 
 async def test_of_a_paused_sandbox(control: Control, node: ModelNode) -> None:
@@ -288,7 +289,7 @@ async def test_of_a_paused_sandbox(control: Control, node: ModelNode) -> None:
     await turns(control, node, 1, 2)
     await control.pause(id)
     await control.rollback(id, Rollback(turn=1))
-    assert (await control.get(id)).state == "running" and (await control.task(TASK)).turn == 1
+    assert (await control.get(id)).state == "running" and (await control.tasks.get(TASK)).turn == 1
     node.agent.answer("on")
     await until(lambda: _said(control, "on"), 5)
     assert node.agent.missed == []
@@ -300,7 +301,7 @@ async def test_to_a_snapshot_that_a_person_has_taken(control: Control, node: Mod
     taken = await control.take_snapshot(id, CreateSnapshot(name="here"))
     await turns(control, node, 2, 2)
     await control.rollback(id, Rollback(snapshot=taken.id))
-    assert (await control.task(TASK)).turn == 1
+    assert (await control.tasks.get(TASK)).turn == 1
     assert node.agent.missed == []
 
 
@@ -350,10 +351,10 @@ async def test_to_a_point_after_its_end_a_task_does_not_go_along(
     taken = await control.take_snapshot(id, CreateSnapshot(name="here"))
     async with control.store.database.write() as connection:
         await control.store.tasks.note(connection, TASK, turn=1, **columns)
-    before, grant = await control.task(TASK), node.grants[id]
+    before, grant = await control.tasks.get(TASK), node.grants[id]
     await control.rollback(id, Rollback(snapshot=taken.id))
     assert node.calls["rollback"] == 1 and (await control.get(id)).state == "running"
-    assert await control.task(TASK) == before and node.grants[id] == grant
+    assert await control.tasks.get(TASK) == before and node.grants[id] == grant
     assert len(await told(control, "result")) == 1 and await told(control, "rolled_back") == []
 
 
@@ -364,7 +365,7 @@ async def test_to_a_point_after_another_end_of_it_a_task_goes_along(control: Con
     await end(control, node, "second")
     await control.rollback(id, Rollback(snapshot=taken.id))
     await in_state(control, TaskState.SUCCEEDED)
-    result = (await control.task(TASK)).result
+    result = (await control.tasks.get(TASK)).result
     assert result is not None and result.text == "first"
 
 
@@ -396,7 +397,7 @@ async def test_whatever_goes_wrong_on_arrival_who_asked_is_told_and_it_can_be_tr
         await in_state(control, TaskState.FAILED)
     async with asyncio.timeout(5):
         await control.rollback(id, Rollback(turn=1))
-    assert (await control.task(TASK)).state is TaskState.RUNNING
+    assert (await control.tasks.get(TASK)).state is TaskState.RUNNING
 
 
 async def test_who_asked_is_told_when_another_worker_has_it(

@@ -60,17 +60,17 @@ async def test_the_clock_of_a_task_stands_still_while_it_is_paused(control: Cont
     id = await with_task(control)
     for _ in range(2):
         await control.pause(id)
-        before = (await control.task(TASK)).usage
+        before = (await control.tasks.get(TASK)).usage
         await asyncio.sleep(0.4)
-        during = (await control.task(TASK)).usage
+        during = (await control.tasks.get(TASK)).usage
         assert during.run_time == pytest.approx(before.run_time, abs=0.05)
         assert during.paused_time == pytest.approx(before.paused_time + 0.4, abs=0.3)
-        (listed,) = (await control.tasks(sandbox_id=id)).items
+        (listed,) = (await control.tasks.list(sandbox_id=id)).items
         assert listed.usage.run_time == pytest.approx(during.run_time, abs=0.05)
         shown = (await control.get(id)).task
         assert shown is not None and shown.usage.run_time == pytest.approx(during.run_time, abs=0.05)
         await control.resume(id)
-    usage = (await control.task(TASK)).usage
+    usage = (await control.tasks.get(TASK)).usage
     assert usage.paused_time >= 0.8
     assert usage.run_time < 0.8
 
