@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from ipaddress import IPv4Address
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import structlog
 
@@ -33,14 +34,20 @@ class Egress:
         self._registry = registry
         self._journal = journal
         self._log = egress_log
-        self._told: dict[str, set[str]] = {}
+        self._told: WeakKeyDictionary[Entry, set[str]] = WeakKeyDictionary()
         self._telling: set[asyncio.Task[None]] = set()
 
     def fence(self, entry: dict[str, Any]) -> None:
-        """The fence has let something through, or not."""
-        sandbox = str(entry.pop("sandbox"))
+        """The fence has let something through, or not. It reads what guests send, so that its own word is checked."""
+        sandbox = str(entry.pop("sandbox", None))
         entry.pop("dropped", None)
-        if (found := self._registry.find(sandbox)) is not None:
+        if (found := self._registry.find(sandbox)) is None:
+            return
+        try:
+            EgressEntry.model_validate(entry | {"seq": 0, "time": 0})
+        except ValueError as error:
+            log.error("the fence says what makes no sense", sandbox=sandbox, error=str(error)[:1000])
+        else:
             self._note(found, entry)
 
     def firewall(self, packet: Packet) -> None:
@@ -62,9 +69,9 @@ class Egress:
         """Tell what is being told; nothing more comes."""
         await asyncio.gather(*self._telling, return_exceptions=True)
 
-    def forget(self, sandbox: str) -> None:
-        """It has ended."""
-        self._told.pop(sandbox, None)
+    def forget(self, entry: Entry) -> None:
+        """It does not run any more: what it is refused from now on is news again."""
+        self._told.pop(entry, None)
 
     def _note(self, found: Entry, entry: dict[str, Any]) -> None:
         if found.record.hidden:
@@ -72,7 +79,7 @@ class Egress:
         self._log.add(found.id, entry)
         if entry["allowed"]:
             return
-        told = self._told.setdefault(found.id, set())
+        told = self._told.setdefault(found, set())
         key = f"{entry.get('name') or entry.get('address')}:{entry.get('port')}"
         if key not in told and len(told) < MAX_NEWS:
             told.add(key)
@@ -100,4 +107,11 @@ def _name(data: bytes) -> str | None:
 def _rule(policy: NetworkPolicy, packet: Packet) -> str:
     rules = policy.addresses if isinstance(policy, NetworkRules) else []
     place = IPv4Address(packet.target)
-    return next((rule.text for rule in rules if place in rule.network), "public")
+    for rule in rules:
+        if packet.port is None:
+            covered = rule.everything and place in rule.network
+        else:
+            covered = rule.covers(place, packet.port, "udp" if packet.protocol == "udp" else "tcp")
+        if covered:
+            return rule.text
+    return "public"

@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 KEEP = 5000
 """Entries of one sandbox."""
+KEEP_ALL = 1_000_000
+"""Entries of all: some 300 MiB. When there are more, those sandboxes that have most keep fewer."""
 KEEP_SECONDS = 7 * 86400.0
 PAGE = 1000
 MAX_PENDING = 200
@@ -92,9 +94,8 @@ class EgressLog:
                     await news.wait()
 
     async def trim(self) -> None:
-        """Drop entries older than a week."""
-        horizon = time.time() - KEEP_SECONDS
-        await self._run(lambda: self._db.execute("DELETE FROM egress WHERE time < ?", (horizon,)))
+        """Drop entries older than a week, and what is too much in all."""
+        await self._run(lambda: _trim(self._db, time.time() - KEEP_SECONDS))
 
     def wake(self) -> None:
         """Send all waiting readers home (the daemon stops)."""
@@ -144,6 +145,15 @@ def _insert(db: sqlite3.Connection, rows: list[tuple[float, str, str]], sandboxe
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
+
+
+def _trim(db: sqlite3.Connection, horizon: float) -> None:
+    db.execute("DELETE FROM egress WHERE time < ?", (horizon,))
+    entries, sandboxes = db.execute("SELECT count(*), count(DISTINCT sandbox) FROM egress").fetchone()
+    if entries > KEEP_ALL:  # to each its share: whoever makes many entries pushes out none of others
+        numbered = "SELECT seq, row_number() OVER (PARTITION BY sandbox ORDER BY seq DESC) AS nth FROM egress"
+        share = max(1, KEEP_ALL // sandboxes)
+        db.execute(f"DELETE FROM egress WHERE seq IN (SELECT seq FROM ({numbered}) WHERE nth > ?)", (share,))  # noqa: S608
 
 
 def _page(db: sqlite3.Connection, sandbox: str, after: int, limit: int) -> list[tuple[int, float, str]]:

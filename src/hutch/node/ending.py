@@ -50,7 +50,7 @@ class Ender:
         parts.tunnel.drop(id)
         parts.gateway.drop(entry.record.address)
         await parts.fence.forget(entry.record.address)
-        parts.egress.forget(id)
+        parts.egress.forget(entry)
         final = await parts.gateway.revoke(id)
         if final is not None:  # a call that was cut before its answer has counted tokens, and no request
             entry.record = entry.record.but(llm=final)

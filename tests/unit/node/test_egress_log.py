@@ -76,3 +76,16 @@ async def test_what_a_terminal_would_obey_is_taken_out(made: EgressLog) -> None:
     assert entry.name is not None
     assert entry.name.startswith("a?[31m?.org")
     assert len(entry.name) == 300
+
+
+async def test_who_makes_many_entries_pushes_out_none_of_others(
+    made: EgressLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(egress_log, "KEEP_ALL", 30)
+    for sandbox, entries in (("sbx_a", 5), ("sbx_b", 40), ("sbx_c", 40)):
+        for port in range(1, entries + 1):
+            made.add(sandbox, refusal(port))
+    assert len(await made.read("sbx_c", 0, 100, 5)) == 40
+    await made.trim()
+    kept = {each: [entry.port for entry in await made.read(each, 0, 100, 0)] for each in ("sbx_a", "sbx_b", "sbx_c")}
+    assert kept == {"sbx_a": [1, 2, 3, 4, 5], "sbx_b": list(range(31, 41)), "sbx_c": list(range(31, 41))}
