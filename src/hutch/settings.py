@@ -41,6 +41,19 @@ class Settings(BaseSettings):
         description="Domain whose names lead here: `api.<domain>` to the API, `<port>-<sandbox>.<domain>` to the ports "
         "of sandboxes. With `:port` where clients use another than 443 and than `HUTCH_TLS_PORT`.",
     )
+    public_url: str | None = Field(
+        None,
+        pattern=r"^https?://[A-Za-z0-9][A-Za-z0-9.:/_-]*$",
+        description="URL under which the API is reached from elsewhere; it is the issuer of identity tokens. Default: "
+        "`https://api.<domain>` with TLS, else where the API listens.",
+    )
+    identity_lifetime: float = Field(300, ge=60, le=900, description="Seconds for which an identity token holds.")
+    identity_key_age: float = Field(
+        30 * 86400, ge=3600, description="Seconds after which the key that signs identity tokens is changed."
+    )
+    identity_key_grace: float = Field(
+        3600, ge=0, le=30 * 86400, description="Seconds for which tokens of the old key hold after that."
+    )
     tls_cert: Path | None = Field(
         None, description="Certificate for all names below `domain`, with those that signed it (PEM)."
     )
@@ -163,6 +176,11 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """The SQLAlchemy URL in force."""
         return self.database_url or f"sqlite+aiosqlite:///{self.server_dir / 'hutch.db'}"
+
+    @property
+    def issuer(self) -> str:
+        """`iss` of identity tokens."""
+        return self.public_url or f"http://{self.host}:{self.port}"
 
     @classmethod
     def settings_customise_sources(

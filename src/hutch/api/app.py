@@ -16,6 +16,7 @@ from hutch.api import (
     files,
     gateway,
     health,
+    identity,
     keys,
     node,
     problems,
@@ -78,6 +79,6 @@ def create_app(settings: Settings, control: Control, deliver_first_key: Callable
 def _add_routes(app: FastAPI) -> None:
     for module in (
         *(sandboxes, states, snapshots, execs, code, files, tasks, uploads),
-        *(templates, keys, node, gateway, pty, task_stream, health),
+        *(templates, keys, node, gateway, pty, task_stream, health, identity),
     ):
         app.include_router(module.router)

@@ -33,6 +33,8 @@ def build_openapi(app: FastAPI) -> dict[str, Any]:
                 _correct(operation)
                 if needs_key(path):
                     operation["security"] = [{"apiKey": []}]
+                else:
+                    operation["responses"].pop("401", None)
         _remove_string_limit(document)
         app.openapi_schema = document
     return app.openapi_schema

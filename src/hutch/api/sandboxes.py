@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from hutch.api.deps import ControlDep, IdempotencyDep, OrgDep, SandboxId
+from hutch.api.deps import ControlDep, IdempotencyDep, KeyIdDep, OrgDep, SandboxId
 from hutch.api.idempotency import KEY_HEADER
 from hutch.api.problems import documented
 from hutch.api.schemas import EgressPage, SandboxList
@@ -44,11 +44,16 @@ _CREATE_ERRORS = documented(
 
 @router.post("", status_code=201, responses=_CREATE_ERRORS, openapi_extra={"parameters": [KEY_HEADER]})
 async def create_sandbox(
-    request: Request, body: CreateSandbox, control: ControlDep, org: OrgDep, idempotency: IdempotencyDep
+    request: Request,
+    body: CreateSandbox,
+    control: ControlDep,
+    org: OrgDep,
+    key: KeyIdDep,
+    idempotency: IdempotencyDep,
 ) -> Sandbox:
     """Make a sandbox. With `agent` and `task` the agent is started in it and the answer comes at once, with the URLs
     of the task's streams; without, the answer comes when the sandbox runs."""
-    return sandbox_with_urls(request, await control.create(body, org=org, idempotency=idempotency))
+    return sandbox_with_urls(request, await control.create(body, by=key, org=org, idempotency=idempotency))
 
 
 @router.get("", responses=documented())

@@ -93,6 +93,8 @@ def serve(settings: Settings) -> int:
     door = _secure_door(settings, sock)
     if door is not None:
         settings = settings.model_copy(update={"domain": door.names.domain})
+    if settings.public_url is None:
+        settings = settings.model_copy(update={"public_url": door.names.url if door is not None else url_of(sock)})
     control = Control(settings)
     app = create_app(settings, control, deliver_first_key)
     app.state.gateway_port = gate.getsockname()[1]

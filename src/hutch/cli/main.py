@@ -17,6 +17,7 @@ from hutch.cli import (
     e2b,
     egress,
     executing,
+    identity,
     keys,
     logs,
     naming,
@@ -69,6 +70,7 @@ app.command("demo", rich_help_panel=HOST)(demo.demo)
 app.add_typer(tasks.app, name="task", rich_help_panel=MORE)
 app.add_typer(templates.app, name="template", rich_help_panel=MORE)
 app.add_typer(keys.app, name="key", rich_help_panel=MORE)
+app.add_typer(identity.app, name="identity", rich_help_panel=MORE)
 app.add_typer(tls.app, name="tls", rich_help_panel=HOST)
 app.command("e2b", rich_help_panel=MORE)(e2b.e2b)
 app.command("version", rich_help_panel=MORE)(version.version)

@@ -119,6 +119,14 @@ Environment = Annotated[
     typer.Option("--env", "-e", help="NAME=VALUE, or NAME to take it from here.", rich_help_panel=_BOX),
 ]
 Labels = Annotated[list[str], typer.Option("--label", "-l", help="name=value.", rich_help_panel=_BOX)]
+Identities = Annotated[
+    list[str],
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="What its identity token says: app=, user=, repository= or permission=. May be given several times.",
+        rich_help_panel=_BOX,
+    ),
+]
 Cpus = Annotated[float | None, typer.Option(help="CPU cores, for example 0.5.", rich_help_panel=_BOX)]
 Memory = Annotated[
     int | None, typer.Option(parser=parse_mib, metavar="SIZE", help="For example 2G.", rich_help_panel=_BOX)

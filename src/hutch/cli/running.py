@@ -16,6 +16,7 @@ from hutch.cli import run_options as opt
 from hutch.cli.common import Json, connection, leave
 from hutch.cli.common import run as run_async
 from hutch.cli.executing import read_env
+from hutch.cli.identity import identity_of
 from hutch.cli.sandboxes import labels_of
 from hutch.cli.session import Job, Session
 from hutch.cli.units import parse_duration
@@ -56,6 +57,7 @@ def run(
     network: opt.Network = [],  # noqa: B006
     env: opt.Environment = [],  # noqa: B006
     label: opt.Labels = [],  # noqa: B006
+    identity: opt.Identities = [],  # noqa: B006
     cpus: opt.Cpus = None,
     memory: opt.Memory = None,
     disk: opt.Disk = None,
@@ -89,6 +91,7 @@ def run(
         "resources": _checked(ResourcesOverride, cpus=cpus, memory_mib=memory, disk_mib=disk, pids=pids),
         "env": read_env(env),
         "labels": labels_of(label),
+        "identity": identity_of(identity),
         "lifetime": lifetime,
         "idle_timeout": idle_timeout,
         "from_snapshot": source,

@@ -62,7 +62,12 @@ class Creator:
         self._boots: dict[str, asyncio.Task[Sandbox]] = {}
 
     async def create(
-        self, request: CreateSandbox, org: str, idempotency: Idempotency | None, also: Also | None = None
+        self,
+        request: CreateSandbox,
+        org: str,
+        by: str | None,
+        idempotency: Idempotency | None,
+        also: Also | None = None,
     ) -> Sandbox:
         """See `Control.create`."""
         digest = _digest(request, org)
@@ -71,7 +76,7 @@ class Creator:
                 raise IdempotencyConflict(f"an Idempotency-Key has 1 to {_MAX_KEY} characters")
             if (found := await self._known(idempotency)) is not None:
                 return await self._again(found, digest)
-        row, task, prompt = await self._rows(request, org)
+        row, task, prompt = await self._rows(request, org, by)
         key = None
         if idempotency is not None:
             now = time.time()
@@ -122,7 +127,7 @@ class Creator:
         """Whether this process is bringing it up."""
         return sandbox_id in self._boots
 
-    async def _rows(self, request: CreateSandbox, org: str) -> tuple[SandboxRow, TaskRow | None, str]:
+    async def _rows(self, request: CreateSandbox, org: str, by: str | None) -> tuple[SandboxRow, TaskRow | None, str]:
         settings, now = self._context.settings, time.time()
         source = await self._source(request, org)
         if source is not None:
@@ -150,6 +155,9 @@ class Creator:
             fallback=request.fallback,
             idle_timeout=request.idle_timeout,
             usage=Usage().model_dump(mode="json"),
+            created_by=by,
+            forked_from=source.sandbox_id if source is not None else None,
+            identity=request.identity.model_dump(mode="json", exclude_defaults=True) or None,
         )
         if request.agent is None:
             return row, None, ""

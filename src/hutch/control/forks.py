@@ -48,7 +48,7 @@ class Forks:
 
         async def one(number: int) -> Sandbox:
             async with turns:
-                return await self._creator.create(request, org, keys[number], also)
+                return await self._creator.create(request, org, by, keys[number], also)
 
         keys = [_key(idempotency, number) for number in range(wish.count)]
         made = await asyncio.gather(*(one(number) for number in range(wish.count)), return_exceptions=True)
@@ -87,6 +87,7 @@ def _request(row: SandboxRow, source: str, wish: Fork, max_lifetime: float) -> C
             "lifetime": min(max_lifetime, row.deadline - row.created_at),
             "idle_timeout": row.idle_timeout,
             "fallback": wish.fallback or row.fallback,
+            "identity": wish.identity,
         }
     )
 

@@ -20,6 +20,7 @@ from hutch.control.exec import Execs
 from hutch.control.files import Files
 from hutch.control.forks import Forks
 from hutch.control.guests import Guests
+from hutch.control.identities import Identities, issuer_of
 from hutch.control.idle import Idle
 from hutch.control.journal import Journal
 from hutch.control.known import KnownGuests
@@ -41,6 +42,7 @@ from hutch.control.uploads import Uploader
 from hutch.control.views import row_states, sandbox_view
 from hutch.errors import NodeUnavailable
 from hutch.fleet import Fleet, LocalFleet
+from hutch.identity.issuer import Issuer
 from hutch.model import (
     CreateSandbox,
     CreateSnapshot,
@@ -90,6 +92,8 @@ class Control:
     timeouts: Timeouts
     samples: Samples
     builds: Builds
+    issuer: Issuer
+    identities: Identities
 
     def __init__(self, settings: Settings, fleet: Fleet | None = None) -> None:
         self._settings = settings
@@ -126,6 +130,8 @@ class Control:
                 self.samples.watch(),
                 self._supervisor.watch(),
                 self.builds.watch(),
+                self.identities.watch(),
+                self.identities.watch_age(),
             )
         ]
 
@@ -148,6 +154,8 @@ class Control:
         self._snapshots = Snapshots(context, self._guests, self._moves, rewinds, self._supervisor)
         self._forks = Forks(context, self._guests, self._snapshots, self._creator, self._lifecycle)
         self.tasks = Tasks(context, self._snapshots)
+        self.issuer = issuer_of(context)
+        self.identities = Identities(context, self.issuer, node)
         self.ports = Ports(context, self._guests)
         self.samples = Samples(context, self._guests)
         self.timeouts = Timeouts(context, self._lifecycle, self._moves)
@@ -166,6 +174,7 @@ class Control:
             work.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await self.builds.close()
+        await self.identities.close()
         await self._supervisor.close()
         await self._creator.close()
         await self._moves.close()
@@ -177,13 +186,14 @@ class Control:
         self,
         request: CreateSandbox,
         *,
+        by: str | None = None,
         org: str = DEFAULT_ORG,
         idempotency: Idempotency | None = None,
         also: Also | None = None,
     ) -> Sandbox:
         """A plain sandbox: returns when it is `running`. With an agent: returns at once, with `task` set. `also` is
-        written with it, or neither is."""
-        return await self._creator.create(request, org, idempotency, also)
+        written with it, or neither is. `by`: the key that asks for it."""
+        return await self._creator.create(request, org, by, idempotency, also)
 
     async def get(self, sandbox_id: str, *, org: str = DEFAULT_ORG) -> Sandbox:
         """The sandbox, with fresh figures of use."""

@@ -49,7 +49,9 @@ async def _create(call: Call, body: NewSandbox, options: Options) -> Response:
         row = E2bRow(sandbox_id, body.timeout, end_at, options.model_dump(mode="json", exclude_defaults=False))
         await call.control.store.e2b.insert(connection, row)
 
-    sandbox = await call.control.create(request, org=call.org, idempotency=call.idempotency, also=also)
+    sandbox = await call.control.create(
+        request, by=call.caller.key_id, org=call.org, idempotency=call.idempotency, also=also
+    )
     row = await call.extras(sandbox.id)
     if row is None:
         raise gone(sandbox.id)  # ended, and forgotten: the key was used long ago

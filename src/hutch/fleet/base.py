@@ -15,6 +15,8 @@ from hutch.model import (
     BootRequest,
     Diff,
     DiffRequest,
+    IdentityAnswer,
+    IdentityRequest,
     JournalEntry,
     LayerInfo,
     LlmGrant,
@@ -150,6 +152,15 @@ class Node(ABC):
     @abstractmethod
     async def journal(self, after: int, wait: float) -> list[JournalEntry]:
         """Facts after the one numbered `after`; waits up to `wait` seconds for the first."""
+
+    @abstractmethod
+    async def identity_requests(self, wait: float) -> list[IdentityRequest]:
+        """Questions of its sandboxes for identity tokens; waits up to `wait` seconds for the first. Those that are not
+        answered soon are given out again."""
+
+    @abstractmethod
+    async def answer_identity(self, answer: IdentityAnswer) -> None:
+        """The answer to one; no error when nobody waits for it any more."""
 
     @abstractmethod
     async def templates(self) -> list[TemplateInfo]:

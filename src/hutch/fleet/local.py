@@ -21,6 +21,8 @@ from hutch.model import (
     DiffRequest,
     Held,
     HoldRequest,
+    IdentityAnswer,
+    IdentityRequest,
     JournalEntry,
     KeepLayer,
     LayerInfo,
@@ -155,6 +157,13 @@ class LocalNode(Node):
         query = {"after": after, "wait": wait}
         found = await self._call("GET", "/journal", query=query, timeout=wait + _CALL_TIMEOUT)
         return [_parse(JournalEntry, entry) for entry in found["entries"]]
+
+    async def identity_requests(self, wait: float) -> list[IdentityRequest]:
+        found = await self._call("GET", "/identity", query={"wait": str(wait)}, timeout=wait + _CALL_TIMEOUT)
+        return [_parse(IdentityRequest, each) for each in found["requests"]]
+
+    async def answer_identity(self, answer: IdentityAnswer) -> None:
+        await self._call("POST", "/identity", body=answer.model_dump_json())
 
     async def templates(self) -> list[TemplateInfo]:
         return [_parse(TemplateInfo, found) for found in (await self._call("GET", "/templates"))["templates"]]

@@ -16,6 +16,7 @@ from hutch.model.diff import Diff, DiffRequest, FileChange, FileState
 from hutch.model.event import Event, EventType
 from hutch.model.execution import ExecFrame, ExecRequest, ExecResult, ExecState, FileInfo, PtySize
 from hutch.model.figures import GuestFigures
+from hutch.model.identity import Identity, IdentityAnswer, IdentityRequest, Issuer, RotateKeys, SigningKey
 from hutch.model.ids import is_id, new_id
 from hutch.model.key import ApiKey, CreateKey, NewApiKey
 from hutch.model.made import LAYER, MADE_NAME, BuildBoot, KeepLayer, LayerInfo, MadeTemplate
@@ -101,7 +102,11 @@ __all__ = [
     "GuestFigures",
     "Held",
     "HoldRequest",
+    "Identity",
+    "IdentityAnswer",
+    "IdentityRequest",
     "Input",
+    "Issuer",
     "JournalEntry",
     "JournalKind",
     "KeepLayer",
@@ -129,9 +134,11 @@ __all__ = [
     "Resumed",
     "Rollback",
     "RollbackRequest",
+    "RotateKeys",
     "RuntimeManifest",
     "Sandbox",
     "SandboxState",
+    "SigningKey",
     "Snapshot",
     "SnapshotKind",
     "SnapshotReason",

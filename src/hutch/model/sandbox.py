@@ -10,6 +10,7 @@ from pydantic import Field
 
 from hutch.model.budget import Usage
 from hutch.model.common import FALLBACK, LimitBreach, Model, Resources, Start
+from hutch.model.identity import Identity
 from hutch.model.network import NetworkPolicy
 from hutch.model.snapshot import SnapshotKind
 from hutch.model.task import Task
@@ -64,6 +65,9 @@ class Sandbox(Model):
     resources: Resources
     network: NetworkPolicy
     labels: dict[str, str] = {}
+    identity: Identity = Field(Identity(), description="What its identity token says beside what Hutch knows of it.")
+    created_by: str | None = Field(None, description="The API key that made it; unset: Hutch by itself.")
+    forked_from: str | None = Field(None, description="The sandbox that it went on from.")
     created_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None

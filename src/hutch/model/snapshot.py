@@ -9,6 +9,7 @@ from typing import Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from hutch.model.common import FALLBACK, Model, Resources
+from hutch.model.identity import Identity
 
 
 class SnapshotKind(StrEnum):
@@ -138,6 +139,9 @@ class Fork(Model):
         description="One of the sandbox's timeline; unset: as it is now, which takes a snapshot.",
     )
     fallback: Literal["disk"] | None = Field(None, description=FALLBACK)
+    identity: Identity = Field(
+        Identity(), description="What their identity tokens say. Nothing of it is taken over from the sandbox."
+    )
 
 
 class SnapshotUsage(Model):

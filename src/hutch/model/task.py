@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, SecretStr
 
 from hutch.model.budget import Budget, Usage
 from hutch.model.common import FALLBACK, LimitBreach, Model, ResourcesOverride
+from hutch.model.identity import Identity
 from hutch.model.network import NetworkPolicy
 
 
@@ -139,4 +140,5 @@ class CreateSandbox(Model):
     resources: ResourcesOverride = ResourcesOverride()
     network: NetworkPolicy | None = None
     env: dict[str, str] = Field({}, max_length=256)
+    identity: Identity = Field(Identity(), description="What its identity token says beside what Hutch knows of it.")
     labels: dict[str, str] = Field({}, max_length=64)

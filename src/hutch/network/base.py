@@ -10,6 +10,13 @@ from hutch.model import NetworkPolicy
 LLM_ADDRESS = "169.254.169.253"
 """Where `llm.hutch` stands for every sandbox; the host redirects port 80 of it to the node's LLM gateway."""
 
+IDENTITY_ADDRESS = "169.254.169.252"
+"""Where a sandbox asks for its identity token; the host redirects port 80 of it to the node's door for that. Not the
+address that clouds have their metadata at: that one stays closed, so that whoever looks for a cloud's credentials is
+refused at once and stands in the egress log."""
+
+IDENTITY_NAME = "identity.hutch"
+
 GUEST_PORT = 49983
 """The guest's port, envd's own number."""
 
@@ -20,6 +27,8 @@ class Services:
 
     llm: int
     """The LLM gateway."""
+    identity: int
+    """The door for identity tokens."""
     tcp: int
     """The fence, for connections to names."""
     dns: int

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 
 from hutch.model import AllowAll, DenyAll, NetworkPolicy, NetworkRules
 from hutch.model.rules import CLOSED
-from hutch.network.base import LLM_ADDRESS, Services, Slot
+from hutch.network.base import IDENTITY_ADDRESS, LLM_ADDRESS, Services, Slot
 from hutch.network.chains import OPEN_CHAIN, PASSING_CHAIN, downward, forwarded, upward
 from hutch.network.nflog import SNAP, group_of
 from hutch.network.nft import Nft, NftError
@@ -71,6 +71,7 @@ table inet {table} {{
   chain llm {{
     type nat hook prerouting priority dstnat; policy accept;
     iifname "{links}" ip daddr {llm} tcp dport 80 redirect to :{services.llm}
+    iifname "{links}" ip daddr {identity} tcp dport 80 redirect to :{services.identity}
     iifname . ip saddr @named ip daddr {llm} meta l4proto {{ tcp, udp }} th dport 53 redirect to :{services.dns}
     iifname . ip saddr @named ip saddr . ip daddr . tcp dport @resolved redirect to :{services.tcp}
     {names}
@@ -87,6 +88,7 @@ table inet {table} {{
   chain always {{
     ct direction reply ct state established accept
     ct status dnat ct original ip daddr {llm} tcp dport {services.llm} accept
+    ct status dnat ct original ip daddr {identity} tcp dport {services.identity} accept
   }}
   chain deny_all {{
     jump always
@@ -130,7 +132,7 @@ table inet {table} {{
     oifname vmap @limits
   }}
   chain gateway {{
-    comment "the LLM gateway and the fence are for guests and the host only"
+    comment "the LLM gateway, the door for identities and the fence are for guests and the host only"
     type filter hook input priority filter - 10; policy accept;
     iifname != {{ "lo", "{links}" }} meta l4proto {{ tcp, udp }} th dport {{ {ports} }} drop
   }}
@@ -183,8 +185,9 @@ class Firewall:
             table=self._table,
             links=self._links,
             llm=LLM_ADDRESS,
+            identity=IDENTITY_ADDRESS,
             services=services,
-            ports=f"{services.llm}, {services.tcp}, {services.dns}",
+            ports=f"{services.llm}, {services.identity}, {services.tcp}, {services.dns}",
             subnet=self._subnet,
             closed=", ".join((*map(str, CLOSED), self._subnet)),
             resolved=MAX_RESOLVED,

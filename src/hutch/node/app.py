@@ -13,7 +13,7 @@ from aiohttp import web
 from pydantic import Field, TypeAdapter, ValidationError
 
 from hutch.errors import DiskFull, HutchError, InternalError, InvalidRequest, NotFound
-from hutch.model import BootRequest, LlmGrant, Model, NetworkPolicy, NodeInfo
+from hutch.model import BootRequest, IdentityAnswer, LlmGrant, Model, NetworkPolicy, NodeInfo
 from hutch.node.builds import Builds
 from hutch.node.made_api import MadeApi
 from hutch.node.parts import Parts
@@ -71,6 +71,8 @@ class NodeApi:
                 *StateApi(self._parts, self._sandboxes).routes(),
                 *MadeApi(self._parts, self._sandboxes.layers, self._sandboxes.maker, self._builds).routes(),
                 web.get("/journal", self.journal),
+                web.get("/identity", self.identity_requests),
+                web.post("/identity", self.answer_identity),
                 web.get("/templates", self.templates),
                 web.post("/templates/{name}/build", self.build),
             ]
@@ -117,6 +119,14 @@ class NodeApi:
         after = int(_number(request, "after", 0.0, 2.0**62))
         entries, last = await self._parts.journal.read(after, _number(request, "wait", 0.0, _LONGEST_WAIT))
         return web.json_response({"entries": [entry.model_dump(mode="json") for entry in entries], "last": last})
+
+    async def identity_requests(self, request: web.Request) -> web.Response:
+        asked = await self._parts.desk.take(_number(request, "wait", 0.0, _LONGEST_WAIT))
+        return web.json_response({"requests": [each.model_dump(mode="json") for each in asked]})
+
+    async def answer_identity(self, request: web.Request) -> web.Response:
+        self._parts.desk.answer(IdentityAnswer.model_validate_json(await request.read()))
+        return web.Response(status=204)
 
     async def templates(self, request: web.Request) -> web.Response:
         templates = await asyncio.to_thread(self._parts.images.templates)

@@ -16,6 +16,7 @@ from aiohttp import web
 
 from hutch.descriptors import raise_limit
 from hutch.egress.fencing import Fence
+from hutch.egress.identity import IdentityDoor
 from hutch.egress.llm import LlmGateway
 from hutch.errors import HutchError
 from hutch.images.catalog import ImageStore
@@ -25,6 +26,7 @@ from hutch.network.nflog import PacketLog, group_of
 from hutch.network.resolver import host_resolver
 from hutch.network.slots import LinuxSlotPool
 from hutch.node.app import NodeApi
+from hutch.node.asking import Desk
 from hutch.node.egress import Egress
 from hutch.node.egress_log import EgressLog
 from hutch.node.entry import Registry
@@ -130,7 +132,9 @@ class Daemon:
         egress_log = EgressLog(self._home.directory / "egress.db")
         await egress_log.open()
         egress = Egress(registry, journal, egress_log)
-        slots, fence = self._network(await gateway.start(), egress)
+        desk = Desk(registry)
+        identities = IdentityDoor(desk.ask)
+        slots, fence = self._network(await gateway.start(), await identities.start(), egress)
         return Parts(
             settings=settings,
             home=self._home,
@@ -144,6 +148,8 @@ class Daemon:
             egress_log=egress_log,
             images=ImageStore(settings),
             gateway=gateway,
+            desk=desk,
+            identities=identities,
             guests=guests,
             disks=GuestDisk(guests),
             tunnel=Tunnel(registry.address),
@@ -151,7 +157,7 @@ class Daemon:
             pins=Pins(self._home.images),
         )
 
-    def _network(self, llm_port: int, egress: Egress) -> tuple[LinuxSlotPool, Fence]:
+    def _network(self, llm_port: int, identity_port: int, egress: Egress) -> tuple[LinuxSlotPool, Fence]:
         """The slots and the fence: each needs the other, and the fence's ports are known first."""
         settings = self._settings
         given, _, port = (settings.egress_resolver or "").partition(":")
@@ -160,7 +166,9 @@ class Daemon:
             self._home.id, (address, int(port or 53)) if address else None, settings.egress_floor, egress.fence
         )
         tcp, dns = fence.listen()
-        services = Services(llm=llm_port, tcp=tcp, dns=dns, uid=fence.uid, resolver=fence.resolver)
+        services = Services(
+            llm=llm_port, identity=identity_port, tcp=tcp, dns=dns, uid=fence.uid, resolver=fence.resolver
+        )
         slots = LinuxSlotPool(self._home.id, settings.subnet_pool, settings.slots_ahead, services)
         fence.lead(slots)
         return slots, fence
@@ -183,6 +191,7 @@ class Daemon:
         self._packets.stop()
         await parts.fence.stop()
         await parts.gateway.stop()
+        await parts.identities.stop()
         await parts.guests.stop()
         await parts.snapshots.close()
         await parts.egress.stop()

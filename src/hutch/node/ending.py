@@ -49,6 +49,7 @@ class Ender:
         parts, id = self._parts, entry.id
         parts.tunnel.drop(id)
         parts.gateway.drop(entry.record.address)
+        parts.identities.drop(entry.record.address)
         await parts.fence.forget(entry.record.address)
         parts.egress.forget(entry)
         final = await parts.gateway.revoke(id)

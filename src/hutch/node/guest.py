@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from hutch.errors import GuestUnavailable
 from hutch.model import LimitBreach, Resources
-from hutch.network.base import GUEST_PORT, LLM_ADDRESS
+from hutch.network.base import GUEST_PORT, IDENTITY_ADDRESS, IDENTITY_NAME, LLM_ADDRESS
 from hutch.network.resetting import resetting_socket
 
 _ANSWER_LIMIT = 64 * 1024
@@ -187,7 +187,7 @@ def _identity(sandbox: str | None, token: str, boot_id: str, resources: Resource
     return names | {
         "access_token": token,
         "boot_id": boot_id,
-        "hosts": {"llm.hutch": LLM_ADDRESS},
+        "hosts": {"llm.hutch": LLM_ADDRESS, IDENTITY_NAME: IDENTITY_ADDRESS},
         "limits": {
             "memory_bytes": resources.memory_mib << 20,
             "pids": resources.pids,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hutch.egress.fencing import Fence
+from hutch.egress.identity import IdentityDoor
 from hutch.egress.llm import LlmGateway
 from hutch.images.catalog import ImageStore
 from hutch.network.base import SlotPool
+from hutch.node.asking import Desk
 from hutch.node.egress import Egress
 from hutch.node.egress_log import EgressLog
 from hutch.node.entry import Registry
@@ -36,6 +38,8 @@ class Parts:
     slots: SlotPool
     images: ImageStore
     gateway: LlmGateway
+    desk: Desk
+    identities: IdentityDoor
     fence: Fence
     egress: Egress
     egress_log: EgressLog

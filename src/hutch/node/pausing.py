@@ -201,6 +201,7 @@ class Pauser:
                 frozen = await self._save(entry, handle, into, keep_running=keep_running)
             if not keep_running:
                 parts.gateway.drop(entry.record.address)
+                parts.identities.drop(entry.record.address)
                 await parts.fence.drop(entry.record.address)
             return frozen
 

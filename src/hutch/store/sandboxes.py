@@ -50,6 +50,9 @@ class SandboxRow:
     problem: dict[str, Any] | None = None
     breaches: list[dict[str, Any]] = field(default_factory=list)
     usage: dict[str, Any] = field(default_factory=dict)
+    created_by: str | None = None
+    forked_from: str | None = None
+    identity: dict[str, Any] | None = None
 
 
 MOVING = ("pausing", "hibernating", "resuming", "rolling_back")

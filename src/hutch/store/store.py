@@ -7,6 +7,7 @@ from hutch.store.e2b import E2bSandboxes
 from hutch.store.engine import Database
 from hutch.store.events import Events
 from hutch.store.idempotency import IdempotencyKeys
+from hutch.store.identity_keys import IdentityKeys
 from hutch.store.keys import Keys
 from hutch.store.migrate import upgrade
 from hutch.store.nodes import NodeCursors
@@ -30,6 +31,7 @@ class Store:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.keys = Keys(database)
+        self.identity_keys = IdentityKeys(database)
         self.sandboxes = Sandboxes(database)
         self.e2b = E2bSandboxes(database)
         self.tasks = Tasks(database)

@@ -62,6 +62,9 @@ sandboxes = Table(
     Column("guest_token", String(256)),
     Column("guest_user", String(64)),
     Column("workdir", String(4096)),
+    Column("created_by", String(32), comment="the API key that made it"),
+    Column("forked_from", String(32), comment="the sandbox that it went on from"),
+    Column("identity", JSON(none_as_null=True), comment="what its tokens say: model.Identity"),
     Column("created_at", Float, nullable=False),
     Column("started_at", Float),
     Column("ended_at", Float),
@@ -303,6 +306,18 @@ idempotency = Table(
     Column("response", JSON(none_as_null=True), comment="the answer, once there is one"),
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float, nullable=False, index=True),
+)
+
+identity_keys = Table(
+    "identity_keys",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("sealed", LargeBinary, nullable=False, comment="the private key, encrypted"),
+    Column("public", JSON, nullable=False, comment="the public key as a JSON Web Key"),
+    Column("created_at", Float, nullable=False),
+    Column("signs_since", Float),
+    Column("retired_at", Float),
+    Column("gone_at", Float, comment="when its tokens hold no more"),
 )
 
 node_cursor = Table(

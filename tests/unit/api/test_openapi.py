@@ -35,9 +35,19 @@ def test_every_operation_says_what_it_does(document: dict[str, Any]) -> None:
     assert [name for name, operation in operations(document) if not operation.get("description")] == []
 
 
-def test_every_operation_but_health_needs_a_key_and_documents_the_refusal(document: dict[str, Any]) -> None:
+PUBLIC = (
+    "GET /healthz",
+    "GET /.well-known/openid-configuration",
+    "GET /.well-known/jwks.json",
+    "POST /identity/introspect",
+)
+
+
+def test_every_operation_but_the_public_ones_needs_a_key_and_documents_the_refusal(document: dict[str, Any]) -> None:
     for name, operation in operations(document):
-        if name != "GET /healthz":
+        if name in PUBLIC:
+            assert "security" not in operation and "401" not in operation["responses"], name
+        else:
             assert operation["security"] == [{"apiKey": []}] and "401" in operation["responses"], name
 
 

@@ -27,6 +27,8 @@ from hutch.model import (
     Diff,
     DiffRequest,
     ExecState,
+    IdentityAnswer,
+    IdentityRequest,
     JournalEntry,
     LayerInfo,
     LlmGrant,
@@ -120,6 +122,8 @@ class ModelNode(Node):
         self._locks: dict[str, asyncio.Lock] = {}
         self.layers: dict[str, LayerInfo] = {}
         self.made: dict[str, MadeTemplate] = {}
+        self.asking: list[IdentityRequest] = []
+        self.answered: list[IdentityAnswer] = []
         self.messages: list[dict[str, Any]] = []
         """What the making of a template says."""
 
@@ -343,6 +347,15 @@ class ModelNode(Node):
         self._alive()
         await asyncio.sleep(min(wait, 0.05))
         return []
+
+    async def identity_requests(self, wait: float) -> list[IdentityRequest]:
+        self._alive()
+        await asyncio.sleep(min(wait, 0.05))
+        asked, self.asking = self.asking, []
+        return asked
+
+    async def answer_identity(self, answer: IdentityAnswer) -> None:
+        self.answered.append(answer)
 
     async def templates(self) -> list[TemplateInfo]:
         self._alive()

@@ -21,6 +21,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
 from hutch.egress.fencing import Fence
+from hutch.egress.identity import IdentityDoor
 from hutch.egress.llm import LlmGateway
 from hutch.errors import GuestUnavailable
 from hutch.images.cache import Cache
@@ -28,6 +29,7 @@ from hutch.images.lookup import BuiltImage
 from hutch.images.made import MadeTemplates
 from hutch.model import NetworkPolicy, Recipe, Resources, SnapshotRecord, TemplateInfo
 from hutch.network.base import Slot, SlotPool
+from hutch.node.asking import Desk
 from hutch.node.disk import archive
 from hutch.node.disk.comparing import Listed, Listing
 from hutch.node.egress import Egress
@@ -414,6 +416,7 @@ async def daemon(
     store = cast(SteppingStore, await SteppingStore.open(home.snapshots))
     records.host = store.host = host
     registry = Registry()
+    desk = Desk(registry)
     recipe = Recipe(name="t", user="user", workdir="/", resources=RESOURCES)
     built = BuiltImage(image, "hash", recipe)
     info = TemplateInfo(name="t", description="", resources=RESOURCES, image="hash")
@@ -436,6 +439,8 @@ async def daemon(
             ),
         ),
         gateway=LlmGateway(journal.append),
+        desk=desk,
+        identities=IdentityDoor(desk.ask),
         fence=cast(Fence, PaperFence()),
         egress=Egress(registry, journal, egress_log),
         egress_log=egress_log,

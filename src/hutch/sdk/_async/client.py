@@ -14,7 +14,9 @@ from hutch.model import (
     Budget,
     Checkpoints,
     GatewayInfo,
+    Identity,
     Input,
+    Issuer,
     NetworkPolicy,
     NewApiKey,
     NodeInfo,
@@ -52,6 +54,7 @@ class AsyncHutch:
         self.tasks = AsyncTasks(self)
         self.templates = AsyncTemplates(self)
         self.keys = AsyncKeys(self)
+        self.identity = AsyncIdentityKeys(self)
 
     async def __aenter__(self) -> Self:
         return self
@@ -113,6 +116,7 @@ class AsyncSandboxes:
         resources: ResourcesOverride | None = None,
         env: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
+        identity: Identity | None = None,
         lifetime: float | None = None,
         idle_timeout: float | None = None,
         from_snapshot: str | None = None,
@@ -140,6 +144,7 @@ class AsyncSandboxes:
             "resources": resources,
             "env": dict(env or {}),
             "labels": dict(labels or {}),
+            "identity": identity,
             "lifetime": lifetime,
             "idle_timeout": idle_timeout,
             "from_snapshot": from_snapshot,
@@ -244,6 +249,23 @@ class AsyncKeys:
     async def revoke(self, id: str) -> None:
         """End a key, at once."""
         await self._transport.request("DELETE", at("keys", id))
+
+
+class AsyncIdentityKeys:
+    """The issuer of sandboxes' identity tokens."""
+
+    def __init__(self, client: AsyncHutch) -> None:
+        self._transport = client.transport
+
+    async def get(self) -> Issuer:
+        """The issuer and its keys."""
+        return parse(Issuer, await self._transport.json("GET", "/v1/identity"))
+
+    async def rotate(self, *, grace: float | None = None) -> Issuer:
+        """Have the next key sign. Tokens of the old one hold for `grace` seconds more; by default, as the server's
+        settings say."""
+        body = {} if grace is None else {"grace": grace}
+        return parse(Issuer, await self._transport.json("POST", "/v1/identity/rotate", body=body))
 
 
 async def _pages(transport: AsyncTransport, noun: str, params: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:

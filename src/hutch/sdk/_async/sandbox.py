@@ -18,6 +18,7 @@ from hutch.model import (
     ExecRequest,
     ExecResult,
     ExecState,
+    Identity,
     NetworkPolicy,
     ResourcesOverride,
     SandboxState,
@@ -80,6 +81,7 @@ class AsyncSandbox:
         resources: ResourcesOverride | None = None,
         env: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
+        identity: Identity | None = None,
         lifetime: float | None = None,
         idle_timeout: float | None = None,
         from_snapshot: str | None = None,
@@ -95,7 +97,8 @@ class AsyncSandbox:
         after which it is paused, to be woken by the next call. `from_snapshot`: a snapshot that it goes on from, in
         place of a template; `fallback` as for `pause`: booted from its disk where memory does not fit the node.
         `network`: `deny_all`, `allow_all`, rules and names of policies (`["packages", "*.example.com"]`), or a policy;
-        without, the template's, which is `deny_all` unless it says so. Without `client`, one is made from the
+        without, the template's, which is `deny_all` unless it says so. `identity`: what its identity token
+        says beside what Hutch knows of it. Without `client`, one is made from the
         environment or the credentials file, and closed with the sandbox.
         """
         from hutch.sdk._async.client import AsyncHutch
@@ -118,6 +121,7 @@ class AsyncSandbox:
                 resources=resources,
                 env=env,
                 labels=labels,
+                identity=identity,
                 lifetime=lifetime,
                 idle_timeout=idle_timeout,
                 from_snapshot=from_snapshot,
@@ -285,13 +289,17 @@ class AsyncSandbox:
         from_snapshot: str | Snapshot | None = None,
         *,
         fallback: Literal["disk"] | None = None,
+        identity: Identity | None = None,
         idempotency_key: str | None = None,
     ) -> builtins.list[AsyncSandbox]:
         """New sandboxes (1 to 64) that go on from a snapshot of its timeline, or from what it is now; all, or none and
-        the error. They are without its task and its credentials. `fallback` as for `pause`."""
+        the error. They are without its task and its credentials. `fallback` as for `pause`, `identity` as for
+        `create`: they take nothing of it over."""
         body: dict[str, Any] = {"count": count}
         if fallback is not None:
             body["fallback"] = fallback
+        if identity is not None:
+            body["identity"] = identity.model_dump(exclude_defaults=True)
         if from_snapshot is not None:
             body["from"] = from_snapshot if isinstance(from_snapshot, str) else from_snapshot.id
         answer = await self._transport.json(

@@ -15,7 +15,9 @@ from hutch.model import (
     Budget,
     Checkpoints,
     GatewayInfo,
+    Identity,
     Input,
+    Issuer,
     NetworkPolicy,
     NewApiKey,
     NodeInfo,
@@ -53,6 +55,7 @@ class Hutch:
         self.tasks = Tasks(self)
         self.templates = Templates(self)
         self.keys = Keys(self)
+        self.identity = IdentityKeys(self)
 
     def __enter__(self) -> Self:
         return self
@@ -114,6 +117,7 @@ class Sandboxes:
         resources: ResourcesOverride | None = None,
         env: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
+        identity: Identity | None = None,
         lifetime: float | None = None,
         idle_timeout: float | None = None,
         from_snapshot: str | None = None,
@@ -141,6 +145,7 @@ class Sandboxes:
             "resources": resources,
             "env": dict(env or {}),
             "labels": dict(labels or {}),
+            "identity": identity,
             "lifetime": lifetime,
             "idle_timeout": idle_timeout,
             "from_snapshot": from_snapshot,
@@ -245,6 +250,23 @@ class Keys:
     def revoke(self, id: str) -> None:
         """End a key, at once."""
         self._transport.request("DELETE", at("keys", id))
+
+
+class IdentityKeys:
+    """The issuer of sandboxes' identity tokens."""
+
+    def __init__(self, client: Hutch) -> None:
+        self._transport = client.transport
+
+    def get(self) -> Issuer:
+        """The issuer and its keys."""
+        return parse(Issuer, self._transport.json("GET", "/v1/identity"))
+
+    def rotate(self, *, grace: float | None = None) -> Issuer:
+        """Have the next key sign. Tokens of the old one hold for `grace` seconds more; by default, as the server's
+        settings say."""
+        body = {} if grace is None else {"grace": grace}
+        return parse(Issuer, self._transport.json("POST", "/v1/identity/rotate", body=body))
 
 
 def _pages(transport: Transport, noun: str, params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
