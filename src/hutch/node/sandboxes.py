@@ -122,16 +122,24 @@ class Sandboxes:
         return self.view(entry)
 
     async def set_network(self, id: str, policy: NetworkPolicy) -> NodeSandbox:
-        """What it may reach, at once."""
+        """What it may reach, at once. What was in force stays if it cannot be set."""
         entry = self._living(id)
         async with entry.lock:
-            slot = self._living(id).record.slot
-            entry.record = entry.record.but(network=policy)
-            await self._parts.records.save(entry.record)
-            if slot is not None:
-                await self._parts.slots.set_policy(self._parts.slots.slot(slot), policy)
-                await self._parts.fence.allow(id, entry.record.address, policy)
+            before = self._living(id).record.network
+            try:
+                await self._apply_network(entry, policy)
+            except Exception:
+                await self._apply_network(entry, before)
+                raise
         return self.view(entry)
+
+    async def _apply_network(self, entry: Entry, policy: NetworkPolicy) -> None:
+        """The record is first: a daemon that is killed in between sets, when it starts, what stands there."""
+        entry.record = entry.record.but(network=policy)
+        await self._parts.records.save(entry.record)
+        if (slot := entry.record.slot) is not None:
+            await self._parts.slots.set_policy(self._parts.slots.slot(slot), policy)
+            await self._parts.fence.allow(entry.id, entry.record.address, policy)
 
     async def set_llm(self, id: str, grant: LlmGrant | None) -> NodeSandbox:
         """Give, replace or take back its permission to call a model provider."""
