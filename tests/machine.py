@@ -118,19 +118,20 @@ class Machine:
         await asyncio.to_thread(self._stop)
 
     def _stop(self) -> None:
-        for daemon in ("api", "node"):
-            if process := self._processes.pop(daemon, None):
-                self._end(process)
-        subprocess.run([sys.executable, "-m", "hutch.node", "--remove-all"], env=self._env, check=True, timeout=60)
+        if server := self._processes.pop("api", None):
+            self._end(server, signal.SIGTERM)
+        node_process = self._processes.pop("node", None)
+        if node_process is None or self._end(node_process, signal.SIGUSR1) != 0:
+            subprocess.run([sys.executable, "-m", "hutch.node", "--remove-all"], env=self._env, check=True, timeout=60)
         node = (self.data_dir / "node" / "id").read_text().strip()
         shutil.rmtree(self.root)
         assert_clean(node, self.root)
 
     @staticmethod
-    def _end(process: subprocess.Popen[bytes]) -> None:
-        process.send_signal(signal.SIGTERM)
+    def _end(process: subprocess.Popen[bytes], by: signal.Signals) -> int:
+        process.send_signal(by)
         try:
-            process.wait(20)
+            return process.wait(20)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait()
+            return process.wait()

@@ -156,12 +156,23 @@ class NodeHost:
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(30)
 
+    def stop_and_remove(self) -> bool:
+        """SIGUSR1; whether there was a node that did as it is told."""
+        if self._process is None or self._process.poll() is not None:
+            return False
+        self._process.send_signal(signal.SIGUSR1)
+        try:
+            return self._process.wait(60) == 0
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return False
+
     def close(self) -> None:
         """Remove everything of this node from the host, and check that nothing is left."""
         try:
-            self.kill_if_running()
-            removed = self.command("--remove-all")
-            assert removed.returncode == 0, removed.stderr
+            if not self.stop_and_remove():
+                removed = self.command("--remove-all")
+                assert removed.returncode == 0, removed.stderr
             assert_clean(self.id, self.root)
         finally:
             shutil.rmtree(self.root, ignore_errors=True)

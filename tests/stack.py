@@ -100,6 +100,11 @@ class Stack(NodeHost):
             self.kill_server()
         super().kill_if_running()
 
+    def stop_and_remove(self) -> bool:
+        if self._server is not None and self._server.poll() is None:
+            self.kill_server()
+        return super().stop_and_remove()
+
     def set(self, name: str, value: object) -> None:
         """A setting, for daemons that start from now on."""
         self._env[f"HUTCH_{name.upper()}"] = str(value)

@@ -446,6 +446,12 @@ def test_a_term_signal_leaves_the_sandboxes_running_and_remove_all_ends_them(nod
     node.start()
     dead = node.sandbox(sandbox["id"])
     assert dead is not None and dead["death"] == "hutch was stopped"
+    second = node.boot()
+    assert node.stop_and_remove()
+    assert_clean(node.id, node.root)
+    node.start()
+    dead = node.sandbox(second["id"])
+    assert dead is not None and dead["death"] == "hutch was stopped"
 
 
 def test_a_second_daemon_on_the_same_directory_refuses(shared_node: NodeHost) -> None:

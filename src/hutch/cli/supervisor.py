@@ -20,6 +20,10 @@ from hutch.tls import TlsProblem, place_for, tls_wanted
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 25.0
+REMOVE_SECONDS = 80.0
+"""How long a node may take to stop and end its sandboxes; after that another process does it."""
+STOP_AND_REMOVE = signal.SIGUSR1
+"""What the node is told for that."""
 FIRST_DELAY, MOST_DELAY, HEALTHY_SECONDS = 0.2, 10.0, 30.0
 _LOG_LIMIT = 64 << 20
 _CERTIFICATE_SECONDS = 10.0
@@ -72,17 +76,18 @@ class Daemon:
             if not self._stopping:
                 await self.start()
 
-    async def stop(self) -> None:
-        """Its last end."""
+    async def stop(self, by: signal.Signals = signal.SIGTERM, within: float = STOP_SECONDS) -> bool:
+        """Its last end; whether it came to it properly."""
         self._stopping = True
         if self._process is None or self._process.returncode is not None:
-            return
-        self._process.terminate()
+            return False
+        self._process.send_signal(by)
         try:
-            await asyncio.wait_for(self._process.wait(), STOP_SECONDS)
+            return await asyncio.wait_for(self._process.wait(), within) == 0
         except TimeoutError:
             self._process.kill()
             await self._process.wait()
+            return False
 
     @property
     def dead(self) -> bool:
@@ -142,13 +147,15 @@ class Supervisor:
         certificate.cancel()
         running = len(await asyncio.to_thread(_sandboxes, self._settings))
         self._state.write(stopping=True, sandboxes=running, kept=self._keep)
-        await self._end_daemons()
-        await asyncio.gather(*keepers)
         if self._keep:
+            await self._end_daemons()
             note(f"{running} sandboxes run on; `hutch up` takes them over again" if running else "stopped")
-            return 0
-        await remove_all(self._settings)
-        return running
+        else:
+            await self._api.stop()
+            if not await self._node.stop(STOP_AND_REMOVE, REMOVE_SECONDS):
+                await remove_all(self._settings)
+        await asyncio.gather(*keepers)
+        return 0 if self._keep else running
 
     async def _keep_certificate(self) -> None:
         """The server is not root: bring it the certificate whenever that has changed."""

@@ -1,4 +1,5 @@
-"""`python -m hutch.node`: the host daemon, as root. `--remove-all` ends every sandbox that runs and exits."""
+"""`python -m hutch.node`: the host daemon, as root. `--remove-all` ends every sandbox that runs and exits, which
+SIGUSR1 makes one do that serves."""
 
 from __future__ import annotations
 

@@ -49,9 +49,12 @@ from hutch.snapshots import SnapshotStore
 
 log = structlog.get_logger("hutch.node")
 
+STOP_AND_REMOVE = signal.SIGUSR1
+"""Sent to a node: stop, and leave no sandbox running."""
+
 
 class Daemon:
-    """One node daemon. `run` serves until it is told to stop; `remove_all` is `hutch down`'s last step."""
+    """One node daemon. `run` serves until it is told to stop; `remove_all` is `hutch down` where no node runs."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -62,23 +65,28 @@ class Daemon:
         self._packets: PacketLog
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. Raises `StartError`."""
+        """Serve until SIGTERM or SIGINT, which leave the sandboxes running, or `STOP_AND_REMOVE`, which does what
+        `remove_all` does. Raises `StartError`."""
         raise_limit()  # each connection into a sandbox has two of them here
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        told: asyncio.Queue[signal.Signals] = asyncio.Queue()
+        for number in (signal.SIGTERM, signal.SIGINT, STOP_AND_REMOVE):
+            asyncio.get_running_loop().add_signal_handler(number, told.put_nowait, number)
         async with self._started():
-            await self._serve(stop)
+            if await self._serve(told) is STOP_AND_REMOVE:
+                await self._end_all()
 
     async def remove_all(self) -> None:
         """End every sandbox that runs, remove every trace of this node from the host but its directory: there, paused
         ones wait for the next start. Raises `StartError`."""
         async with self._started():
-            registry = self._parts.registry
-            ends = (self._sandboxes.ender.end(entry, "hutch was stopped") for entry in registry if not entry.paused)
-            for error in await asyncio.gather(*ends, return_exceptions=True):
-                if isinstance(error, BaseException):
-                    log.error("not removed", exc_info=error)
+            await self._end_all()
+
+    async def _end_all(self) -> None:
+        registry = self._parts.registry
+        ends = (self._sandboxes.ender.end(entry, "hutch was stopped") for entry in registry if not entry.paused)
+        for error in await asyncio.gather(*ends, return_exceptions=True):
+            if isinstance(error, BaseException):
+                log.error("not removed", exc_info=error)
 
     @contextlib.asynccontextmanager
     async def _started(self) -> AsyncIterator[None]:
@@ -199,7 +207,8 @@ class Daemon:
         await parts.journal.close()
         parts.records.close()
 
-    async def _serve(self, stop: asyncio.Event) -> None:
+    async def _serve(self, told: asyncio.Queue[signal.Signals]) -> signal.Signals:
+        """Until told to stop; how."""
         settings, parts = self._settings, self._parts
         runner = web.AppRunner(
             NodeApi(parts, self._sandboxes, self._info).application(), access_log=None, shutdown_timeout=10.0
@@ -209,13 +218,14 @@ class Daemon:
         await web.SockSite(runner, listen(settings.node_socket, settings.server_user)).start()
         tidying = asyncio.create_task(self._sandboxes.tidy_forever())
         log.info("node ready", node=self._home.id, socket=str(settings.node_socket))
-        await stop.wait()
-        log.info("node stops; its sandboxes go on", sandboxes=parts.registry.alive())
+        how = await told.get()
+        log.info("node stops", sandboxes=parts.registry.alive(), by=how.name)
         tidying.cancel()
         parts.journal.wake()
         parts.egress_log.wake()
         await runner.cleanup()
         await parts.tunnel.stop()
+        return how
 
     def _info(self) -> NodeInfo:
         return NodeInfo(
