@@ -153,6 +153,11 @@ class Settings(BaseSettings):
     log_json: bool = Field(False, description="Write logs as JSON lines.")
 
     @property
+    def tls_wanted(self) -> bool:
+        """Whether there shall be a port with TLS."""
+        return self.tls_self or self.tls_cert is not None or self.tls_key is not None
+
+    @property
     def server_dir(self) -> Path:
         """Below `data_dir`, owned by the server's user."""
         return self.data_dir / "server"

@@ -18,7 +18,7 @@ from typing import NoReturn
 import hutch
 from hutch.api.mounts import Need, open_paths
 from hutch.settings import Settings
-from hutch.tls import TlsProblem, place_for, tls_wanted
+from hutch.tls import TlsProblem, place_for
 
 LISTEN_FD = "HUTCH_LISTEN_FD"
 GATEWAY_FD = "HUTCH_GATEWAY_FD"
@@ -62,7 +62,7 @@ def become_user(settings: Settings) -> NoReturn:
         LISTEN_FD: listen(settings.host, settings.port),
         GATEWAY_FD: listen(settings.host, settings.gateway_port, "HUTCH_GATEWAY_PORT"),
     }
-    if tls_wanted(settings):
+    if settings.tls_wanted:
         sockets[TLS_FD] = listen(settings.tls_host, settings.tls_port, "HUTCH_TLS_PORT")
     for each in sockets.values():
         os.set_inheritable(each.fileno(), True)
@@ -79,7 +79,7 @@ def become_user(settings: Settings) -> NoReturn:
 
 def _with_certificate(settings: Settings, user: pwd.struct_passwd) -> Settings:
     """The settings with the certificate where the user finds it."""
-    if not tls_wanted(settings):
+    if not settings.tls_wanted:
         return settings
     try:
         path, _ = place_for(settings, user.pw_uid, user.pw_gid)

@@ -23,7 +23,7 @@ from hutch.control.service import Control
 from hutch.descriptors import raise_limit
 from hutch.gateway import Gateway, Names, SecureDoor
 from hutch.settings import Settings
-from hutch.tls import FreshContext, TlsProblem, find_files, host_of, tls_wanted
+from hutch.tls import FreshContext, TlsProblem, find_files, host_of
 
 GRACE_SECONDS = 15
 """How long requests that are being answered may go on after SIGTERM. Streams end at once."""
@@ -106,7 +106,7 @@ def serve(settings: Settings) -> int:
 
 def _secure_door(settings: Settings, api: socket.socket) -> SecureDoor | None:
     """The port with TLS, if there shall be one. Raises `LaunchError`."""
-    if not tls_wanted(settings):
+    if not settings.tls_wanted:
         return None
     try:
         host = host_of(settings)

@@ -18,7 +18,6 @@ from typing import Literal
 from hutch.cli.units import human_bytes
 from hutch.errors import HutchError
 from hutch.settings import Settings
-from hutch.tls import tls_wanted
 
 Status = Literal["ok", "warn", "fail"]
 GIB = 1 << 30
@@ -181,7 +180,7 @@ def port(settings: Settings, ours: bool) -> Check:
         (settings.host, settings.port, "HUTCH_PORT"),
         (settings.host, settings.gateway_port, "HUTCH_GATEWAY_PORT"),
     ]
-    if tls_wanted(settings):
+    if settings.tls_wanted:
         where += f", {settings.tls_host}:{settings.tls_port}"
         wanted.append((settings.tls_host, settings.tls_port, "HUTCH_TLS_PORT"))
     if ours:

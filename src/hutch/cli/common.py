@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
 from hutch.errors import InvalidRequest, SandboxNotFound, TaskNotFound
 from hutch.model import is_id
-from hutch.sdk import AsyncHutch, Hutch
+
+if TYPE_CHECKING:
+    from hutch.sdk import AsyncHutch, Hutch
 
 T = TypeVar("T")
 
@@ -29,10 +31,14 @@ class Connection:
 
     def client(self) -> Hutch:
         """The blocking client."""
+        from hutch.sdk import Hutch
+
         return Hutch(self.url, self.api_key)
 
     def async_client(self) -> AsyncHutch:
         """The asynchronous client."""
+        from hutch.sdk import AsyncHutch
+
         return AsyncHutch(self.url, self.api_key)
 
 

@@ -13,7 +13,7 @@ from hutch.cli import checks, tls_checks
 from hutch.cli.checks import Check
 from hutch.cli.common import Connection, Json, connection, leave
 from hutch.cli.console import clean, err, note, out, print_json
-from hutch.cli.host import NodeSocket, StateFile, server_url
+from hutch.cli.host import StateFile, node_health, server_url
 from hutch.cli.naming import as_running
 from hutch.cli.units import human_bytes
 from hutch.errors import HutchError, Unauthorized
@@ -68,12 +68,7 @@ def _examine(settings: Settings, link: Connection) -> Iterator[Check]:
 def _node(settings: Settings) -> Check:
     if os.geteuid() != 0:
         return Check("node", "ok", "not asked: needs root")
-    node = NodeSocket(settings)
-    try:
-        info = node.health()
-    finally:
-        node.close()
-    if info:
+    if info := node_health(settings):
         ready, memory = (sum(getattr(each, name) for each in info.warm) for name in ("ready", "memory_bytes"))
         warm = f"{ready} warm ({human_bytes(memory)})" if info.warm_memory_limit else "no warm pool"
         text = f"{info.runtime}, {info.sandboxes} sandboxes, {warm}, {info.slots_free} slots ready"

@@ -13,15 +13,17 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
-import httpx
+from pydantic import BaseModel
 
+from hutch.cli.probing import FAILURES, get
 from hutch.errors import HutchError
 from hutch.model import NodeInfo, NodeSandbox
-from hutch.sdk.wire import parse
 from hutch.settings import Settings
 
+M = TypeVar("M", bound=BaseModel)
 MODULES = ("hutch.api", "hutch.node")
 """The daemons, in the order in which they are stopped."""
 
@@ -180,32 +182,26 @@ class StateFile:
         return value if isinstance(value, dict) else {}
 
 
-class NodeSocket:
-    """The node's own API, for what must work without a server or a key."""
+def node_health(settings: Settings) -> NodeInfo | None:
+    """What the node says of itself; None when none answers."""
+    try:
+        return _model(NodeInfo, get(settings.node_socket, "/health", timeout=10))
+    except FAILURES:
+        return None
 
-    def __init__(self, settings: Settings) -> None:
-        transport = httpx.HTTPTransport(uds=str(settings.node_socket))
-        self._http = httpx.Client(transport=transport, base_url="http://node", timeout=10)
 
-    def health(self) -> NodeInfo | None:
-        """None when no node answers."""
-        try:
-            answer = self._http.get("/health")
-            return parse(NodeInfo, answer.json()) if answer.is_success else None
-        except (httpx.HTTPError, OSError, ValueError):
-            return None
+def node_sandboxes(settings: Settings) -> list[NodeSandbox]:
+    """Those that are not dead, as the node says; empty when none answers."""
+    try:
+        found = (get(settings.node_socket, "/sandboxes", timeout=10) or {})["sandboxes"]
+        return [each for each in (_model(NodeSandbox, one) for one in found) if each.state != "dead"]
+    except (*FAILURES, KeyError):
+        return []
 
-    def sandboxes(self) -> list[NodeSandbox]:
-        """Those that are not dead; empty when no node answers."""
-        try:
-            found = self._http.get("/sandboxes").json()["sandboxes"]
-        except (httpx.HTTPError, OSError, ValueError, KeyError):
-            return []
-        return [each for each in (parse(NodeSandbox, one) for one in found) if each.state != "dead"]
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._http.close()
+def _model(model: type[M], value: object) -> M:
+    """Of a node that may be of another version: fields that this one does not know are passed over."""
+    return model.model_validate(value, extra="ignore")
 
 
 def recorded_sandboxes(settings: Settings) -> list[str]:
@@ -239,6 +235,6 @@ def server_url(settings: Settings) -> str | None:
     """Where the server says that it listens; None when it does not run or does not answer."""
     try:
         url = str(json.loads((settings.run_dir / "api.json").read_text())["url"])
-        return url if httpx.get(f"{url}/healthz", timeout=5, trust_env=False).is_success else None
-    except (OSError, ValueError, KeyError, httpx.HTTPError):
+        return url if get(url, "/healthz") is not None else None
+    except (*FAILURES, KeyError):
         return None

@@ -12,7 +12,6 @@ from typer.core import TyperCommand
 
 from hutch.cli.host import HostProblem, StateFile
 from hutch.settings import Settings, get_settings
-from hutch.tls import tls_wanted
 
 Domain = Annotated[
     str | None, typer.Option(help="All names below it lead to this machine (HUTCH_DOMAIN).", show_default=False)
@@ -61,6 +60,6 @@ def as_running(settings: Settings) -> Settings:
     """With the names and the certificate of the `hutch up` that runs, when no setting here says any."""
     state = StateFile(settings)
     names = state.read().get("names") if state.held else None
-    if tls_wanted(settings) or not isinstance(names, dict):
+    if settings.tls_wanted or not isinstance(names, dict):
         return settings
     return Settings.model_validate(settings.model_dump() | {name: names[name] for name in NAMES if name in names})

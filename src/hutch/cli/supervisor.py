@@ -13,10 +13,18 @@ from typing import IO
 from urllib.parse import urlsplit
 
 from hutch.cli.console import note
-from hutch.cli.host import HostProblem, NodeSocket, StateFile, find_daemons, said_port, server_url, stop_processes
+from hutch.cli.host import (
+    HostProblem,
+    StateFile,
+    find_daemons,
+    node_health,
+    node_sandboxes,
+    said_port,
+    server_url,
+    stop_processes,
+)
 from hutch.cli.naming import NAMES
 from hutch.settings import Settings
-from hutch.tls import TlsProblem, place_for, tls_wanted
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 25.0
@@ -145,7 +153,7 @@ class Supervisor:
         certificate = asyncio.create_task(self._keep_certificate())
         await self._stop.wait()
         certificate.cancel()
-        running = len(await asyncio.to_thread(_sandboxes, self._settings))
+        running = len(await asyncio.to_thread(node_sandboxes, self._settings))
         self._state.write(stopping=True, sandboxes=running, kept=self._keep)
         if self._keep:
             await self._end_daemons()
@@ -159,8 +167,10 @@ class Supervisor:
 
     async def _keep_certificate(self) -> None:
         """The server is not root: bring it the certificate whenever that has changed."""
-        if not tls_wanted(self._settings):
+        if not self._settings.tls_wanted:
             return
+        from hutch.tls import TlsProblem, place_for
+
         user = pwd.getpwnam(self._settings.server_user)
         said = ""
         while True:
@@ -215,19 +225,7 @@ async def remove_all(settings: Settings) -> None:
 
 def _answering(settings: Settings) -> str | None:
     """The server's URL, when both answer."""
-    node = NodeSocket(settings)
-    try:
-        return server_url(settings) if node.health() else None
-    finally:
-        node.close()
-
-
-def _sandboxes(settings: Settings) -> list[object]:
-    node = NodeSocket(settings)
-    try:
-        return list(node.sandboxes())
-    finally:
-        node.close()
+    return server_url(settings) if node_health(settings) else None
 
 
 def _how_ended(code: int) -> str:

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 from hutch.cli.checks import Check, Status, guarded
 from hutch.settings import Settings
-from hutch.tls import TlsProblem, find_files, host_of, read_certificate, tls_wanted
+from hutch.tls import TlsProblem, find_files, host_of, read_certificate
 
 
 def names(settings: Settings) -> Iterator[Check]:
     """The certificate, and whether the names lead anywhere; nothing where there is no TLS."""
-    if not tls_wanted(settings):
+    if not settings.tls_wanted:
         return
     yield guarded("certificate", certificate, settings)
     yield guarded("names", lookup, settings)

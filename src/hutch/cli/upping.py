@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import httpx
 import typer
 
 from hutch.cli.common import Json, leave, run
@@ -28,11 +27,11 @@ from hutch.cli.host import (
     wait_until,
 )
 from hutch.cli.naming import Domain, Tls, set_names
+from hutch.cli.probing import FAILURES, get
 from hutch.cli.supervisor import READY_SECONDS, Supervisor, first_key_path, remove_all
 from hutch.model import is_id
 from hutch.sdk.config import Server, credentials_path, load_credentials, save_credentials
 from hutch.settings import Settings, get_settings
-from hutch.tls import find_files, host_of, read_certificate, tls_wanted
 
 DOWN_SECONDS = 120.0
 
@@ -96,7 +95,9 @@ def _prepare(settings: Settings) -> None:
     if ensure_user(settings.server_user):
         note(f"made the system user {settings.server_user!r}, which the server runs as")
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    if tls_wanted(settings):
+    if settings.tls_wanted:
+        from hutch.tls import find_files, host_of, read_certificate
+
         files = find_files(settings)
         read_certificate(files.chain, files.key, host_of(settings))
     settings.run_dir.mkdir(parents=True, exist_ok=True)
@@ -189,10 +190,9 @@ def _claim_key(settings: Settings, url: str) -> str | None:
 
 def _fits(url: str, key: str) -> bool:
     try:
-        answer = httpx.get(f"{url}/v1/keys", headers={"Authorization": f"Bearer {key}"}, timeout=5, trust_env=False)
-    except httpx.HTTPError:
+        return get(url, "/v1/keys", {"Authorization": f"Bearer {key}"}) is not None
+    except FAILURES:
         return False
-    return answer.is_success
 
 
 def _announce(url: str, key: str | None, logs: Path | None, json: bool, already: bool = False) -> None:

@@ -2,7 +2,7 @@
 
 from hutch.tls.certificates import Certificate, TlsProblem, read_certificate
 from hutch.tls.context import FreshContext
-from hutch.tls.files import PemFiles, authority_file, find_files, host_of, tls_wanted
+from hutch.tls.files import PemFiles, authority_file, find_files, host_of
 from hutch.tls.placing import place_for
 
 __all__ = [
@@ -15,5 +15,4 @@ __all__ = [
     "host_of",
     "place_for",
     "read_certificate",
-    "tls_wanted",
 ]

@@ -18,11 +18,6 @@ class PemFiles:
     key: Path
 
 
-def tls_wanted(settings: Settings) -> bool:
-    """Whether there shall be a port with TLS."""
-    return settings.tls_self or settings.tls_cert is not None or settings.tls_key is not None
-
-
 def host_of(settings: Settings) -> str:
     """The domain without a port, in small letters. Raises `TlsProblem` without one."""
     if settings.domain is None:

@@ -428,11 +428,11 @@ def test_every_command_takes_json_but_shell() -> None:
     import typer.main
     from scripts.generate_cli_docs import commands
 
-    from hutch.cli.main import app
+    from hutch.cli.main import application
 
     without = [
         path
-        for path, command in commands("hutch", typer.main.get_command(app))
+        for path, command in commands("hutch", typer.main.get_command(application()))
         if not any("--json" in parameter.opts for parameter in command.params)
     ]
     assert without == ["hutch shell"]
