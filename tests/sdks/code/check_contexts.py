@@ -53,10 +53,28 @@ def test_environment(sandbox: Sandbox) -> None:
 
 def test_a_client_that_gives_up_interrupts_its_code(sandbox: Sandbox) -> None:
     began = time.monotonic()
-    with pytest.raises(TimeoutException):
-        sandbox.run_code("import time\nstate = 'began'\ntime.sleep(100)", timeout=2)
-    assert sandbox.run_code("state").text == "began"
-    assert time.monotonic() - began < 30
+    for wait in ("time.sleep(100)", "await asyncio.sleep(100)"):
+        with pytest.raises(TimeoutException):
+            sandbox.run_code(f"import asyncio, time\nstate = {wait!r}\n{wait}", timeout=2)
+        assert sandbox.run_code("state").text == wait
+    assert time.monotonic() - began < 40
+
+
+def test_signals_of_the_code_cut_nothing(sandbox: Sandbox) -> None:
+    """A handler that raises wherever it likes, also in the middle of what is written, ends no kernel and no answer."""
+    context = sandbox.create_code_context()
+    handler = "def handler(*_):\n    if time.monotonic() < end: raise TimeoutError"
+    sandbox.run_code(f"import signal, time\n{handler}\nsignal.signal(signal.SIGALRM, handler)", context=context)
+    rung = "end = time.monotonic() + 1; signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)"
+    shown = "    try: display({'text/plain': 'x' * 1_000_000}, raw=True)\n    except TimeoutError: pass"
+    sandbox.run_code(f"{rung}\nwhile time.monotonic() < end:\n{shown}", context=context)
+    late = "end = time.monotonic() + 60; signal.setitimer(signal.ITIMER_REAL, 0.3); kept = 'kept'"
+    assert sandbox.run_code(late, context=context).error is None
+    time.sleep(1)
+    assert sandbox.run_code("kept", context=context).text == "kept"
+    left = sandbox.run_code("exit()", context=context)
+    assert left.error is None
+    sandbox.remove_code_context(context)
 
 
 def test_executions_of_a_context_queue_up(sandbox: Sandbox) -> None:

@@ -48,9 +48,31 @@ def test_output_is_streamed_as_it_comes(sandbox: Sandbox) -> None:
     assert "".join(sandbox.run_code("import os; _ = os.system('echo below')").logs.stdout) == "below\n"
 
 
+def test_part_of_a_line_is_not_kept_back(sandbox: Sandbox) -> None:
+    heard: list[str] = []
+    code = "import time\nfor step in range(2): print(step, end=''); time.sleep(1)"
+    sandbox.run_code(code, on_stdout=lambda message: heard.append(message.line))
+    assert heard == ["0", "1"]
+
+
 def test_much_output_is_whole(sandbox: Sandbox) -> None:
     execution = sandbox.run_code("for i in range(20000): print(i)")
     assert "".join(execution.logs.stdout) == "".join(f"{i}\n" for i in range(20000))
+
+
+def test_awaiting(sandbox: Sandbox) -> None:
+    later = "async def later():\n    await asyncio.sleep(0.3); return 1"
+    assert sandbox.run_code(f"import asyncio\n{later}\ntask = asyncio.create_task(later())").error is None
+    assert sandbox.run_code("await task").text == "1"
+
+
+def test_processes_that_the_code_forks(sandbox: Sandbox) -> None:
+    """They come to the end of the code, too, and are no kernels."""
+    forked = "import os\nprint('once')\nchild = os.fork()"
+    assert sandbox.run_code(forked).logs.stdout == ["once\n"]
+    assert sandbox.run_code("os.waitpid(child, 0)[1]").text == "0"
+    pool = "import multiprocessing as m\nwith m.get_context('fork').Pool(2) as pool: print(pool.map(abs, [-1, -2]))"
+    assert sandbox.run_code(pool).logs.stdout == ["[1, 2]\n"]
 
 
 def test_errors(sandbox: Sandbox) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Any
 
 from hutch_code.contexts import REMOVED, Context
@@ -20,6 +18,7 @@ from hutch_guest.log import log_exception
 _MOST_CONTEXTS = 64
 _MAX_BODY = 64 << 20
 _HOME = os.path.expanduser("~")
+_LINES = "application/x-ndjson"
 _CORS = {"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Methods": "*", "Access-Control-Allow-Headers": "*"}
 
 
@@ -87,8 +86,12 @@ class App:
             raise InvalidRequest("only one of context_id and language may be given")
         context = self._find(id) if id and id != "default" else self._default(language)
 
-        lines = _lines(Run(context, self._sandbox, code, env, timeout))
-        return Response(200, lines, "application/x-ndjson")
+        run = Run(context, self._sandbox, code, env, timeout)
+        lines = run.lines()
+        first = await anext(lines)
+        if run.told:
+            return Response(200, first, _LINES)
+        return Response(200, lines, _LINES, first=first)
 
     async def _create(self, body: dict[str, Any]) -> Response:
         cwd = body.get("cwd") or _HOME
@@ -129,13 +132,6 @@ class App:
         if context is None:
             raise NotFound(f"Context {str(id)[:64]} not found")
         return context
-
-
-async def _lines(run: Run) -> AsyncGenerator[bytes, None]:
-    async with aclosing(run.events()) as events:
-        async for event in events:
-            yield json.dumps(event, separators=(",", ":")).encode() + b"\n"
-    yield b'{"type":"end_of_execution"}\n'
 
 
 async def _body(request: Request) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from hutch_code import results
 from hutch_code.kernels import Event, Surroundings
 from hutch_code.pipes import END, PipeKernel
+from hutch_code.processes import Process, spawn
 
 _NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 _PROGRAM = Path(__file__).with_name("bash_kernel.sh")
@@ -25,8 +26,9 @@ class BashKernel(PipeKernel):
         self._sandbox: dict[str, str] = {}
         self._count = 0
 
-    def command(self, fd: int) -> list[str]:
-        return ["bash", "--noprofile", "--norc", str(_PROGRAM), str(fd)]
+    async def launch(self, cwd: str, control: int, out: int, err: int) -> Process:
+        command = ["bash", "--noprofile", "--norc", str(_PROGRAM), str(control)]
+        return await spawn(command, cwd, out=out, err=err, keep=(control,))
 
     def request(self, code: str, around: Surroundings) -> bytes:
         sandbox, env = _nameable(around.sandbox), _nameable(around.env)

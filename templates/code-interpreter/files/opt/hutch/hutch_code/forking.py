@@ -9,22 +9,14 @@ import os
 import signal
 import socket
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hutch_code.kernels import KernelStopped
+from hutch_code.processes import Process
 
 _READY_SECONDS = 80.0
 _FORK_SECONDS = 20.0
-
-
-@dataclass
-class Forked:
-    """A kernel's process."""
-
-    pid: int
-    ended: asyncio.Future[str]
 
 
 class Zygotes:
@@ -32,6 +24,7 @@ class Zygotes:
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
+        self._line: socket.socket | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._starting = asyncio.Lock()
         self._reading: asyncio.Task[None] | None = None
@@ -39,28 +32,28 @@ class Zygotes:
         self._asked: dict[int, asyncio.Future[int]] = {}
         self._ends: dict[int, asyncio.Future[str]] = {}
 
-    async def launch(self, connection: Path, cwd: str) -> Forked:
-        """A kernel in this directory. Raises `KernelStopped`."""
+    async def fork(self, cwd: str, *descriptors: int) -> Process:
+        """A kernel in this directory, with these as its control, its output and its errors. Raises `KernelStopped`."""
         loop = asyncio.get_running_loop()
-        writer = await self._started()
+        line = await self._started()
         self._last += 1
         id = self._last
         asked: asyncio.Future[int] = loop.create_future()
         ended: asyncio.Future[str] = loop.create_future()
         self._asked[id], self._ends[id] = asked, ended
         try:
-            writer.write(json.dumps({"id": id, "connection": str(connection), "cwd": cwd}).encode() + b"\n")
+            socket.send_fds(line, [json.dumps({"id": id, "cwd": cwd}).encode() + b"\n"], descriptors)
             async with asyncio.timeout(_FORK_SECONDS):
-                return Forked(await asked, ended)
-        except TimeoutError:
+                return Process(await asked, ended)
+        except (TimeoutError, OSError):
             raise KernelStopped("no kernel could be forked in time") from None
         finally:
             self._asked.pop(id, None)
 
-    async def _started(self) -> asyncio.StreamWriter:
+    async def _started(self) -> socket.socket:
         async with self._starting:
-            if self._writer is not None and self._reading is not None and not self._reading.done():
-                return self._writer
+            if self._line is not None and self._reading is not None and not self._reading.done():
+                return self._line
             ours, theirs = socket.socketpair()
             with theirs:
                 command = [sys.executable, "-m", "hutch_code.zygote", str(theirs.fileno())]
@@ -68,6 +61,7 @@ class Zygotes:
                 self._process = await asyncio.create_subprocess_exec(
                     *command, env=environment, pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL
                 )
+            self._line = ours  # written to directly: a transport does not send descriptors
             reader, self._writer = await asyncio.open_connection(sock=ours)
             try:
                 async with asyncio.timeout(_READY_SECONDS):
@@ -77,7 +71,7 @@ class Zygotes:
                 self._process.kill()
                 raise KernelStopped("the process that kernels are forked from did not start in time") from None
             self._reading = asyncio.create_task(self._read(reader))
-            return self._writer
+            return self._line
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         while line := await reader.readline():

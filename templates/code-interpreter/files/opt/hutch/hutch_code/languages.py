@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import zmq
-
 from hutch_code.bash import BashKernel
 from hutch_code.forking import Zygotes
-from hutch_code.jupyter import JupyterKernel
 from hutch_code.kernels import Kernel
 from hutch_code.node import NodeKernel
+from hutch_code.python import PythonKernel
 
 PYTHON, JAVASCRIPT = "python", "javascript"
 _ALIASES = {"py": PYTHON, "python3": PYTHON, "js": JAVASCRIPT, "ts": "typescript", "sh": "bash", "shell": "bash"}
@@ -24,10 +22,9 @@ class Languages:
     """Makes kernels."""
 
     def __init__(self) -> None:
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         zygotes = Zygotes()
         self._makers: dict[str, Callable[[], Kernel]] = {
-            PYTHON: lambda: JupyterKernel(context, zygotes),
+            PYTHON: lambda: PythonKernel(zygotes),
             JAVASCRIPT: lambda: NodeKernel(JAVASCRIPT),
             "typescript": lambda: NodeKernel("typescript"),
             "bash": BashKernel,

@@ -8,6 +8,7 @@ from pathlib import Path
 from hutch_code import results
 from hutch_code.kernels import Event, Surroundings
 from hutch_code.pipes import PipeKernel
+from hutch_code.processes import Process, spawn
 
 _PROGRAM = Path(__file__).with_name("node_kernel.mjs")
 
@@ -19,18 +20,13 @@ class NodeKernel(PipeKernel):
         super().__init__()
         self._language = language
 
-    def command(self, fd: int) -> list[str]:
-        return ["node", "--no-warnings", "--experimental-import-meta-resolve", str(_PROGRAM), str(fd)]
+    async def launch(self, cwd: str, control: int, out: int, err: int) -> Process:
+        command = ["node", "--no-warnings", "--experimental-import-meta-resolve", str(_PROGRAM), str(control)]
+        return await spawn(command, cwd, out=out, err=err, keep=(control,))
 
     def request(self, code: str, around: Surroundings) -> bytes:
         known = {"code": code, "language": self._language, "sandbox": around.sandbox, "env": around.env}
         return json.dumps(known).encode()
 
     def answer(self, line: bytes) -> list[Event]:
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict) or not isinstance(found.get("type"), str):
-            return [results.error("KernelError", "the kernel said what cannot be read")]
-        return [found]
+        return [results.read(line)]

@@ -1,6 +1,4 @@
-"""A kernel that is a plain program: what it prints comes over its pipes, everything else over a socket of its own,
-line by line.
-"""
+"""A kernel that is told over a socket what to run, and answers there, line by line; what it prints goes into pipes."""
 
 from __future__ import annotations
 
@@ -13,17 +11,25 @@ import socket
 from abc import abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 
 from hutch_code import results
 from hutch_code.kernels import Event, Kernel, KernelStopped, Surroundings
+from hutch_code.processes import Process
 
 _CHUNK = 65536
 _AT_ONCE = 64
 """Chunks that are read of one pipe before others have their turn."""
 _MUCH = 256
 """Events that wait for a client which does not read, before the program has to wait."""
+_LITTLE = 16 << 10
+_PAUSE = 0.02
+"""Seconds in which no more is read of a pipe of which little, so many bytes, was read. Longer is seen, and shorter
+makes an event of every line of a program that prints many."""
 _MAX_LINE = 32 << 20
-_START_SECONDS = 30.0
+_START_SECONDS = 60.0
+_SAID = 1000
+"""Characters of what a kernel said before it ended instead of starting."""
 END: Event = {"type": "end"}
 
 
@@ -34,17 +40,17 @@ class PipeKernel(Kernel):
         self._loop = asyncio.get_running_loop()
         self._events: deque[Event] = deque()
         self._news = asyncio.Event()
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Process | None = None
         self._control: socket.socket | None = None
         self._rest = bytearray()
         self._pipes: dict[str, _Pipe] = {}
+        self._busy = False
         self._held = False
         self._stopped: str | None = None
-        self._ended: asyncio.Task[None] | None = None
 
     @abstractmethod
-    def command(self, fd: int) -> list[str]:
-        """What is started; `fd` is the number of its end of the socket."""
+    async def launch(self, cwd: str, control: int, out: int, err: int) -> Process:
+        """Start it with these as its end of the socket, and of the pipes. Raises `KernelStopped`."""
 
     @abstractmethod
     def request(self, code: str, around: Surroundings) -> bytes:
@@ -65,37 +71,26 @@ class PipeKernel(Kernel):
             streams = {"stdout": os.pipe(), "stderr": os.pipe()}
             self._pipes = {name: _Pipe(name, end, self._add) for name, (end, _) in streams.items()}
             try:
-                self._process = await asyncio.create_subprocess_exec(
-                    *self.command(theirs.fileno()),
-                    cwd=cwd,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=streams["stdout"][1],
-                    stderr=streams["stderr"][1],
-                    pass_fds=(theirs.fileno(),),
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise KernelStopped(f"the kernel could not be started: {error}") from None
+                ends = (end for _, end in streams.values())
+                self._process = await self.launch(cwd, theirs.fileno(), *ends)
             finally:
                 for _, end in streams.values():
                     os.close(end)
         self._listen()
         self._loop.add_reader(self._control, self._hear)
-        self._ended = asyncio.create_task(self._wait())
+        self._process.ended.add_done_callback(self._end)
+        said = ""
         try:
-            async with asyncio.timeout(_START_SECONDS):
-                async for _ in self._answers():
-                    pass
+            async with asyncio.timeout(_START_SECONDS), aclosing(self._answers()) as answers:
+                async for event in answers:
+                    said += event.get("text", "") if event["type"] == "stderr" else ""
         except TimeoutError:
             raise KernelStopped("the kernel did not start in time") from None
+        except KernelStopped as stopped:
+            raise KernelStopped(f"{stopped}: {said[-_SAID:].strip() or 'it said nothing'}") from None
 
-    async def execute(self, code: str, around: Surroundings) -> AsyncGenerator[Event, None]:
-        self._events.clear()
-        assert self._control is not None
-        with contextlib.suppress(OSError):  # it has ended: that is told below
-            await self._loop.sock_sendall(self._control, self.request(code, around) + b"\n")
-        async for event in self._answers():
-            yield event
+    def execute(self, code: str, around: Surroundings) -> AsyncGenerator[Event, None]:
+        return self._answers((code, around))
 
     def interrupt(self) -> None:
         self._signal(signal.SIGINT)
@@ -103,23 +98,39 @@ class PipeKernel(Kernel):
     async def kill(self, reason: str) -> None:
         self._stop(reason)
         self._signal(signal.SIGKILL)
-        if self._ended is not None:
-            await self._ended
+        if self._process is not None:
+            await asyncio.wait([self._process.ended])
 
-    async def _answers(self) -> AsyncGenerator[Event, None]:
-        while True:
-            while self._events:
-                event = self._events.popleft()
-                if event["type"] == END["type"]:
-                    return
-                yield event
-            if self._stopped is not None:
-                raise KernelStopped(self._stopped)
-            self._listen()
-            self._news.clear()
-            await self._news.wait()
+    async def _answers(self, *asked: tuple[str, Surroundings]) -> AsyncGenerator[Event, None]:
+        """What comes until it waits for code: of this code, or of its start."""
+        self._busy = True
+        try:
+            for code, around in asked:
+                await self._send(self.request(code, around) + b"\n")
+            while True:
+                while self._events:
+                    event = self._events.popleft()
+                    if event["type"] == END["type"]:
+                        return
+                    yield event
+                if self._stopped is not None:
+                    raise KernelStopped(self._stopped)
+                self._release()
+                self._news.clear()
+                await self._news.wait()
+        finally:
+            self._busy = False
+            self._events.clear()
+            self._release()
+
+    async def _send(self, line: bytes) -> None:
+        assert self._control is not None
+        with contextlib.suppress(OSError):  # it has ended: that is told elsewhere
+            await self._loop.sock_sendall(self._control, line)
 
     def _add(self, event: Event) -> None:
+        if not self._busy:
+            return  # nobody listens, and what prints in the background does not have to wait until somebody does
         self._events.append(event)
         self._news.set()
         if len(self._events) >= _MUCH and not self._held:
@@ -127,54 +138,67 @@ class PipeKernel(Kernel):
             for pipe in self._pipes.values():
                 self._loop.remove_reader(pipe.fd)
 
+    def _release(self) -> None:
+        if self._held and self._stopped is None:
+            self._held = False
+            self._listen()
+
     def _listen(self) -> None:
-        self._held = False
         for pipe in self._pipes.values():
             if pipe.open:
-                self._loop.add_reader(pipe.fd, self._drain, pipe)
+                self._loop.add_reader(pipe.fd, self._ready, pipe)
 
-    def _drain(self, pipe: _Pipe) -> None:
-        if not pipe.read():
+    def _ready(self, pipe: _Pipe) -> None:
+        """Something was printed. What comes right after it comes together: each event costs everybody on the way."""
+        if pipe.read() < _LITTLE and pipe.open:
             self._loop.remove_reader(pipe.fd)
-            pipe.close()
+            self._loop.call_later(_PAUSE, self._resume, pipe)
 
-    def _hear(self) -> None:
+    def _resume(self, pipe: _Pipe) -> None:
+        if pipe.open and not self._held:
+            self._loop.add_reader(pipe.fd, self._ready, pipe)
+
+    def _hear(self) -> bool:
+        """Take some of what it has answered; whether there was any."""
         assert self._control is not None
         try:
             data = self._control.recv(_CHUNK)
         except (BlockingIOError, InterruptedError):
-            return
+            return False
         except OSError:
             data = b""
         if not data:
             self._loop.remove_reader(self._control)
-            return
-        self._rest += data
-        if len(self._rest) > _MAX_LINE:
-            self._rest.clear()
-            return
-        *lines, tail = self._rest.split(b"\n")
-        self._rest = bytearray(tail)
+            return False
+        self._printed()  # what was printed before it
+        *lines, tail = data.split(b"\n")
         for line in lines:
-            self._printed()  # what was printed before it
-            for event in self.answer(bytes(line)):
+            self._rest += line
+            whole = bytes(self._rest)
+            self._rest.clear()
+            for event in self.answer(whole):
                 self._add(event)
+        self._rest += tail
+        if len(self._rest) > _MAX_LINE:
+            self._rest.clear()  # what is left of the line cannot be read, which is told
+        return True
 
     def _printed(self, final: bool = False) -> None:
         for pipe in self._pipes.values():
             if pipe.open:
-                self._drain(pipe)
+                pipe.read()
             if final:
                 pipe.flush()
 
-    async def _wait(self) -> None:
-        assert self._process is not None
-        code = await self._process.wait()
-        self._printed(final=True)
-        self._stop(_ending(code))
+    def _end(self, ended: asyncio.Future[str]) -> None:
+        if self._stopped is None:
+            while self._hear():
+                pass
+            self._printed(final=True)
+            self._stop(ended.result())
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None and self._process.returncode is None:
+        if self._process is not None and not self._process.ended.done():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, number)
 
@@ -184,7 +208,6 @@ class PipeKernel(Kernel):
         self._stopped = how
         for pipe in self._pipes.values():
             if pipe.open:
-                self._loop.remove_reader(pipe.fd)
                 pipe.close()
         if self._control is not None:
             self._loop.remove_reader(self._control)
@@ -197,23 +220,27 @@ class _Pipe:
 
     def __init__(self, name: str, fd: int, add: Callable[[Event], None]) -> None:
         os.set_blocking(fd, False)
+        self._loop = asyncio.get_running_loop()
         self.fd = fd
         self.open = True
         self._name = name
         self._add = add
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def read(self) -> bool:
-        """Take what has come; False at the end of it all."""
+    def read(self) -> int:
+        """Take what has come, so many bytes; closed at the end of it all."""
+        size = 0
         for _ in range(_AT_ONCE):
             try:
                 data = os.read(self.fd, _CHUNK)
             except BlockingIOError:
-                return True
+                break
             if not data:
-                return False
+                self.close()
+                break
+            size += len(data)
             self._tell(self._decoder.decode(data))
-        return True
+        return size
 
     def flush(self) -> None:
         """A character that was cut stays cut."""
@@ -221,17 +248,9 @@ class _Pipe:
 
     def close(self) -> None:
         self.open = False
+        self._loop.remove_reader(self.fd)
         os.close(self.fd)
 
     def _tell(self, text: str) -> None:
         if text:
             self._add(results.output(self._name, text))
-
-
-def _ending(code: int) -> str:
-    if code >= 0:
-        return f"the kernel ended with exit code {code}"
-    try:
-        return f"the kernel was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"the kernel was killed by signal {-code}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -48,6 +49,17 @@ def result(bundle: dict[str, Any], main: bool) -> Event:
     if extra:
         found["extra"] = extra
     return found | {"is_main_result": main}
+
+
+def read(line: bytes) -> Event:
+    """The event that a kernel wrote as a line of JSON."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not isinstance(found.get("type"), str):
+        return error("KernelError", "the kernel said what cannot be read")
+    return found
 
 
 def from_message(kind: str | None, date: str | None, content: dict[str, Any]) -> Event | None:

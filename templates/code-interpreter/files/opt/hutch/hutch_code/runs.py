@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -25,7 +26,10 @@ _AGAIN = 2.0
 _STUBBORN = 10.0
 """Seconds after its time-out for which code that does not listen holds up the answer."""
 
+_PIECE = 64 << 10
+"""Bytes of lines, about, that go out together."""
 KEEPALIVE: Event = {"type": "keepalive"}
+END: Event = {"type": "end_of_execution"}
 
 
 class Run:
@@ -40,6 +44,7 @@ class Run:
         self._env = env
         self._timeout = timeout
         self._begun = False
+        self._watching: asyncio.Task[None] | None = None
         self._freezes = sandbox.freezes()
         self._events: deque[Event] = deque()
         self._news = asyncio.Event()
@@ -48,46 +53,60 @@ class Run:
         self._timed_out = False
         self._abandoned = False
         self._over = False
+        self.told = False
+        """Whether all lines have been taken."""
         self._task = asyncio.create_task(self._drive())
 
-    async def events(self) -> AsyncGenerator[Event, None]:
-        """What comes of it. Whoever leaves before the end interrupts it, but for a freeze of the sandbox, which cuts
-        all connections: then it goes on, and nobody hears."""
+    async def lines(self) -> AsyncGenerator[bytes, None]:
+        """What comes of it, as lines of JSON, as many at a time as there are; at once what ends soon. Whoever leaves
+        before the end interrupts it, but for a freeze of the sandbox, which cuts all connections: then it goes on, and
+        nobody hears."""
         try:
-            while True:
-                while self._events:
-                    yield self._events.popleft()
-                    if len(self._events) < _MUCH // 2:
-                        self._room.set()
-                if self._over:
-                    return
-                self._news.clear()
-                try:
-                    async with asyncio.timeout(_KEEPALIVE):
-                        await self._news.wait()
-                except TimeoutError:
-                    yield KEEPALIVE
+            while not self.told:
+                if not self._events and not self._over:
+                    await self._wait()
+                yield self._take()
         finally:
             self._abandoned = True
             self._room.set()
             if not self._over:
                 _keep(asyncio.create_task(self._stop_unless_frozen()))
 
+    async def _wait(self) -> None:
+        self._news.clear()
+        try:
+            async with asyncio.timeout(_KEEPALIVE):
+                await self._news.wait()
+        except TimeoutError:
+            self._events.append(KEEPALIVE)
+
+    def _take(self) -> bytes:
+        taken: list[bytes] = []
+        size = 0
+        while self._events and size < _PIECE:
+            taken.append(_line(self._events.popleft()))
+            size += len(taken[-1])
+        if len(self._events) < _MUCH // 2:
+            self._room.set()
+        if self._over and not self._events:
+            self.told = True
+            taken.append(_line(END))
+        return b"".join(taken)
+
     async def _drive(self) -> None:
-        watch: asyncio.Task[None] | None = None
         try:
             async with aclosing(self._context.execute(self._code, self._begin)) as events:
                 async for event in events:
-                    if watch is None and self._timeout is not None:
-                        watch = asyncio.create_task(self._watch(self._timeout))
                     await self._add(event)
         finally:
-            if watch is not None:
-                watch.cancel()
+            if self._watching is not None:
+                self._watching.cancel()
             self._finish()
 
     def _begin(self) -> Surroundings:
         self._begun = True
+        if self._timeout is not None:
+            self._watching = asyncio.create_task(self._watch(self._timeout))
         return Surroundings(*self._sandbox.now(), self._env)
 
     async def _add(self, event: Event) -> None:
@@ -136,6 +155,10 @@ class Run:
         while not self._task.done():
             self._context.interrupt()
             await asyncio.wait([self._task], timeout=_AGAIN)
+
+
+def _line(event: Event) -> bytes:
+    return json.dumps(event, separators=(",", ":")).encode() + b"\n"
 
 
 _kept: set[asyncio.Task[None]] = set()

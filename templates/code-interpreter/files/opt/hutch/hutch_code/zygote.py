@@ -1,8 +1,9 @@
 """The process that Python kernels are forked from. It has imported what people use, so that a kernel is there at once
 and shares the memory of it all with the others.
 
-It is told over a socket on the descriptor in its argument, a JSON object a line: `{"id", "connection", "cwd"}` to fork,
-answered by `{"id", "pid"}`, and by `{"id", "ended"}` when that one has ended. It ends with the socket, and all of its
+It is told over a socket on the descriptor in its argument, a JSON object a line: `{"id", "cwd"}` to fork, with three
+descriptors: of its control, its output and its errors. Answered by `{"id", "pid"}`, and by `{"id", "ended"}` when that
+one has ended. It ends with the socket, and all of its
 kernels with it. It never starts a thread: none would be in the children.
 """
 
@@ -20,8 +21,10 @@ import sys
 from typing import Any
 
 from hutch_code import warm
+from hutch_code.processes import ending
 
 _MAX_LINE = 1 << 20
+_MOST_DESCRIPTORS = 192
 _PR_SET_PDEATHSIG = 1
 
 
@@ -30,6 +33,7 @@ class Zygote:
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
+        self._given: list[int] = []
         self._children: dict[int, int] = {}
         """The number under which each was asked for."""
         self._woken, wake = socket.socketpair()
@@ -52,22 +56,26 @@ class Zygote:
                     self._woken.recv(4096)
                 self._reap()
             if self._control in ready:
-                data = self._control.recv(65536)
+                data, descriptors, _, _ = socket.recv_fds(self._control, 65536, _MOST_DESCRIPTORS)
                 if not data or len(rest) > _MAX_LINE:
                     return self._end()
+                self._given += descriptors
                 *lines, rest = (rest + data).split(b"\n")
                 for line in lines:
                     self._fork(json.loads(line), selector)
 
     def _fork(self, wanted: dict[str, Any], selector: selectors.BaseSelector) -> None:
+        given, self._given = self._given[:3], self._given[3:]
         pid = os.fork()
         if pid == 0:
             selector.close()
-            self._become(wanted)
+            self._become(wanted["cwd"], *given)
+        for descriptor in given:
+            os.close(descriptor)
         self._children[pid] = wanted["id"]
         self._tell({"id": wanted["id"], "pid": pid})
 
-    def _become(self, wanted: dict[str, Any]) -> None:
+    def _become(self, cwd: str, control: int, out: int, err: int) -> None:
         """Be the kernel."""
         code = 1
         try:
@@ -77,10 +85,12 @@ class Zygote:
             _die_with_parent()
             for end in (self._control, self._woken, self._wake):
                 end.close()
-            os.chdir(wanted["cwd"])
+            for descriptor in self._given:  # of the next ones
+                os.close(descriptor)
+            os.chdir(cwd)
             from hutch_code.python_kernel import run
 
-            run(wanted["connection"])
+            run(control, out, err)
             code = 0
         except BaseException as error:
             sys.stderr.write(f"a kernel could not start: {error!r}\n")
@@ -96,7 +106,7 @@ class Zygote:
             if pid == 0:
                 return
             if (id := self._children.pop(pid, None)) is not None:
-                self._tell({"id": id, "ended": _ending(status)})
+                self._tell({"id": id, "ended": ending(os.waitstatus_to_exitcode(status))})
 
     def _tell(self, said: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # the server is gone: the next read says so
@@ -111,16 +121,6 @@ class Zygote:
 def _die_with_parent() -> None:
     """Also when it is killed itself, and can end nobody."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
-def _ending(status: int) -> str:
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        return f"the kernel ended with exit code {code}"
-    try:
-        return f"the kernel was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"the kernel was killed by signal {-code}"
 
 
 def main() -> None:
