@@ -34,7 +34,7 @@ async def serve(upstream: str) -> None:
     async def journal(sandbox: str, kind: str, data: dict[str, Any]) -> None:
         """Durability has its own cost, the node's SQLite; it is not on the way to the first byte."""
 
-    gateway = LlmGateway(journal, anthropic_base_url=upstream, host="127.0.0.1")
+    gateway = LlmGateway(journal, base_urls={"anthropic": upstream}, host="127.0.0.1")
     gateway.grant("sbx_bench", "127.0.0.1", LlmGrant(provider="anthropic", key="sk-bench", placeholder=PLACEHOLDER))
     print(await gateway.start(), flush=True)
     await asyncio.Event().wait()

@@ -5,14 +5,29 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+
+class LlmEndpoint(BaseModel):
+    """One more model provider, which the operator names: vLLM, Ollama, OpenRouter, Azure, a proxy."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    api: Literal["anthropic", "openai", "google"] = "openai"
+    base_url: str = Field(pattern=r"^https?://[^\s?#]+$", max_length=1024)
+    """For `openai` with its `/v1`, for the others without."""
+    key_header: Literal["authorization", "x-api-key", "api-key", "x-goog-api-key"] | None = None
+    """Where the key goes; default: as with the provider whose form it has. Azure: `api-key`."""
+    query: dict[str, str] = {}
+    """Added to every call, such as `api-version`."""
 
 
 class Settings(BaseSettings):
@@ -88,6 +103,14 @@ class Settings(BaseSettings):
         "https://api.anthropic.com", description="Where the LLM gateway sends Anthropic calls."
     )
     openai_base_url: str = Field("https://api.openai.com/v1", description="Where the LLM gateway sends OpenAI calls.")
+    google_base_url: str = Field(
+        "https://generativelanguage.googleapis.com", description="Where the LLM gateway sends Google calls."
+    )
+    llm_providers: dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")], LlmEndpoint] = Field(
+        {},
+        description="Other model providers, by name, as JSON: `{NAME: {api, base_url, key_header, query}}`. `api` is "
+        "the form in which they are called: `openai`, `anthropic` or `google`.",
+    )
     default_lifetime: float = Field(
         3600, gt=0, description="Seconds until a sandbox is destroyed when the call sets no `lifetime`."
     )
@@ -151,6 +174,13 @@ class Settings(BaseSettings):
     )
     log_level: str = Field("info", description="debug, info, warning or error.")
     log_json: bool = Field(False, description="Write logs as JSON lines.")
+
+    @field_validator("llm_providers")
+    @classmethod
+    def _own_names(cls, named: dict[str, LlmEndpoint]) -> dict[str, LlmEndpoint]:
+        if taken := sorted(named.keys() & {"anthropic", "openai", "google"}):
+            raise ValueError(f"{taken[0]} is Hutch's own: choose another name, or set its base URL")
+        return named
 
     @property
     def tls_wanted(self) -> bool:

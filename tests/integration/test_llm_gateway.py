@@ -64,7 +64,7 @@ async def bench() -> AsyncIterator[Bench]:
         await asyncio.sleep(0)
         entries.append((sandbox, kind, data))
 
-    gateway = LlmGateway(journal, anthropic_base_url=upstream, openai_base_url=f"{upstream}/v1", host="127.0.0.1")
+    gateway = LlmGateway(journal, base_urls={"anthropic": upstream, "openai": f"{upstream}/v1"}, host="127.0.0.1")
     port = await gateway.start()
     yield Bench(model, gateway, port, upstream, entries)
     await gateway.stop()
@@ -283,9 +283,9 @@ async def test_stream_that_the_client_leaves_is_counted_and_cancelled_upstream(b
     assert usage.input_tokens == 3000 and 1 < usage.output_tokens < 300
 
 
-async def test_call_left_before_any_answer_counts_its_input(bench: Bench) -> None:
+async def test_call_whose_client_leaves_before_the_answer_is_counted_when_it_comes(bench: Bench) -> None:
     bench.grant(provider="openai")
-    body = {"model": "gpt-5", "stream": False, "input": "[model stall=30]" + "word " * 4000}
+    body = {"model": "gpt-5", "input": "[model stall=0.5][model tokens=700][model input_tokens=3000]"}
     async with aiohttp.ClientSession(headers={"x-api-key": PLACEHOLDER}) as client:
         call = asyncio.create_task(client.post(bench.url("/openai/responses"), json=body))
         await until(lambda: len(bench.model.requests) == 1)
@@ -293,7 +293,21 @@ async def test_call_left_before_any_answer_counts_its_input(bench: Bench) -> Non
         await asyncio.gather(call, return_exceptions=True)
     await until(lambda: bool(bench.entries))
     usage = bench.last_usage()
-    assert 4500 < usage.input_tokens < 5500 and usage.usd > 0
+    assert (usage.input_tokens, usage.output_tokens) == (3000, 700)
+
+
+async def test_call_of_a_sandbox_that_ends_counts_its_input_and_what_may_have_been_made(bench: Bench) -> None:
+    bench.grant(provider="openai")
+    body = {"model": "gpt-5", "max_output_tokens": 9, "input": "[model stall=30]" + "word " * 4000}
+    async with aiohttp.ClientSession(headers={"x-api-key": PLACEHOLDER}) as client:
+        call = asyncio.create_task(client.post(bench.url("/openai/responses"), json=body))
+        await until(lambda: len(bench.model.requests) == 1)
+        await asyncio.sleep(0.3)
+        usage = await bench.gateway.revoke("sbx_a")
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+    assert usage is not None and usage == bench.last_usage()
+    assert 4500 < usage.input_tokens < 5500 and usage.output_tokens == 9
 
 
 async def test_stream_that_the_provider_cuts_is_counted_and_ends_with_an_error(
@@ -472,7 +486,7 @@ async def against(handler: Handler, check: Callable[[aiohttp.ClientResponse, lis
         entries.append(entry)
 
     base = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    gateway = LlmGateway(journal, anthropic_base_url=base, openai_base_url=base, host="127.0.0.1")
+    gateway = LlmGateway(journal, base_urls={"anthropic": base, "openai": base}, host="127.0.0.1")
     port = await gateway.start()
     gateway.grant("sbx_a", "127.0.0.1", LlmGrant(provider="anthropic", key=KEY, placeholder=PLACEHOLDER))  # type: ignore[arg-type]
     try:
@@ -569,7 +583,7 @@ async def test_journal_that_fails_costs_no_answer_and_is_tried_again(monkeypatch
             raise OSError("disk full")
         written.append(entry)
 
-    gateway = LlmGateway(journal, anthropic_base_url=upstream, openai_base_url=upstream, host="127.0.0.1")
+    gateway = LlmGateway(journal, base_urls={"anthropic": upstream, "openai": upstream}, host="127.0.0.1")
     port = await gateway.start()
     gateway.grant("sbx_a", "127.0.0.1", LlmGrant(provider="anthropic", key=KEY, placeholder=PLACEHOLDER))  # type: ignore[arg-type]
     async with (
@@ -587,16 +601,15 @@ async def test_gateway_adds_little_to_the_first_byte(bench: Bench, client: aioht
     bench.grant()
 
     async def first_byte(url: str, key: str) -> float:
-        times = []
-        for _ in range(60):
-            begin = time.perf_counter()
-            async with client.post(url, json=messages("hi"), headers={"x-api-key": key}) as answer:
-                await answer.content.readany()
-                times.append(time.perf_counter() - begin)
-                await answer.read()
-        return statistics.median(times)
+        begin = time.perf_counter()
+        async with client.post(url, json=messages("hi"), headers={"x-api-key": key}) as answer:
+            await answer.content.readany()
+            taken = time.perf_counter() - begin
+            await answer.read()
+        return taken
 
-    direct = await first_byte(f"{bench.upstream}/v1/messages", KEY)
-    through = await first_byte(bench.url("/anthropic/v1/messages"), PLACEHOLDER)
-    # about 1 ms when nothing else runs; the bound leaves room for a busy machine
-    assert through - direct < 0.008
+    ways = ((f"{bench.upstream}/v1/messages", KEY), (bench.url("/anthropic/v1/messages"), PLACEHOLDER))
+    times = [[await first_byte(*way) for way in ways] for _ in range(60)]  # in turn: both meet the same machine
+    direct, through = (statistics.median(column) for column in zip(*times, strict=True))
+    # about 2 ms when nothing else runs; on a busy machine all of it takes longer
+    assert through - direct < 0.005 + 2 * direct

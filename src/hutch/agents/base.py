@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from hutch.model import EventType
+from hutch.model import EventType, LlmApi
 
 MAX_LINE = 1 << 20
 """Longest line of agent output that is parsed; longer ones become a shortened `output` event."""
@@ -35,6 +36,12 @@ class AgentContext:
     llm_url: str
     """Base URL of the LLM gateway inside the sandbox, without a trailing slash: `http://llm.hutch`."""
     placeholder: str | None
+    providers: Mapping[LlmApi, str] = field(default_factory=dict)
+    """Those that are called in the place of the ones whose form they have."""
+
+    def base_url(self, api: LlmApi) -> str:
+        """Where a client of this form finds its provider."""
+        return f"{self.llm_url}/{self.providers.get(api, api)}"
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class ClaudeCode(Agent):
         if context.model:
             argv += ["--model", context.model]
         env = {
-            "ANTHROPIC_BASE_URL": f"{context.llm_url}/anthropic",
+            "ANTHROPIC_BASE_URL": context.base_url("anthropic"),
             "ANTHROPIC_API_KEY": context.placeholder or "",
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
             "DISABLE_AUTOUPDATER": "1",

@@ -29,7 +29,7 @@ class Codex(Agent):
             "check_for_update_on_startup": "false",
             "model_provider": "hutch",
             "model_providers.hutch.name": "hutch",
-            "model_providers.hutch.base_url": f"{context.llm_url}/openai",
+            "model_providers.hutch.base_url": context.base_url("openai"),
             "model_providers.hutch.wire_api": "responses",
             "model_providers.hutch.env_key": "OPENAI_API_KEY",
         }

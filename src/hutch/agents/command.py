@@ -40,8 +40,10 @@ def _gateways(context: AgentContext) -> dict[str, str]:
     if context.placeholder is None:
         return {}
     return {
-        "ANTHROPIC_BASE_URL": f"{context.llm_url}/anthropic",
+        "ANTHROPIC_BASE_URL": context.base_url("anthropic"),
         "ANTHROPIC_API_KEY": context.placeholder,
-        "OPENAI_BASE_URL": f"{context.llm_url}/openai",
+        "OPENAI_BASE_URL": context.base_url("openai"),
         "OPENAI_API_KEY": context.placeholder,
+        "GOOGLE_GEMINI_BASE_URL": context.base_url("google"),
+        "GEMINI_API_KEY": context.placeholder,
     }

@@ -23,6 +23,7 @@ from hutch.api import (
     pty,
     sandboxes,
     snapshots,
+    spending,
     states,
     task_stream,
     tasks,
@@ -79,6 +80,6 @@ def create_app(settings: Settings, control: Control, deliver_first_key: Callable
 def _add_routes(app: FastAPI) -> None:
     for module in (
         *(sandboxes, states, snapshots, execs, code, files, tasks, uploads),
-        *(templates, keys, node, gateway, pty, task_stream, health, identity),
+        *(templates, keys, spending, node, gateway, pty, task_stream, health, identity),
     ):
         app.include_router(module.router)

@@ -63,6 +63,7 @@ COMMANDS = {
     "task": Command(_MORE, "tasks", "app"),
     "template": Command(_MORE, "templates", "app"),
     "key": Command(_MORE, "keys", "app"),
+    "budget": Command(_MORE, "budget", "app"),
     "identity": Command(_MORE, "identity", "app"),
     "tls": Command(_HOST, "tls", "app"),
     "e2b": Command(_MORE, "e2b", "e2b"),

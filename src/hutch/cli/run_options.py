@@ -30,6 +30,14 @@ LlmKeyEnv = Annotated[
         rich_help_panel=_TASK,
     ),
 ]
+LlmProvider = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The model provider that the key is for, such as one that the operator has named.",
+        rich_help_panel=_TASK,
+    ),
+]
 Inputs = Annotated[
     list[str],
     typer.Option(

@@ -44,6 +44,7 @@ def run(
     agent: opt.Agent = None,
     model: opt.ModelName = None,
     llm_key_env: opt.LlmKeyEnv = None,
+    llm_provider: opt.LlmProvider = None,
     input: opt.Inputs = [],  # noqa: B006
     exclude: opt.Excludes = [],  # noqa: B006
     output: opt.Outputs = [],  # noqa: B006
@@ -82,6 +83,7 @@ def run(
         "agent": chosen,
         "task": _prompt(words, chosen),
         "llm_key": _key(chosen, llm_key_env),
+        "llm_provider": llm_provider,
         "model": model,
         "outputs": output,
         "budget": _checked(Budget, run_time=timeout, llm_usd=budget_usd, llm_tokens=budget_tokens),

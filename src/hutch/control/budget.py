@@ -13,14 +13,24 @@ from hutch.store.engine import Transaction
 from hutch.store.tasks import TaskRow
 
 Part = Literal["run_time", "llm_usd", "llm_tokens"]
+OrgPart = Literal["org_day_usd", "org_day_tokens", "org_month_usd", "org_month_tokens"]
 _WARN_AT = 0.8
+_UNITS = {
+    "run_time": "s of run time",
+    "llm_usd": "dollars",
+    "llm_tokens": "tokens",
+    "org_day_usd": "dollars a day of the organisation",
+    "org_day_tokens": "tokens a day of the organisation",
+    "org_month_usd": "dollars a month of the organisation",
+    "org_month_tokens": "tokens a month of the organisation",
+}
 
 
 @dataclass(frozen=True)
 class Alarm:
     """Something to say about one part of a budget."""
 
-    part: Part
+    part: Part | OrgPart
     level: Literal["warning", "exceeded"]
     used: float
     limit: float
@@ -82,6 +92,6 @@ async def sound(context: Context, connection: Transaction, task: TaskRow, alarms
 
 def stop_for(alarm: Alarm) -> dict[str, str]:
     """Why the agent is stopped."""
-    unit = {"run_time": " s of run time", "llm_usd": " dollars", "llm_tokens": " tokens"}[alarm.part]
-    detail = f"the budget of {alarm.limit:g}{unit} is used up"
+    unit = _UNITS[alarm.part]
+    detail = f"the budget of {alarm.limit:g} {unit} is used up"
     return {"state": "budget_exceeded", "error": "budget_exceeded", "detail": detail}

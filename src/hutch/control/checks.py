@@ -9,7 +9,7 @@ from hutch import agents
 from hutch.agents import Agent
 from hutch.control.outputs import check_glob
 from hutch.errors import InvalidPath, InvalidRequest, MissingLlmKey, PayloadTooLarge, TemplateNotBuilt, UnknownTemplate
-from hutch.model import CreateSandbox, SnapshotRecord, TemplateInfo, UploadInput
+from hutch.model import BUILT_IN, CreateSandbox, LlmApi, SnapshotRecord, TemplateInfo, UploadInput
 from hutch.settings import Settings
 
 MAX_PROMPT = 8 << 20
@@ -35,6 +35,7 @@ def check(request: CreateSandbox, templates: Sequence[TemplateInfo], settings: S
         _plain(request)
     else:
         _task(request, template, agents.get(request.agent))
+        _provider(request, agents.get(request.agent), settings)
     return template
 
 
@@ -67,7 +68,7 @@ def _template(name: str, templates: Sequence[TemplateInfo]) -> TemplateInfo:
 
 
 def _plain(request: CreateSandbox) -> None:
-    for field in ("task", "llm_key", "model", "inputs", "outputs", "checkpoints"):
+    for field in ("task", "llm_key", "llm_provider", "model", "inputs", "outputs", "checkpoints"):
         if getattr(request, field) not in _UNSET:
             raise InvalidRequest(f"`{field}` goes with an `agent`", field=field, hint="Name the `agent` that runs it.")
 
@@ -95,6 +96,27 @@ def _task(request: CreateSandbox, template: TemplateInfo, agent: Agent) -> None:
             raise InvalidPath("an input's path has at most 4096 bytes and no NUL", field="inputs")
         if not isinstance(wanted, UploadInput) and wanted.type == "url" and wanted.path.endswith("/"):
             raise InvalidPath(f"{wanted.path[:200]!r} is a directory: name the file", field="inputs")
+
+
+def _provider(request: CreateSandbox, agent: Agent, settings: Settings) -> None:
+    """The provider that is named has to be there, and to speak as the agent does."""
+    name = request.llm_provider
+    if name is None:
+        return
+    if request.llm_key is None:
+        raise MissingLlmKey(f"`llm_provider` {name} goes with an `llm_key`", field="llm_key")
+    known: dict[str, LlmApi] = BUILT_IN | {own: endpoint.api for own, endpoint in settings.llm_providers.items()}
+    if name not in known:
+        raise InvalidRequest(
+            f"there is no model provider {name!r}",
+            field="llm_provider",
+            hint=f"There are {', '.join(sorted(known))}; the operator names others in HUTCH_LLM_PROVIDERS.",
+        )
+    if agent.provider is not None and known[name] != agent.provider:
+        raise InvalidRequest(
+            f"{agent.name} calls providers as {agent.provider} is called, and {name} is called as {known[name]}",
+            field="llm_provider",
+        )
 
 
 def _texts(request: CreateSandbox) -> None:

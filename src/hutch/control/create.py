@@ -186,6 +186,7 @@ class Creator:
             output_globs=list(request.outputs),
             checkpoints=request.checkpoints,
             sealed_llm_key=seal_key(self._context, task_id, key) if key is not None else None,
+            llm_provider=request.llm_provider,
             placeholder=new_placeholder() if key is not None else None,
             created_at=row.created_at,
         )

@@ -6,8 +6,11 @@ import secrets
 
 from hutch import agents
 from hutch.control.context import Context
-from hutch.model import Budget, LlmGrant
+from hutch.model import BUILT_IN, Budget, LlmApi, LlmGrant
 from hutch.store.tasks import TaskRow
+
+_KEYS = {"sk-ant-": "anthropic", "AIza": "google", "AQ.": "google"}
+"""How keys begin."""
 
 
 def seal_key(context: Context, task_id: str, key: str) -> bytes:
@@ -29,7 +32,8 @@ def llm_grant(context: Context, task: TaskRow) -> LlmGrant | None:
     limits = Budget.model_validate(task.budget)
     return LlmGrant.model_validate(
         {
-            "provider": provider_of(task.agent, key),
+            "provider": task.llm_provider or provider_of(task.agent, key),
+            "org": task.org,
             "key": key,
             "placeholder": task.placeholder,
             "max_usd": limits.llm_usd,
@@ -40,4 +44,14 @@ def llm_grant(context: Context, task: TaskRow) -> LlmGrant | None:
 
 def provider_of(agent: str, key: str) -> str:
     """Whose key it is: the agent says so, or, for an agent that takes any, the key's own form."""
-    return agents.get(agent).provider or ("anthropic" if key.startswith("sk-ant-") else "openai")
+    if (own := agents.get(agent).provider) is not None:
+        return own
+    return next((name for begin, name in _KEYS.items() if key.startswith(begin)), "openai")
+
+
+def api_of(context: Context, provider: str) -> LlmApi:
+    """The form in which a provider is called."""
+    if provider in BUILT_IN:
+        return BUILT_IN[provider]
+    endpoint = context.settings.llm_providers.get(provider)
+    return endpoint.api if endpoint is not None else "openai"

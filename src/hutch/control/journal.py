@@ -105,6 +105,9 @@ class Journal:
                     return await self._refused(connection, entry)
                 case "llm_usage":
                     return await self._usage(connection, entry)
+                case "llm_org_usage":
+                    await self._spent(connection, entry)
+                    return []
                 case "llm_auth_failed":
                     detail = f"{entry.data.get('provider')} refused the key (status {entry.data.get('status')})"
                     stop = {"state": "failed", "error": "llm_auth_failed", "detail": detail}
@@ -149,6 +152,12 @@ class Journal:
         await budget.sound(self._context, connection, task, alarms)
         return [events_of(task.id), stop_of(task.id)]
 
+    async def _spent(self, connection: Transaction, entry: JournalEntry) -> None:
+        usage = LlmUsage.model_validate(entry.data["usage"]).model_dump(mode="json")
+        org, day = str(entry.data["org"]), str(entry.data["day"])
+        assert self._id is not None  # whoever reads entries knows whose they are
+        await self._context.store.spending.note(connection, org, day, self._id, usage)
+
     async def _refused(self, connection: Transaction, entry: JournalEntry) -> list[str]:
         task = await self._context.store.tasks.of_sandbox(connection, entry.sandbox)
         if task is None or task.ended_at is not None:
@@ -173,6 +182,17 @@ class Journal:
 
 
 def _condensed(entries: list[JournalEntry]) -> list[JournalEntry]:
-    """Usage entries are running totals: of those of one sandbox in a page, only the last says anything."""
-    last = {entry.sandbox: entry.seq for entry in entries if entry.kind == "llm_usage"}
-    return [entry for entry in entries if entry.kind != "llm_usage" or last[entry.sandbox] == entry.seq]
+    """Usage entries are running totals: of those of one sandbox, or one organisation and day, in a page, only the last
+    says anything."""
+    last = {_total(entry): entry.seq for entry in entries}
+    return [entry for entry in entries if _total(entry) is None or last[_total(entry)] == entry.seq]
+
+
+def _total(entry: JournalEntry) -> tuple[str, str, str] | None:
+    """Which running total it is."""
+    match entry.kind:
+        case "llm_usage":
+            return (entry.kind, entry.sandbox, "")
+        case "llm_org_usage":
+            return (entry.kind, str(entry.data.get("org")), str(entry.data.get("day")))
+    return None

@@ -13,6 +13,7 @@ from hutch.control.create import Creator
 from hutch.control.grants import llm_grant
 from hutch.control.lifecycle import Lifecycle
 from hutch.control.moves import Moves
+from hutch.control.spending import Spending
 from hutch.control.together import each
 from hutch.errors import HutchError, NodeUnavailable
 from hutch.fleet import Node
@@ -28,11 +29,20 @@ _PATIENCE = 20.0
 class Reconciler:
     """For one node."""
 
-    def __init__(self, context: Context, lifecycle: Lifecycle, moves: Moves, creator: Creator, node: Node) -> None:
+    def __init__(
+        self,
+        context: Context,
+        lifecycle: Lifecycle,
+        moves: Moves,
+        creator: Creator,
+        spending: Spending,
+        node: Node,
+    ) -> None:
         self._context = context
         self._lifecycle = lifecycle
         self._moves = moves
         self._creator = creator
+        self._spending = spending
         self._node = node
         self._instance: str | None = None
         self._asked = asyncio.Event()
@@ -66,6 +76,7 @@ class Reconciler:
 
         await each([row for row in rows if row.node == self._node.name], compare)
         await each(facts.values(), self._sweep)
+        await self._spending.tell(self._node)
         await self._renew_grants()
 
     async def _compare(self, row: SandboxRow, found: NodeSandbox | None) -> None:

@@ -32,6 +32,7 @@ from hutch.control.reconcile import Reconciler
 from hutch.control.rewinds import Rewinds
 from hutch.control.samples import Samples
 from hutch.control.snapshots import Snapshots
+from hutch.control.spending import Spending
 from hutch.control.supervisor import Supervisor
 from hutch.control.sweeper import Sweeper
 from hutch.control.tasks import Tasks
@@ -94,6 +95,7 @@ class Control:
     builds: Builds
     issuer: Issuer
     identities: Identities
+    spending: Spending
 
     def __init__(self, settings: Settings, fleet: Fleet | None = None) -> None:
         self._settings = settings
@@ -146,7 +148,8 @@ class Control:
         self._supervisor = Supervisor(context, self._lifecycle, self._moves, rewinds, self._journal)
         self._templates = Templates(context, self._journal)
         self._creator = Creator(context, self._lifecycle, self._supervisor, self._templates)
-        self._reconciler = Reconciler(context, self._lifecycle, self._moves, self._creator, node)
+        self.spending = Spending(context)
+        self._reconciler = Reconciler(context, self._lifecycle, self._moves, self._creator, self.spending, node)
         self._sweeper = Sweeper(context, self._lifecycle)
         self._uploader = Uploader(context)
         self._guests = Guests(context, self._moves, known)

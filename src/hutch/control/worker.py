@@ -22,7 +22,7 @@ import structlog
 from hutch import agents
 from hutch.control.agent_run import AgentRun
 from hutch.control.context import Context, event, not_running
-from hutch.control.grants import llm_grant
+from hutch.control.grants import api_of, llm_grant
 from hutch.control.inputs import Inputs
 from hutch.control.journal import Journal
 from hutch.control.lifecycle import DEADLINE_GRACE, Lifecycle
@@ -230,7 +230,12 @@ class TaskWorker:
         workdir = sandbox.workdir or "/"
         prompt = await self._store.tasks.prompt(task.id)
         context = agents.AgentContext(
-            prompt=prompt, model=task.model, workdir=workdir, llm_url=LLM_URL, placeholder=task.placeholder
+            prompt=prompt,
+            model=task.model,
+            workdir=workdir,
+            llm_url=LLM_URL,
+            placeholder=task.placeholder,
+            providers={api_of(self._context, task.llm_provider): task.llm_provider} if task.llm_provider else {},
         )
         launch = agents.get(task.agent).launch(context)
         for path, data in launch.files.items():

@@ -1,46 +1,53 @@
-"""What one sandbox has used of its LLM grant: the count, the budget, and its way into the node's journal."""
+"""What one sandbox has used of its LLM grant: the count, the budgets, and its way into the node's journal."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import structlog
 
+from hutch.egress.entry import Entry, open_usage
 from hutch.egress.gate import Gate
-from hutch.egress.prices import PriceTable, Tokens
+from hutch.egress.ledger import Bound, Ledger
+from hutch.egress.organisation import Organisation
+from hutch.egress.prices import Price, PriceTable, Tokens
+from hutch.egress.purse import NOTHING, Cost, Purse
+from hutch.egress.refused import Refused
 from hutch.model import LlmGrant, LlmUsage
+from hutch.model.budget import highest, plus
 
-JournalKind = Literal["llm_usage", "llm_auth_failed", "llm_budget_exceeded"]
+JournalKind = Literal["llm_usage", "llm_auth_failed", "llm_budget_exceeded", "llm_org_usage"]
 Journal = Callable[[str, JournalKind, dict[str, Any]], Awaitable[None]]
 """Writes one entry (sandbox, kind, data) so that it lasts; returns when it does."""
 
+STEP = 1000
+"""Tokens of output that a stream may be ahead of what the ledger knows."""
+_PATIENCE = 30.0
+"""Seconds that a call waits for what others have staked, before it is told to come again."""
+_LOOK_EVERY = 0.05
+
 log = structlog.get_logger(__name__)
-
-
-@dataclass
-class Entry:
-    """What one call has added to the total so far."""
-
-    tokens: Tokens = field(default_factory=Tokens)
-    usd: float = 0.0
-    unpriced: int = 0
 
 
 class Account:
     """The count of one sandbox, shared by all its calls at once. Only the event loop's thread touches it."""
 
-    def __init__(self, sandbox: str, prices: PriceTable, journal: Journal) -> None:
+    def __init__(self, sandbox: str, prices: PriceTable, journal: Journal, ledger: Ledger) -> None:
         self.sandbox = sandbox
         self.grant: LlmGrant | None = None
         self.address: str | None = None
         self.gate = Gate()
         """Which knows the calls under way, and can hold the next ones."""
+        self.org: Organisation | None = None
         self._prices = prices
         self._journal = journal
+        self._ledger = ledger
         self._total = LlmUsage()
+        self._purse = Purse(("llm_usd", "llm_tokens"))
+        self._open: set[Entry] = set()
         self._model: str | None = None
         self._unwritten = False
         self._exceeded_written = False
@@ -54,13 +61,17 @@ class Account:
         return self._total
 
     def restore(self, usage: LlmUsage) -> None:
-        """Starts from a total that an earlier daemon has journaled."""
-        self._total = usage
+        """Starts from a total that an earlier gateway has left."""
+        self._total = highest(usage, self._total)
+        self._purse.spent = Cost(self._total.usd, self._total.tokens)
+        self._unwritten = self._total != usage
 
-    def regrant(self, grant: LlmGrant | None) -> None:
+    def regrant(self, grant: LlmGrant | None, org: Organisation | None = None) -> None:
         """Puts another grant in the place of the one in force; the count goes on."""
         before = self.grant
-        self.grant = grant
+        self.grant, self.org = grant, org
+        self._purse.max_usd = grant.max_usd if grant else None
+        self._purse.max_tokens = grant.max_tokens if grant else None
         if before is None or grant is None or before.key != grant.key:
             self._auth_failed_written = False
         if self.exceeded is None:
@@ -68,43 +79,138 @@ class Account:
 
     @property
     def exceeded(self) -> dict[str, Any] | None:
-        """The part of the budget that is used up, with the figures; None while there is some left."""
+        """The part of a budget that is used up, with the figures; None while there is some left."""
         if self.grant is None:
             return None
-        used = self._total
-        if self.grant.max_usd is not None and used.usd >= self.grant.max_usd:
-            return {"part": "llm_usd", "used": round(used.usd, 6), "limit": self.grant.max_usd}
-        if self.grant.max_tokens is not None and used.tokens >= self.grant.max_tokens:
-            return {"part": "llm_tokens", "used": used.tokens, "limit": self.grant.max_tokens}
-        return None
+        return next((found for purse in self._purses() if (found := purse.exceeded()) is not None), None)
 
-    def count_request(self) -> None:
-        """One more call went to the provider."""
-        self._total = self._total.model_copy(update={"requests": self._total.requests + 1})
-        self._unwritten = True
+    # ---- calls ----
+
+    async def admit(self, entry: Entry, most: Tokens, *, watched: bool = False) -> None:
+        """Lets a call begin that uses so much at most, as soon as every budget has room for it; then that is in the
+        ledger. `watched`: it is a stream, and cut where a budget ends. Raises `Refused` where others have what is left
+        for too long; when a budget is used up, it does not begin."""
+        price = self._price(entry, None)
+        if price is None and entry.asked_model and self.org is not None and self.org.in_dollars:
+            raise Refused(
+                403,
+                f"The model {entry.asked_model} has no price on this node, and the budget of this organisation is in "
+                "dollars. Ask for another one, or have it priced.",
+            )
+        entry.most = Cost(price.cost(most) if price else 0.0, most.total)
+        entry.unsaid = Cost(price.cost(Tokens(input=most.input)) if price else 0.0, most.input)
+        until = time.monotonic() + _PATIENCE
+        while not all(purse.has_room(entry.most) for purse in self._purses()):
+            if self.exceeded is not None:
+                return  # the caller looks at it
+            if time.monotonic() > until:
+                raise Refused(429, "What is left of a budget is in use by other calls. Try again in a moment.")
+            await asyncio.sleep(_LOOK_EVERY)
+        if self.exceeded is not None:
+            return
+        entry.purses, entry.org = self._purses(), self.org
+        entry.watched, entry.stake = watched, entry.unsaid if watched else entry.most
+        for purse in entry.purses:
+            purse.enter(entry.stake)
+        self._open.add(entry)
+        if entry.org is not None:
+            entry.org.open.add(entry)
+        try:
+            self.secure()
+        except OSError as error:
+            self.leave(entry)
+            log.error("llm ledger cannot be written", sandbox=self.sandbox, error=describe(error))
+            raise Refused(503, "The node cannot write down what this call may cost. Try again.") from error
+
+    def count_request(self, entry: Entry) -> None:
+        """The call went to the provider."""
+        self._add(LlmUsage(requests=1), entry.org)
 
     def count(self, entry: Entry, now: Tokens, model: str | None) -> None:
         """The call of `entry` has now used `now` in all."""
-        price = self._prices.find(model) if model else None
-        usd, unpriced = (0.0, now.total) if price is None else (price.cost(now), 0)
-        before, total = entry.tokens, self._total
-        self._total = total.model_copy(
-            update={
-                "input_tokens": total.input_tokens + now.input - before.input,
-                "output_tokens": total.output_tokens + now.output - before.output,
-                "cache_read_tokens": total.cache_read_tokens + now.cache_read - before.cache_read,
-                "cache_write_tokens": total.cache_write_tokens + now.cache_write - before.cache_write,
-                "usd": max(0.0, total.usd + usd - entry.usd),
-                "unpriced_tokens": total.unpriced_tokens + unpriced - entry.unpriced,
-            }
+        price = self._price(entry, model)
+        usage = LlmUsage.model_construct(
+            input_tokens=now.input,
+            output_tokens=now.output,
+            cache_read_tokens=now.cache_read,
+            cache_write_tokens=now.cache_write,
+            cache_write_1h_tokens=now.cache_write_1h,
+            reasoning_tokens=now.reasoning,
+            usd=0.0 if price is None else price.cost(now),
+            unpriced_tokens=now.total if price is None else 0,
         )
-        entry.tokens, entry.usd, entry.unpriced = now, usd, unpriced
-        self._model = model or self._model
+        before, cost = entry.usage, entry.cost
+        entry.model = model or entry.model
+        entry.tokens, entry.usage = now, usage
+        self._model = model or entry.asked_model or self._model
+        self._move(entry, entry.cost - cost)
+        self._add(_minus(usage, before), entry.org)
+
+    def outgrown(self, entry: Entry) -> bool:
+        """Whether the call has come to more than the ledger knows. Then `expect` and `secure` have to come before
+        anything else."""
+        cost = entry.cost + entry.unsaid
+        return cost.tokens > entry.most.tokens or cost.usd > entry.most.usd + 1e-9
+
+    def expect(self, entry: Entry) -> None:
+        """From here on the stream may use a step more than it has: more or less than was thought at its beginning."""
+        price = self._price(entry, None)
+        step = Cost(price.cost(Tokens(output=STEP)) if price else 0.0, STEP)
+        entry.most = entry.cost + entry.unsaid + step
+        self._move(entry, NOTHING)
+
+    def squeezed(self, entry: Entry) -> bool:
+        """Whether all that is left of a budget is staked by other calls."""
+        return any(purse.is_others(entry.stake) for purse in entry.purses)
+
+    def leave(self, entry: Entry) -> None:
+        """The call has ended, and uses no more."""
+        for purse in entry.purses:
+            purse.leave(entry.stake)
+        entry.purses = ()
+        self._open.discard(entry)
+        if entry.org is not None:
+            entry.org.open.discard(entry)
+        try:
+            self.secure()  # what it has not used is free again
+        except OSError as error:
+            log.error("llm ledger cannot be written", sandbox=self.sandbox, error=describe(error))
+
+    def _price(self, entry: Entry, model: str | None) -> Price | None:
+        """Of the model that the provider says has answered, else of the one that was asked for."""
+        names = (model, entry.model, entry.asked_model)
+        return next((price for name in names if name and (price := self._prices.find(name)) is not None), None)
+
+    def _move(self, entry: Entry, spent: Cost) -> None:
+        """Tells the purses; a call that was never let in has only the sandbox's."""
+        stake = entry.unsaid if entry.watched else entry.most.beyond(entry.cost)
+        stake = stake if entry.purses else NOTHING
+        for purse in entry.purses or (self._purse,):
+            purse.move(spent, stake - entry.stake)
+        entry.stake = stake
+
+    def _purses(self) -> tuple[Purse, ...]:
+        if self.org is None:
+            return (self._purse,)
+        self.org.turn()
+        return (self._purse, self.org.day, self.org.month)
+
+    def _add(self, more: LlmUsage, org: Organisation | None) -> None:
+        self._total = plus(self._total, more)
+        if org is not None:
+            org.add(more)
         self._unwritten = True
 
+    # ---- what lasts ----
+
+    def secure(self) -> None:
+        """Writes into the ledger how much may have been used at most. Raises `OSError`."""
+        bounds = [Bound(self.sandbox, "", plus(self._total, open_usage(self._open)))]
+        self._ledger.write(bounds + (self.org.bounds() if self.org is not None else []))
+
     async def write(self) -> None:
-        """Journals the total, and that the budget is used up, if that is not there yet. A journal that fails is
-        logged and tried again a second later: the model's answer is not lost for it."""
+        """Journals the total, and that a budget is used up, if that is not there yet. A journal that fails is logged
+        and tried again a second later: the model's answer is not lost for it."""
         async with self._writing:
             try:
                 await self._write()
@@ -123,6 +229,7 @@ class Account:
             self._unwritten = False
             data = {"usage": self._total.model_dump(mode="json"), "model": self._model}
             await self._journal(self.sandbox, "llm_usage", data)
+            self.secure()
         exceeded = self.exceeded
         if exceeded is not None and not self._exceeded_written:
             await self._journal(self.sandbox, "llm_budget_exceeded", exceeded)
@@ -139,6 +246,12 @@ class Account:
         except Exception as error:
             self._auth_failed_written = False
             log.error("a refused llm key could not be journaled", sandbox=self.sandbox, error=describe(error))
+
+
+def _minus(usage: LlmUsage, other: LlmUsage) -> LlmUsage:
+    """The difference, which may be less than nothing."""
+    fields = LlmUsage.model_fields
+    return LlmUsage.model_construct(**{name: getattr(usage, name) - getattr(other, name) for name in fields})
 
 
 def describe(error: BaseException) -> str:

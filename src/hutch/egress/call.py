@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import aiohttp
 import structlog
 from aiohttp import web
 
 from hutch.egress import answer
-from hutch.egress.account import Account, Entry
+from hutch.egress.account import STEP, Account, describe
 from hutch.egress.body import RequestBody, too_large
+from hutch.egress.entry import Entry
+from hutch.egress.hiding import UsageHider
+from hutch.egress.prices import Tokens
 from hutch.egress.providers import QUERY, Provider, Route
+from hutch.egress.purse import Cost
 from hutch.egress.redact import Redactor, redact
 from hutch.egress.refused import Refused
 from hutch.model import LlmGrant
+
+_ASSUMED_OUTPUT = 32_000
+"""Tokens that an answer may have whose request does not say how many."""
+_OUTPUT_RATE = 50
+"""Tokens a second that a model is thought to have made of an answer that was broken off: its thoughts may be hidden."""
 
 log = structlog.get_logger(__name__)
 
@@ -21,28 +33,38 @@ class Call:
     """One call that has passed the checks. Every exit has counted what the provider will charge for."""
 
     def __init__(
-        self,
-        request: web.BaseRequest,
-        account: Account,
-        grant: LlmGrant,
-        provider: Provider,
-        route: Route,
-        url: str,
+        self, request: web.BaseRequest, account: Account, grant: LlmGrant, provider: Provider, route: Route, path: str
     ) -> None:
         self._request = request
         self._account = account
         self._key = grant.key.get_secret_value()
         self._provider = provider
         self._route = route
-        self._url = url
+        self._path = path
         self._body = RequestBody(request)
         self._reader = provider.reader()
         self._entry = Entry()
         self._free = not route.metered
         """The provider charges nothing: it refused, or was not reached."""
+        self._complete = False
+        """The whole answer came."""
+        self._sent_at = 0.0
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it goes on when its client leaves: a provider makes an answer that is not streamed to its end, and
+        charges for it, so that is waited for to know how much."""
+        return self._route.metered and self._body.sent and not self._streams
+
+    @property
+    def _streams(self) -> bool:
+        return self._route.streams or self._body.asked.stream
 
     async def run(self, session: aiohttp.ClientSession) -> web.StreamResponse:
         """Sends the request on and its answer back."""
+        await self._body.look()
+        if self._route.metered:
+            await self._admit()
         upstream = await self._send(session)
         try:
             if 300 <= upstream.status < 400:
@@ -53,38 +75,75 @@ class Call:
                 self._free = True
                 return await self._refusal(upstream, headers)
             if self._route.metered:
-                self._account.count_request()
+                self._account.count_request(self._entry)
             if upstream.content_type == "text/event-stream":
-                return await self._stream(upstream, headers)
+                return await self._stream(upstream, headers, self._reader.feed, self._provider.error_event)
+            if self._route.streams:
+                return await self._stream(upstream, headers, self._reader.feed_array, self._reader.error_element)
             return await self._whole(upstream, headers)
         finally:
             upstream.close()  # a connection in the middle of an answer is not used again
 
     def settle(self) -> None:
-        """Counts, at the end, what was not told: the provider also charges for an answer that is broken off."""
-        if not self._free and self._body.sent and not self._reader.told:
-            self._reader.assume_input(self._body.tokens)
+        """Counts, at the end, what was not told: the provider also charges for an answer that is broken off. One that
+        failed before it had used anything costs nothing."""
+        reader = self._reader
+        failed = reader.failed and not reader.told and not reader.tokens.output
+        done = self._complete or reader.finished
+        if self._free or failed:
+            if self._entry.tokens != Tokens():
+                self._account.count(self._entry, Tokens(), None)
+        elif self._body.sent and not (done and reader.told):
+            reader.assume(self._body.tokens, 0 if done else self._made())
             self._count()
+        self._account.leave(self._entry)
+
+    def _made(self) -> int:
+        """Tokens that the model may have made until now, seen or not."""
+        if not self._route.generates:
+            return 0
+        most = self._body.asked.max_output
+        made = int((time.monotonic() - self._sent_at) * _OUTPUT_RATE)
+        return made if most is None else min(made, most)
+
+    async def _admit(self) -> None:
+        """Stakes the most that it may cost; a stream is watched, so its output is staked step by step."""
+        asked = self._body.asked
+        found = self._route.path.fullmatch(self._path)
+        in_path = found.groupdict().get("model") if found else None
+        self._entry.asked_model = in_path or asked.model
+        output = asked.max_output if asked.max_output is not None else _ASSUMED_OUTPUT
+        if self._streams:
+            output = min(output, STEP)
+        most = Tokens(self._body.tokens, output if self._route.generates else 0)
+        await self._account.admit(self._entry, most, watched=self._streams)
+        if self._account.exceeded is not None:
+            raise Refused(self._provider.final_status, exceeded_message(self._account))
 
     async def _send(self, session: aiohttp.ClientSession) -> aiohttp.ClientResponse:
         allowed = self._provider.request_headers
         headers = {name: value for name, value in self._request.headers.items() if allowed.fullmatch(name.lower())}
         # identity: a compressed stream would have to be unpacked to be counted
         headers |= {"accept-encoding": "identity"} | self._provider.key_headers(self._key)
+        query = {name: value for name, value in self._request.query.items() if name in QUERY}
+        if self._route.streams_usage_on_demand:
+            await self._body.ask_for_usage()
+        url = self._provider.base_url + self._path
+        self._sent_at = time.monotonic()
         try:
             return await session.request(
                 self._request.method,
-                self._url,
+                url,
                 headers=headers,
-                params={name: value for name, value in self._request.query.items() if name in QUERY},
-                data=await self._body.prepare(headers, self._route.streams_usage_on_demand),
+                params=query | dict(self._provider.query),
+                data=self._body.data(headers),
                 allow_redirects=False,
             )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self._free = True
             if self._body.too_large:
                 raise too_large() from error
-            log.warning("model provider cannot be reached", url=self._url, error=type(error).__name__)
+            log.warning("model provider cannot be reached", url=url, error=type(error).__name__)
             raise Refused(502, f"The model provider cannot be reached ({type(error).__name__}).") from error
 
     def _answer_headers(self, upstream: aiohttp.ClientResponse) -> dict[str, str]:
@@ -97,6 +156,7 @@ class Call:
 
     async def _whole(self, upstream: aiohttp.ClientResponse, headers: dict[str, str]) -> web.Response:
         body = await self._read(upstream)
+        self._complete = True
         if self._route.metered:
             self._reader.read(body)
             self._count()
@@ -121,43 +181,82 @@ class Call:
         except answer.BrokenOff as error:
             raise Refused(502, str(error)) from error
 
-    async def _stream(self, upstream: aiohttp.ClientResponse, headers: dict[str, str]) -> web.StreamResponse:
+    async def _stream(
+        self,
+        upstream: aiohttp.ClientResponse,
+        headers: dict[str, str],
+        feed: Callable[[bytes], None],
+        failure: Callable[[str], bytes],
+    ) -> web.StreamResponse:
         response = web.StreamResponse(status=upstream.status, headers=headers | {"cache-control": "no-cache"})
         await response.prepare(self._request)
         redactor = Redactor(self._key)
+        hider = UsageHider() if self._body.hides_usage else None
         last = b""
         try:
             async for chunk in answer.chunks(upstream):
-                if not await self._follow(chunk):
-                    last = self._provider.error_event(exceeded_message(self._account))
+                feed(chunk)
+                if (stop := await self._follow()) is not None:
+                    last = failure(stop)
                     break
-                await response.write(redactor.feed(chunk))
+                shown = redactor.feed(chunk)
+                shown = hider.feed(shown) if hider is not None else shown
+                if shown:
+                    await response.write(shown)
+            else:
+                self._complete = True
         except answer.BrokenOff as error:
             log.info("model provider broke off a stream", sandbox=self._account.sandbox, error=str(error))
-            last = self._provider.error_event(str(error))
-        await response.write(redactor.end() + last)
+            last = failure(str(error))
+        rest = redactor.end()
+        await response.write((hider.feed(rest) + hider.end() if hider is not None else rest) + last)
         await response.write_eof()
         return response
 
-    async def _follow(self, chunk: bytes) -> bool:
-        """Counts a chunk before it is passed on; False when the budget is used up and the stream ends here."""
-        first = self._entry.tokens.total == 0
-        self._reader.feed(chunk)
-        if self._reader.tokens != self._entry.tokens:
+    async def _follow(self) -> str | None:
+        """Counts a chunk before it is passed on; why the stream ends here, when a budget does not let it go on."""
+        account, entry, reader = self._account, self._entry, self._reader
+        first, said = entry.tokens.total == 0, entry.unsaid == Cost()
+        if reader.tokens != entry.tokens:
             self._count()
             if first:
-                self._account.write_soon()
-        exceeded = self._account.exceeded is not None
-        if self._reader.finished or exceeded:
-            await self._account.write()
-        return self._reader.finished or not exceeded
+                account.write_soon()
+        if reader.told and not said:
+            account.expect(entry)  # what went in is known now, and was only guessed before
+        if reader.finished:
+            await account.write()
+            return None
+        if account.exceeded is not None:
+            await account.write()
+            return exceeded_message(account)
+        if account.squeezed(entry):
+            return "What is left of a budget is in use by other calls. Try again in a moment."
+        if account.outgrown(entry):
+            account.expect(entry)
+            try:
+                account.secure()
+            except OSError as error:
+                log.error("llm ledger cannot be written", sandbox=account.sandbox, error=describe(error))
+        return None
 
     def _count(self) -> None:
-        self._account.count(self._entry, self._reader.tokens, self._reader.model or self._body.model)
+        self._account.count(self._entry, self._reader.tokens, self._reader.model)
+        if self._reader.told:
+            self._entry.unsaid = Cost()
+
+
+_PARTS = {
+    "llm_usd": ("task", "dollars"),
+    "llm_tokens": ("task", "tokens"),
+    "org_day_usd": ("organisation for this day", "dollars"),
+    "org_day_tokens": ("organisation for this day", "tokens"),
+    "org_month_usd": ("organisation for this month", "dollars"),
+    "org_month_tokens": ("organisation for this month", "tokens"),
+}
 
 
 def exceeded_message(account: Account) -> str:
     """What a sandbox is told whose budget is used up."""
-    exceeded = account.exceeded or {"part": "llm", "limit": 0}
-    unit = "dollars" if exceeded["part"] == "llm_usd" else "tokens"
-    return f"The budget of this task is used up: {exceeded['limit']} {unit}. Do not try again."
+    exceeded = account.exceeded or {"part": "llm_tokens", "limit": 0}
+    whose, unit = _PARTS[exceeded["part"]]
+    return f"The budget of this {whose} is used up: {exceeded['limit']} {unit}. Do not try again."

@@ -20,13 +20,17 @@ _MILLION = 1_000_000
 
 @dataclass(frozen=True)
 class Tokens:
-    """What one call used. `cache_write_1h` is part of `cache_write`."""
+    """What one call used. `cache_write_1h` is part of `cache_write`, `reasoning` and `audio_output` of `output`,
+    `audio_input` of `input`."""
 
     input: int = 0
     output: int = 0
     cache_read: int = 0
     cache_write: int = 0
     cache_write_1h: int = 0
+    reasoning: int = 0
+    audio_input: int = 0
+    audio_output: int = 0
     searches: int = 0
     """Searches of the web, which the provider made for the model."""
     tier: str = ""
@@ -50,15 +54,21 @@ class Rates(Model):
     cache_read: float | None = Field(None, ge=0)
     cache_write: float | None = Field(None, ge=0)
     cache_write_1h: float | None = Field(None, ge=0)
+    audio_input: float | None = Field(None, ge=0)
+    audio_output: float | None = Field(None, ge=0)
 
     def cost(self, used: Tokens) -> float:
         """Dollars for `used`, searches apart."""
         read = self.input if self.cache_read is None else self.cache_read
         write = self.input if self.cache_write is None else self.cache_write
         write_1h = write if self.cache_write_1h is None else self.cache_write_1h
+        heard = self.input if self.audio_input is None else self.audio_input
+        spoken = self.output if self.audio_output is None else self.audio_output
         return (
-            used.input * self.input
-            + used.output * self.output
+            (used.input - used.audio_input) * self.input
+            + used.audio_input * heard
+            + (used.output - used.audio_output) * self.output
+            + used.audio_output * spoken
             + used.cache_read * read
             + (used.cache_write - used.cache_write_1h) * write
             + used.cache_write_1h * write_1h

@@ -7,7 +7,7 @@ Errors: `NodeUnavailable` when the node does not answer (retry), `GuestUnavailab
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 from hutch.fleet.guest import GuestClient
@@ -24,6 +24,7 @@ from hutch.model import (
     NetworkPolicy,
     NodeInfo,
     NodeSandbox,
+    OrgBudget,
     PauseRequest,
     Resources,
     ResumeRequest,
@@ -138,6 +139,10 @@ class Node(ABC):
     @abstractmethod
     async def set_llm(self, sandbox_id: str, grant: LlmGrant | None) -> None:
         """Give, replace or take back its permission to call a model provider."""
+
+    @abstractmethod
+    async def set_llm_budgets(self, budgets: Mapping[str, OrgBudget]) -> None:
+        """Put the budgets of all organisations in force; there are no others. Idempotent."""
 
     @abstractmethod
     async def hold_llm(self, sandbox_id: str, within: float, seconds: float) -> bool:

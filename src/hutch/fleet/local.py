@@ -32,6 +32,7 @@ from hutch.model import (
     NetworkPolicy,
     NodeInfo,
     NodeSandbox,
+    OrgBudget,
     PauseRequest,
     Resources,
     ResumeRequest,
@@ -53,6 +54,7 @@ _MAX_IDLE = 64
 _NAME = "local"
 M = TypeVar("M", bound=Model)
 _Policy: TypeAdapter[NetworkPolicy] = TypeAdapter(NetworkPolicy)
+_Budgets: TypeAdapter[dict[str, OrgBudget]] = TypeAdapter(dict[str, OrgBudget])
 
 
 class LocalNode(Node):
@@ -144,6 +146,10 @@ class LocalNode(Node):
     async def set_llm(self, sandbox_id: str, grant: LlmGrant | None) -> None:
         body = grant.model_dump_json() if grant is not None else "null"
         await self._call("PUT", f"/sandboxes/{sandbox_id}/llm", body=body)
+
+    async def set_llm_budgets(self, budgets: Mapping[str, OrgBudget]) -> None:
+        body = _Budgets.dump_json(dict(budgets)).decode()
+        await self._call("PUT", "/llm/budgets", body=body)
 
     async def hold_llm(self, sandbox_id: str, within: float, seconds: float) -> bool:
         body = HoldRequest(within=within, seconds=seconds).model_dump_json()

@@ -1,6 +1,6 @@
 """The nouns as small typed models. No I/O."""
 
-from hutch.model.budget import Budget, LlmUsage, Usage
+from hutch.model.budget import Budget, LlmUsage, OrgBudget, OrgSpending, Usage
 from hutch.model.code import (
     CODE_PORT,
     CodeContext,
@@ -19,6 +19,7 @@ from hutch.model.figures import GuestFigures
 from hutch.model.identity import Identity, IdentityAnswer, IdentityRequest, Issuer, RotateKeys, SigningKey
 from hutch.model.ids import is_id, new_id
 from hutch.model.key import ApiKey, CreateKey, NewApiKey
+from hutch.model.llm import BUILT_IN, PROVIDER_NAME, LlmApi
 from hutch.model.made import LAYER, MADE_NAME, BuildBoot, KeepLayer, LayerInfo, MadeTemplate
 from hutch.model.network import AllowAll, DenyAll, NetworkLimits, NetworkPolicy, NetworkRules
 from hutch.model.node import (
@@ -65,9 +66,11 @@ from hutch.model.task import (
 from hutch.model.template import Recipe, TemplateInfo
 
 __all__ = [
+    "BUILT_IN",
     "CODE_PORT",
     "LAYER",
     "MADE_NAME",
+    "PROVIDER_NAME",
     "AllowAll",
     "ApiKey",
     "BootRequest",
@@ -112,6 +115,7 @@ __all__ = [
     "KeepLayer",
     "LayerInfo",
     "LimitBreach",
+    "LlmApi",
     "LlmGrant",
     "LlmUsage",
     "MadeTemplate",
@@ -122,6 +126,8 @@ __all__ = [
     "NewApiKey",
     "NodeInfo",
     "NodeSandbox",
+    "OrgBudget",
+    "OrgSpending",
     "OutputFile",
     "Pause",
     "PauseRequest",

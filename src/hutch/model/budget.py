@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from pydantic import Field
 
 from hutch.model.common import Model
@@ -23,6 +25,8 @@ class LlmUsage(Model):
     output_tokens: int = 0
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = Field(0, description="Of `cache_write_tokens`, those written for an hour.")
+    reasoning_tokens: int = Field(0, description="Of `output_tokens`, what the model thought, where it is told.")
     usd: float = 0.0
     unpriced_tokens: int = Field(0, description="Tokens of models the price table does not know: in no dollar figure.")
 
@@ -30,6 +34,39 @@ class LlmUsage(Model):
     def tokens(self) -> int:
         """All tokens, the figure that `Budget.llm_tokens` limits."""
         return self.input_tokens + self.output_tokens + self.cache_read_tokens + self.cache_write_tokens
+
+
+def plus(usage: LlmUsage, more: LlmUsage) -> LlmUsage:
+    """Both together. What is taken away again, as an estimate that was too high, never leads below nothing."""
+    sums = {name: getattr(usage, name) + getattr(more, name) for name in LlmUsage.model_fields}
+    return LlmUsage.model_construct(**{name: max(type(value)(), value) for name, value in sums.items()})
+
+
+def highest(usage: LlmUsage, other: LlmUsage) -> LlmUsage:
+    """Of each figure the higher one."""
+    fields = LlmUsage.model_fields
+    return LlmUsage.model_construct(**{name: max(getattr(usage, name), getattr(other, name)) for name in fields})
+
+
+class OrgBudget(Model):
+    """The limits of an organisation: for all its tasks together, by calendar days and months in UTC. An unset part is
+    unlimited."""
+
+    day_usd: float | None = Field(None, ge=0, le=10_000_000, description="Dollars a day paid to model providers.")
+    day_tokens: int | None = Field(None, ge=0, le=10**15, description="Input and output tokens together, a day.")
+    month_usd: float | None = Field(None, ge=0, le=10_000_000, description="Dollars a month.")
+    month_tokens: int | None = Field(None, ge=0, le=10**15, description="Tokens a month.")
+
+
+class OrgSpending(Model):
+    """What an organisation may spend on model providers, and what all its tasks have spent: today, and this month. At
+    most a second behind."""
+
+    budget: OrgBudget
+    day: LlmUsage
+    month: LlmUsage
+    day_ends: datetime
+    month_ends: datetime
 
 
 class Usage(Model):

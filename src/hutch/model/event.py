@@ -18,7 +18,8 @@ class EventType(StrEnum):
     tool_call_update {id, status: completed|failed, output?}; plan {entries: [{content, status}]};
     usage {LlmUsage fields};
     output {stream: stdout|stderr, text, truncated_bytes?} what an agent printed that is not a known event;
-    budget {part: run_time|llm_usd|llm_tokens, level: warning|exceeded, used, limit};
+    budget {part: run_time|llm_usd|llm_tokens|org_day_usd|org_day_tokens|org_month_usd|org_month_tokens,
+    level: warning|exceeded, used, limit};
     limit {LimitBreach fields}; status {state, ...}; result {TaskResult fields};
     checkpoint {turn, snapshot, stopped_ms}, or {turn, error, detail} where none could be taken;
     rolled_back {turn, snapshot, safety};

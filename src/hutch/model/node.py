@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, field_serializer
 
 from hutch.model.budget import LlmUsage
 from hutch.model.common import LimitBreach, Model, Resources, Start
+from hutch.model.llm import PROVIDER_NAME
 from hutch.model.made import BuildBoot
 from hutch.model.network import NetworkPolicy
 from hutch.model.snapshot import SnapshotKind, SnapshotReason
@@ -26,13 +27,15 @@ JournalKind = Literal[
     "llm_usage",
     "llm_auth_failed",
     "llm_budget_exceeded",
+    "llm_org_usage",
 ]
 
 
 class LlmGrant(Model):
     """Permission of one sandbox to call one provider with a key it never sees."""
 
-    provider: Literal["anthropic", "openai"]
+    provider: str = Field(pattern=PROVIDER_NAME, description="By the name that the gateway knows it by.")
+    org: str | None = Field(None, max_length=64, description="Who pays: its budgets hold beside the task's.")
     key: SecretStr
     placeholder: str = Field(description="What the guest sends instead of the key.")
     max_usd: float | None = None
@@ -148,7 +151,10 @@ class JournalEntry(Model):
     kinds: sandbox_running {boot_ms}; sandbox_dead {reason, cpu_seconds, memory_peak_bytes}; limit {LimitBreach};
     egress_refused {message and fields of EgressEntry};
     llm_usage {usage: LlmUsage, the sandbox's total so far, model}; llm_auth_failed {provider, status, message};
-    llm_budget_exceeded {part: llm_usd|llm_tokens, used, limit}; sandbox_paused {snapshot, kind, ms};
+    llm_budget_exceeded {part: llm_usd|llm_tokens|org_day_usd|org_day_tokens|org_month_usd|org_month_tokens, used,
+    limit};
+    llm_org_usage {org, day, usage: LlmUsage, what all its sandboxes on this node have used on that day}, of no sandbox;
+    sandbox_paused {snapshot, kind, ms};
     sandbox_resumed {snapshot, memory, ms}; sandbox_rolled_back {snapshot, safety, ms}. A node that was killed may write
     the last three twice.
     """

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, SecretStr
 from hutch.model.budget import Budget, Usage
 from hutch.model.common import FALLBACK, LimitBreach, Model, ResourcesOverride
 from hutch.model.identity import Identity
+from hutch.model.llm import PROVIDER_NAME
 from hutch.model.network import NetworkPolicy
 
 
@@ -123,6 +124,12 @@ class CreateSandbox(Model):
     agent: str | None = Field(None, max_length=64)
     task: str | None = Field(None, description="The prompt; for agent `command`, the shell command. At most 8 MiB.")
     llm_key: SecretStr | None = Field(None, description="Key of the agent's model provider. Never enters the sandbox.")
+    llm_provider: str | None = Field(
+        None,
+        pattern=PROVIDER_NAME,
+        description="Which model provider `llm_key` is for, where the agent may use several: `anthropic`, `openai`, "
+        "`google`, or one that the operator has named. Default: the agent's own, or told by the key.",
+    )
     model: str | None = Field(None, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/\[\]@-]*$")
     inputs: list[Input] = Field([], max_length=64)
     outputs: list[Annotated[str, Field(min_length=1, max_length=1024)]] = Field([], max_length=64, description="Globs.")

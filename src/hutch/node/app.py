@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from hutch.errors import DiskFull, HutchError, InternalError, InvalidRequest, NotFound
 from hutch.model import BootRequest, IdentityAnswer, LlmGrant, Model, NetworkPolicy, NodeInfo
+from hutch.node.budgets import BUDGETS
 from hutch.node.builds import Builds
 from hutch.node.made_api import MadeApi
 from hutch.node.parts import Parts
@@ -68,6 +69,7 @@ class NodeApi:
                 web.put("/sandboxes/{id}/network", self.set_network),
                 web.get("/sandboxes/{id}/egress", self.egress),
                 web.put("/sandboxes/{id}/llm", self.set_llm),
+                web.put("/llm/budgets", self.set_budgets),
                 *StateApi(self._parts, self._sandboxes).routes(),
                 *MadeApi(self._parts, self._sandboxes.layers, self._sandboxes.maker, self._builds).routes(),
                 web.get("/journal", self.journal),
@@ -114,6 +116,10 @@ class NodeApi:
     async def set_llm(self, request: web.Request) -> web.Response:
         grant = _GRANT.validate_json(await request.read())
         return _json(await self._sandboxes.set_llm(request.match_info["id"], grant))
+
+    async def set_budgets(self, request: web.Request) -> web.Response:
+        await self._parts.budgets.set(BUDGETS.validate_json(await request.read()))
+        return web.Response(status=204)
 
     async def journal(self, request: web.Request) -> web.Response:
         after = int(_number(request, "after", 0.0, 2.0**62))

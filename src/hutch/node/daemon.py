@@ -27,6 +27,7 @@ from hutch.network.resolver import host_resolver
 from hutch.network.slots import LinuxSlotPool
 from hutch.node.app import NodeApi
 from hutch.node.asking import Desk
+from hutch.node.budgets import Budgets
 from hutch.node.egress import Egress
 from hutch.node.egress_log import EgressLog
 from hutch.node.entry import Registry
@@ -129,9 +130,14 @@ class Daemon:
         settings, registry = self._settings, Registry()
         gateway = LlmGateway(
             journal.append,
-            anthropic_base_url=settings.anthropic_base_url,
-            openai_base_url=settings.openai_base_url,
+            base_urls={
+                "anthropic": settings.anthropic_base_url,
+                "openai": settings.openai_base_url,
+                "google": settings.google_base_url,
+            },
+            endpoints=settings.llm_providers,
             prices_file=settings.prices_file,
+            ledger=self._home.run_dir / "llm.ledger",
         )
         guests = GuestClient()
         records = RecordStore(self._home.sandboxes, self._home.grants)
@@ -158,6 +164,7 @@ class Daemon:
             gateway=gateway,
             desk=desk,
             identities=identities,
+            budgets=Budgets(self._home.directory / "llm-budgets.json", gateway),
             guests=guests,
             disks=GuestDisk(guests),
             tunnel=Tunnel(registry.address),

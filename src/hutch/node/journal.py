@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS journal (
 CREATE INDEX IF NOT EXISTS limits ON journal (sandbox) WHERE kind = 'limit';
 CREATE UNIQUE INDEX IF NOT EXISTS once ON journal (sandbox, kind) WHERE kind IN ('sandbox_running', 'sandbox_dead');
 CREATE TABLE IF NOT EXISTS llm_total (sandbox TEXT PRIMARY KEY, usage TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS llm_day (org TEXT, day TEXT, usage TEXT NOT NULL, PRIMARY KEY (org, day));
 """
 
 
@@ -110,6 +111,10 @@ class Journal:
         """The last usage written for each sandbox that was not forgotten."""
         return await self._run(lambda: _totals(self._db))
 
+    async def llm_days(self, since: str) -> list[tuple[str, str, LlmUsage]]:
+        """The last usage written for each organisation and day from that day on."""
+        return await self._run(lambda: _days(self._db, since))
+
     async def forget(self, sandbox: str) -> None:
         """Drop the sandbox's running total; its entries stay until they are trimmed."""
         await self._run(lambda: self._db.execute("DELETE FROM llm_total WHERE sandbox = ?", (sandbox,)))
@@ -168,6 +173,9 @@ def _insert(db: sqlite3.Connection, rows: list[tuple[float, str, str, str]]) -> 
             (sandbox, json.dumps(json.loads(data)["usage"])) for _, sandbox, kind, data in rows if kind == "llm_usage"
         ]
         db.executemany("INSERT OR REPLACE INTO llm_total (sandbox, usage) VALUES (?, ?)", totals)
+        told = [json.loads(data) for _, _, kind, data in rows if kind == "llm_org_usage"]
+        days = [(each["org"], each["day"], json.dumps(each["usage"])) for each in told]
+        db.executemany("INSERT OR REPLACE INTO llm_day (org, day, usage) VALUES (?, ?, ?)", days)
         db.execute("COMMIT")
     except BaseException:
         if db.in_transaction:
@@ -204,3 +212,13 @@ def _totals(db: sqlite3.Connection) -> dict[str, LlmUsage]:
         except ValidationError:
             log.warning("stored usage unreadable", sandbox=sandbox)
     return totals
+
+
+def _days(db: sqlite3.Connection, since: str) -> list[tuple[str, str, LlmUsage]]:
+    days = []
+    for org, day, usage in db.execute("SELECT org, day, usage FROM llm_day WHERE day >= ?", (since,)):
+        try:
+            days.append((org, day, LlmUsage.model_validate_json(usage)))
+        except ValidationError:
+            log.warning("stored usage unreadable", org=org, day=day)
+    return days

@@ -10,6 +10,7 @@ from hutch.egress.llm import LlmGateway
 from hutch.images.catalog import ImageStore
 from hutch.network.base import SlotPool
 from hutch.node.asking import Desk
+from hutch.node.budgets import Budgets
 from hutch.node.egress import Egress
 from hutch.node.egress_log import EgressLog
 from hutch.node.entry import Registry
@@ -40,6 +41,7 @@ class Parts:
     gateway: LlmGateway
     desk: Desk
     identities: IdentityDoor
+    budgets: Budgets
     fence: Fence
     egress: Egress
     egress_log: EgressLog

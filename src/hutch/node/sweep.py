@@ -6,6 +6,7 @@ import asyncio
 
 import structlog
 
+from hutch.egress.organisation import today
 from hutch.errors import HutchError, InternalError
 from hutch.node.ending import Ender
 from hutch.node.entry import Entry
@@ -38,6 +39,7 @@ class Takeover:
         the warm pool only what was claimed."""
         entries, torn = await self._load()
         await self._restore_usage()
+        await self._restore_budgets()
         found = await asyncio.gather(*(self._look(entry) for entry in entries))
         adopted = [(entry, handle) for entry, handle in zip(entries, found, strict=True) if handle is not None]
         # Kernels go before their slots: the pool's start removes every namespace that nobody claims.
@@ -73,6 +75,12 @@ class Takeover:
                 await self._parts.journal.forget(id)
             elif entry.record.step != "dead":
                 self._parts.gateway.restore(id, usage)
+
+    async def _restore_budgets(self) -> None:
+        """What organisations have used this month, and may."""
+        for org, day, usage in await self._parts.journal.llm_days(today()[:7]):
+            self._parts.gateway.restore_day(org, day, usage)
+        await self._parts.budgets.load()
 
     async def _look(self, entry: Entry) -> Handle | None:
         """The handle of a sandbox that runs and was running when the last daemon went, or was to be frozen and has not

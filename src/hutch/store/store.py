@@ -13,6 +13,7 @@ from hutch.store.migrate import upgrade
 from hutch.store.nodes import NodeCursors
 from hutch.store.readers import Readers
 from hutch.store.sandboxes import Sandboxes
+from hutch.store.spending import Spending
 from hutch.store.tasks import Tasks
 from hutch.store.template_files import TemplateFiles
 from hutch.store.template_layers import TemplateLayers
@@ -44,6 +45,7 @@ class Store:
         self.template_layers = TemplateLayers(database)
         self.template_files = TemplateFiles(database)
         self.idempotency = IdempotencyKeys(database)
+        self.spending = Spending(database)
         self.cursors = NodeCursors(database)
 
     @classmethod

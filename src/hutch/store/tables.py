@@ -141,6 +141,7 @@ tasks = Table(
     Column("artifact", String(256), comment="the blob's key"),
     Column("artifact_bytes", BigInteger),
     Column("sealed_llm_key", LargeBinary, comment="encrypted; removed when the task ends"),
+    Column("llm_provider", String(32), comment="whose key that is, where the call said so"),
     Column("placeholder", String(128), comment="what the guest has in the key's place"),
     Column("exec_id", String(32), comment="the agent's process in the guest"),
     Column("stop", JSON(none_as_null=True), comment="why the agent must stop: {state, error, detail}; the first stays"),
@@ -318,6 +319,23 @@ identity_keys = Table(
     Column("signs_since", Float),
     Column("retired_at", Float),
     Column("gone_at", Float, comment="when its tokens hold no more"),
+)
+
+llm_budgets = Table(
+    "llm_budgets",
+    metadata,
+    Column("org", String(32), primary_key=True),
+    Column("budget", JSON, nullable=False, comment="model.OrgBudget"),
+    Column("changed_at", Float, nullable=False),
+)
+
+llm_days = Table(
+    "llm_days",
+    metadata,
+    Column("org", String(32), primary_key=True),
+    Column("day", String(10), primary_key=True, comment="in UTC, ISO"),
+    Column("node", String(128), primary_key=True, comment="its lasting id; each counts what went through it"),
+    Column("usage", JSON, nullable=False, comment="model.LlmUsage of that day so far"),
 )
 
 node_cursor = Table(

@@ -46,6 +46,7 @@ class TaskRow:
     artifact: str | None = None
     artifact_bytes: int | None = None
     sealed_llm_key: bytes | None = None
+    llm_provider: str | None = None
     placeholder: str | None = None
     exec_id: str | None = None
     stop: dict[str, Any] | None = None

@@ -436,3 +436,30 @@ def test_every_command_takes_json_but_shell() -> None:
         if not any("--json" in parameter.opts for parameter in command.params)
     ]
     assert without == ["hutch shell"]
+
+
+def test_the_budget_of_an_organisation(at: Server, hutch: Hutch) -> None:
+    budget: dict[str, Any] = {"month_usd": 500.0}
+
+    def answer() -> web.Response:
+        used = {"day": {"usd": 3.5, "output_tokens": 1200}, "month": {"usd": 99.0, "unpriced_tokens": 7}}
+        ends = {"day_ends": "2026-11-23T00:00:00Z", "month_ends": "2026-12-01T00:00:00Z"}
+        return web.json_response({"budget": budget, **used, **ends})
+
+    @at.on("GET", "/v1/llm/budget")
+    async def show(request: web.Request) -> web.StreamResponse:
+        return answer()
+
+    @at.on("PUT", "/v1/llm/budget")
+    async def change(request: web.Request) -> web.StreamResponse:
+        budget.clear()
+        budget.update(await request.json())
+        return answer()
+
+    said = hutch("budget", "set", "--day-usd", "5", "--day-tokens", "9000")
+    assert said.code == 0 and budget == {"month_usd": 500.0, "day_usd": 5.0, "day_tokens": 9000}, said.err
+    shown = hutch("budget", "show")
+    assert "3.50" in shown.out and "1,200" in shown.out and "500.00" in shown.out and "7 tokens" in shown.err
+    assert hutch("budget", "show", "--json").json["budget"]["day_tokens"] == 9000
+    assert hutch("budget", "set", "--clear").code == 0 and budget == {}
+    assert hutch("budget", "set").code == 1

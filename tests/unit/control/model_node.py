@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -36,6 +36,7 @@ from hutch.model import (
     NetworkPolicy,
     NodeInfo,
     NodeSandbox,
+    OrgBudget,
     PauseRequest,
     Resources,
     ResumeRequest,
@@ -96,6 +97,7 @@ class ModelNode(Node):
 
     def __init__(self) -> None:
         self.boxes: dict[str, NodeSandbox] = {}
+        self.budgets: dict[str, OrgBudget] = {}
         self.records: dict[str, SnapshotRecord] = {}
         self.grants: dict[str, LlmGrant | None] = {}
         self.boots: dict[str, BootRequest] = {}
@@ -335,6 +337,10 @@ class ModelNode(Node):
     async def set_llm(self, sandbox_id: str, grant: LlmGrant | None) -> None:
         self._alive()
         self.grants[sandbox_id] = grant
+
+    async def set_llm_budgets(self, budgets: Mapping[str, OrgBudget]) -> None:
+        self._alive()
+        self.budgets = dict(budgets)
 
     async def hold_llm(self, sandbox_id: str, within: float, seconds: float) -> bool:
         await self._enter("hold")

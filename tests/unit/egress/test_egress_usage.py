@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hutch.demo import model_anthropic, model_openai
 from hutch.demo.model_script import Conversation, Manner, Text, Thinking
 from hutch.egress.prices import Tokens
+from hutch.egress.readers import AnthropicReader, OpenAiReader
 from hutch.egress.sse import SseReader
-from hutch.egress.usage import AnthropicReader, OpenAiReader, UsageReader
+from hutch.egress.usage import UsageReader
 
 TALK = Conversation("some-model", "hello", 0)
 PARTS = [Thinking("hm, let me see"), Text("Hello! How are you today?")]
@@ -93,14 +94,14 @@ def test_openai_output_is_estimated_until_the_end_and_input_is_assumed_when_cut(
     reader.feed(stream[: stream.index(b"event: response.completed")])
     assert not reader.told and reader.tokens.input == 0
     assert reader.tokens.output == -(-sum(len(part.text) for part in PARTS) // 4)
-    reader.assume_input(1234)
+    reader.assume(1234, 0)
     assert reader.tokens.input == 1234
 
 
 def test_input_is_not_assumed_once_it_is_told() -> None:
     reader = AnthropicReader()
     reader.feed(anthropic_stream())
-    reader.assume_input(10**6)
+    reader.assume(10**6, 0)
     assert reader.tokens == EXPECTED
 
 

@@ -30,6 +30,7 @@ from hutch.images.made import MadeTemplates
 from hutch.model import NetworkPolicy, Recipe, Resources, SnapshotRecord, TemplateInfo
 from hutch.network.base import Slot, SlotPool
 from hutch.node.asking import Desk
+from hutch.node.budgets import Budgets
 from hutch.node.disk import archive
 from hutch.node.disk.comparing import Listed, Listing
 from hutch.node.egress import Egress
@@ -420,6 +421,7 @@ async def daemon(
     recipe = Recipe(name="t", user="user", workdir="/", resources=RESOURCES)
     built = BuiltImage(image, "hash", recipe)
     info = TemplateInfo(name="t", description="", resources=RESOURCES, image="hash")
+    gateway = LlmGateway(journal.append)
     parts = Parts(
         settings=settings,
         home=home,
@@ -438,9 +440,10 @@ async def daemon(
                 made=MadeTemplates(home.directory / "templates", Cache(host.root / "c")),
             ),
         ),
-        gateway=LlmGateway(journal.append),
         desk=desk,
         identities=IdentityDoor(desk.ask),
+        gateway=gateway,
+        budgets=Budgets(home.directory / "llm-budgets.json", gateway),
         fence=cast(Fence, PaperFence()),
         egress=Egress(registry, journal, egress_log),
         egress_log=egress_log,

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.node.machine import Daemon, Host, daemon
 from tests.unit.node.test_state_killed import SANDBOX, hibernate, pause, resume, rollback, running
 
-from hutch.egress.account import Entry
+from hutch.egress.entry import Entry
 from hutch.egress.prices import Tokens
 from hutch.model import LlmUsage
 
@@ -43,7 +43,7 @@ async def test_a_call_that_is_cut_before_its_answer_counts(
 async def test_a_paused_one_that_is_deleted_tells_what_it_has_spent(memory: Path) -> None:
     async with daemon(Host(memory)) as node:
         await running(node)
-        node.parts.gateway._account(SANDBOX).count_request()
+        node.parts.gateway._account(SANDBOX).count_request(Entry())
         spend(node, 100)
         await pause(node)
         last = await node.sandboxes.destroy(SANDBOX)

@@ -20,6 +20,8 @@ from hutch.model import (
     NetworkPolicy,
     NewApiKey,
     NodeInfo,
+    OrgBudget,
+    OrgSpending,
     ResourcesOverride,
     TemplateInfo,
     UploadInput,
@@ -55,6 +57,7 @@ class AsyncHutch:
         self.templates = AsyncTemplates(self)
         self.keys = AsyncKeys(self)
         self.identity = AsyncIdentityKeys(self)
+        self.llm = AsyncLlm(self)
 
     async def __aenter__(self) -> Self:
         return self
@@ -106,6 +109,7 @@ class AsyncSandboxes:
         agent: str | None = None,
         task: str | None = None,
         llm_key: str | None = None,
+        llm_provider: str | None = None,
         model: str | None = None,
         inputs: Sequence[AnyInput] = (),
         outputs: Sequence[str] = (),
@@ -135,6 +139,7 @@ class AsyncSandboxes:
             "agent": agent,
             "task": task,
             "llm_key": llm_key,
+            "llm_provider": llm_provider,
             "model": model,
             "outputs": list(outputs),
             "budget": budget,
@@ -249,6 +254,22 @@ class AsyncKeys:
     async def revoke(self, id: str) -> None:
         """End a key, at once."""
         await self._transport.request("DELETE", at("keys", id))
+
+
+class AsyncLlm:
+    """What the organisation spends on model providers."""
+
+    def __init__(self, client: AsyncHutch) -> None:
+        self._transport = client.transport
+
+    async def spending(self) -> OrgSpending:
+        """Its budget, and what it has spent today and this month."""
+        return parse(OrgSpending, await self._transport.json("GET", "/v1/llm/budget"))
+
+    async def set_budget(self, budget: OrgBudget) -> OrgSpending:
+        """Set all limits at once; what is unset is unlimited."""
+        body = budget.model_dump(mode="json", exclude_none=True)
+        return parse(OrgSpending, await self._transport.json("PUT", "/v1/llm/budget", body=body))
 
 
 class AsyncIdentityKeys:

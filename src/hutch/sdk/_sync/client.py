@@ -21,6 +21,8 @@ from hutch.model import (
     NetworkPolicy,
     NewApiKey,
     NodeInfo,
+    OrgBudget,
+    OrgSpending,
     ResourcesOverride,
     TemplateInfo,
     UploadInput,
@@ -56,6 +58,7 @@ class Hutch:
         self.templates = Templates(self)
         self.keys = Keys(self)
         self.identity = IdentityKeys(self)
+        self.llm = Llm(self)
 
     def __enter__(self) -> Self:
         return self
@@ -107,6 +110,7 @@ class Sandboxes:
         agent: str | None = None,
         task: str | None = None,
         llm_key: str | None = None,
+        llm_provider: str | None = None,
         model: str | None = None,
         inputs: Sequence[AnyInput] = (),
         outputs: Sequence[str] = (),
@@ -136,6 +140,7 @@ class Sandboxes:
             "agent": agent,
             "task": task,
             "llm_key": llm_key,
+            "llm_provider": llm_provider,
             "model": model,
             "outputs": list(outputs),
             "budget": budget,
@@ -250,6 +255,22 @@ class Keys:
     def revoke(self, id: str) -> None:
         """End a key, at once."""
         self._transport.request("DELETE", at("keys", id))
+
+
+class Llm:
+    """What the organisation spends on model providers."""
+
+    def __init__(self, client: Hutch) -> None:
+        self._transport = client.transport
+
+    def spending(self) -> OrgSpending:
+        """Its budget, and what it has spent today and this month."""
+        return parse(OrgSpending, self._transport.json("GET", "/v1/llm/budget"))
+
+    def set_budget(self, budget: OrgBudget) -> OrgSpending:
+        """Set all limits at once; what is unset is unlimited."""
+        body = budget.model_dump(mode="json", exclude_none=True)
+        return parse(OrgSpending, self._transport.json("PUT", "/v1/llm/budget", body=body))
 
 
 class IdentityKeys:
