@@ -1,4 +1,4 @@
-"""The LLM gateway: what it adds to a model call, to the first byte and to the whole stream.
+"""The LLM gateway: what it adds to a model call, to the first byte and to the whole stream; and 200 streams at once.
 
 The model is the scripted one, the gateway the node's own class; each runs in a process of its own on this machine, so
 that the figures are those of the gateway and not of the network to a provider.
@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from harness import Row, report, spread
 from hutch.egress.llm import LlmGateway
-from hutch.model import LlmGrant
+from hutch.model import LlmGrant, OrgBudget
 
 PLACEHOLDER = "hutch-placeholder"
 BODY = {
@@ -26,24 +30,36 @@ BODY = {
     "stream": True,
     "messages": [{"role": "user", "content": "Hello. [model chunks=100]"}],
 }
+SANDBOXES = 20
+SLOW = BODY | {
+    "messages": [{"role": "user", "content": "[model slow=0.05][model chunks=100][model say=" + "word " * 100 + "]"}]
+}
+"""As a model speaks: twenty pieces a second."""
 
 
 async def serve(upstream: str) -> None:
-    """Run a gateway that knows one sandbox, at 127.0.0.1; prints its port."""
+    """Run a gateway that knows some sandboxes, of one organisation with a budget; prints its port."""
 
     async def journal(sandbox: str, kind: str, data: dict[str, Any]) -> None:
         """Durability has its own cost, the node's SQLite; it is not on the way to the first byte."""
 
-    gateway = LlmGateway(journal, base_urls={"anthropic": upstream}, host="127.0.0.1")
-    gateway.grant("sbx_bench", "127.0.0.1", LlmGrant(provider="anthropic", key="sk-bench", placeholder=PLACEHOLDER))
-    print(await gateway.start(), flush=True)
-    await asyncio.Event().wait()
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        ledger = Path(directory) / "ledger"
+        gateway = LlmGateway(journal, base_urls={"anthropic": upstream}, ledger=ledger, host="127.0.0.1")
+        gateway.set_budgets({"org_bench": OrgBudget(day_usd=1e6, month_usd=1e6)})
+        for number in range(SANDBOXES):
+            grant = LlmGrant(
+                provider="anthropic", key="sk-bench", placeholder=PLACEHOLDER, org="org_bench", max_usd=1e5
+            )
+            gateway.grant(f"sbx_{number}", f"127.0.0.{number + 1}", grant)
+        print(await gateway.start(), flush=True)
+        await asyncio.Event().wait()
 
 
-async def call(client: httpx.AsyncClient, url: str) -> tuple[float, float, int]:
+async def call(client: httpx.AsyncClient, url: str, body: Any = BODY) -> tuple[float, float, int]:
     """Milliseconds to the first byte and to the last, and the bytes."""
     begin = time.perf_counter()
-    async with client.stream("POST", url, json=BODY, headers={"x-api-key": PLACEHOLDER}) as answer:
+    async with client.stream("POST", url, json=body, headers={"x-api-key": PLACEHOLDER}) as answer:
         assert answer.status_code == 200, await answer.aread()
         first, size = 0.0, 0
         async for chunk in answer.aiter_raw():
@@ -63,6 +79,46 @@ async def rate(client: httpx.AsyncClient, url: str, calls: int, clients: int) ->
     begin = time.perf_counter()
     await asyncio.gather(*(worker() for _ in range(clients)))
     return calls / (time.perf_counter() - begin)
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def at_once(url: str, streams: int) -> list[tuple[float, float, int]]:
+    """So many slow streams, of several sandboxes."""
+    async with AsyncExitStack() as opened:
+        clients = [
+            await opened.enter_async_context(
+                httpx.AsyncClient(
+                    timeout=120,
+                    transport=httpx.AsyncHTTPTransport(
+                        local_address=f"127.0.0.{number + 1}", limits=httpx.Limits(max_connections=None)
+                    ),
+                )
+            )
+            for number in range(SANDBOXES)
+        ]
+        return await asyncio.gather(*(call(clients[each % SANDBOXES], url, SLOW) for each in range(streams)))
+
+
+async def crowd(model: str, gateway: str, pid: int, streams: int) -> list[Row]:
+    """Many streams at once, straight and through the gateway; all of them whole."""
+    direct = await at_once(model, streams)
+    before = cpu_seconds(pid)
+    through = await at_once(gateway, streams)
+    used = cpu_seconds(pid) - before
+    assert {size for _, _, size in through} == {size for _, _, size in direct}, "every stream came whole"
+    chunks = streams * 100
+    return [
+        (f"first byte of {streams} streams begun at once, straight", "ms", spread([first for first, _, _ in direct])),
+        (f"first byte of {streams} streams begun at once, gateway", "ms", spread([first for first, _, _ in through])),
+        (f"length of {streams} streams at once, straight", "ms", spread([whole for _, whole, _ in direct])),
+        (f"length of {streams} streams at once, gateway", "ms", spread([whole for _, whole, _ in through])),
+        ("CPU of the gateway, per piece of a stream", "µs", round(used / chunks * 1e6)),
+    ]
 
 
 async def measure(model: str, gateway: str, calls: int) -> list[Row]:
@@ -94,6 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="llm")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument("--calls", type=int, default=200, help="calls on each way")
+    parser.add_argument("--streams", type=int, default=200, help="streams at once")
     parser.add_argument("--serve", metavar="URL", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
@@ -110,6 +167,7 @@ def main() -> None:
         port = gateway.stdout.readline().strip()
         ways = f"{url}/v1/messages", f"http://127.0.0.1:{port}/anthropic/v1/messages"
         rows = asyncio.run(measure(*ways, arguments.calls))
+        rows += asyncio.run(crowd(*ways, gateway.pid, arguments.streams))
     finally:
         for process in processes:
             process.terminate()

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import structlog
 
-from hutch.egress.entry import Entry, open_usage
+from hutch.egress.entry import Entry, open_figures
+from hutch.egress.figures import NONE, Figures
 from hutch.egress.gate import Gate
 from hutch.egress.ledger import Bound, Ledger
 from hutch.egress.organisation import Organisation
@@ -17,7 +18,7 @@ from hutch.egress.prices import Price, PriceTable, Tokens
 from hutch.egress.purse import NOTHING, Cost, Purse
 from hutch.egress.refused import Refused
 from hutch.model import LlmGrant, LlmUsage
-from hutch.model.budget import highest, plus
+from hutch.model.budget import highest
 
 JournalKind = Literal["llm_usage", "llm_auth_failed", "llm_budget_exceeded", "llm_org_usage"]
 Journal = Callable[[str, JournalKind, dict[str, Any]], Awaitable[None]]
@@ -45,7 +46,7 @@ class Account:
         self._prices = prices
         self._journal = journal
         self._ledger = ledger
-        self._total = LlmUsage()
+        self._total = NONE
         self._purse = Purse(("llm_usd", "llm_tokens"))
         self._open: set[Entry] = set()
         self._model: str | None = None
@@ -58,13 +59,13 @@ class Account:
     @property
     def usage(self) -> LlmUsage:
         """The running total."""
-        return self._total
+        return self._total.usage()
 
     def restore(self, usage: LlmUsage) -> None:
         """Starts from a total that an earlier gateway has left."""
-        self._total = highest(usage, self._total)
+        self._total = Figures.of(highest(usage, self.usage))
         self._purse.spent = Cost(self._total.usd, self._total.tokens)
-        self._unwritten = self._total != usage
+        self._unwritten = self.usage != usage
 
     def regrant(self, grant: LlmGrant | None, org: Organisation | None = None) -> None:
         """Puts another grant in the place of the one in force; the count goes on."""
@@ -124,27 +125,18 @@ class Account:
 
     def count_request(self, entry: Entry) -> None:
         """The call went to the provider."""
-        self._add(LlmUsage(requests=1), entry.org)
+        self._add(Figures(requests=1), entry.org)
 
     def count(self, entry: Entry, now: Tokens, model: str | None) -> None:
         """The call of `entry` has now used `now` in all."""
         price = self._price(entry, model)
-        usage = LlmUsage.model_construct(
-            input_tokens=now.input,
-            output_tokens=now.output,
-            cache_read_tokens=now.cache_read,
-            cache_write_tokens=now.cache_write,
-            cache_write_1h_tokens=now.cache_write_1h,
-            reasoning_tokens=now.reasoning,
-            usd=0.0 if price is None else price.cost(now),
-            unpriced_tokens=now.total if price is None else 0,
-        )
-        before, cost = entry.usage, entry.cost
+        figures = Figures.used(now, price.cost(now) if price is not None else None)
+        before, cost = entry.figures, entry.cost
         entry.model = model or entry.model
-        entry.tokens, entry.usage = now, usage
+        entry.tokens, entry.figures = now, figures
         self._model = model or entry.asked_model or self._model
         self._move(entry, entry.cost - cost)
-        self._add(_minus(usage, before), entry.org)
+        self._add(figures.minus(before), entry.org)
 
     def outgrown(self, entry: Entry) -> bool:
         """Whether the call has come to more than the ledger knows. Then `expect` and `secure` have to come before
@@ -195,8 +187,8 @@ class Account:
         self.org.turn()
         return (self._purse, self.org.day, self.org.month)
 
-    def _add(self, more: LlmUsage, org: Organisation | None) -> None:
-        self._total = plus(self._total, more)
+    def _add(self, more: Figures, org: Organisation | None) -> None:
+        self._total = self._total.plus(more)
         if org is not None:
             org.add(more)
         self._unwritten = True
@@ -205,7 +197,7 @@ class Account:
 
     def secure(self) -> None:
         """Writes into the ledger how much may have been used at most. Raises `OSError`."""
-        bounds = [Bound(self.sandbox, "", plus(self._total, open_usage(self._open)))]
+        bounds = [Bound(self.sandbox, "", self._total.plus(open_figures(self._open)).usage())]
         self._ledger.write(bounds + (self.org.bounds() if self.org is not None else []))
 
     async def write(self) -> None:
@@ -227,7 +219,7 @@ class Account:
     async def _write(self) -> None:
         if self._unwritten:
             self._unwritten = False
-            data = {"usage": self._total.model_dump(mode="json"), "model": self._model}
+            data = {"usage": self.usage.model_dump(mode="json"), "model": self._model}
             await self._journal(self.sandbox, "llm_usage", data)
             self.secure()
         exceeded = self.exceeded
@@ -246,12 +238,6 @@ class Account:
         except Exception as error:
             self._auth_failed_written = False
             log.error("a refused llm key could not be journaled", sandbox=self.sandbox, error=describe(error))
-
-
-def _minus(usage: LlmUsage, other: LlmUsage) -> LlmUsage:
-    """The difference, which may be less than nothing."""
-    fields = LlmUsage.model_fields
-    return LlmUsage.model_construct(**{name: getattr(usage, name) - getattr(other, name) for name in fields})
 
 
 def describe(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from hutch.egress.entry import Entry
 from hutch.egress.hiding import UsageHider
 from hutch.egress.prices import Tokens
 from hutch.egress.providers import QUERY, Provider, Route
-from hutch.egress.purse import Cost
+from hutch.egress.purse import NOTHING
 from hutch.egress.redact import Redactor, redact
 from hutch.egress.refused import Refused
 from hutch.model import LlmGrant
@@ -216,7 +216,7 @@ class Call:
     async def _follow(self) -> str | None:
         """Counts a chunk before it is passed on; why the stream ends here, when a budget does not let it go on."""
         account, entry, reader = self._account, self._entry, self._reader
-        first, said = entry.tokens.total == 0, entry.unsaid == Cost()
+        first, said = entry.tokens.total == 0, entry.unsaid == NOTHING
         if reader.tokens != entry.tokens:
             self._count()
             if first:
@@ -242,7 +242,7 @@ class Call:
     def _count(self) -> None:
         self._account.count(self._entry, self._reader.tokens, self._reader.model)
         if self._reader.told:
-            self._entry.unsaid = Cost()
+            self._entry.unsaid = NOTHING
 
 
 _PARTS = {

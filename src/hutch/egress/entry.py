@@ -6,14 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from hutch.egress.figures import NONE, Figures
 from hutch.egress.prices import Tokens
 from hutch.egress.purse import NOTHING, Cost, Purse
-from hutch.model import LlmUsage
 
 if TYPE_CHECKING:
     from hutch.egress.organisation import Organisation
-
-_UNUSED = LlmUsage()
 
 
 @dataclass(eq=False)
@@ -25,7 +23,7 @@ class Entry:
     model: str | None = None
     """What the provider says has answered."""
     tokens: Tokens = field(default_factory=Tokens)
-    usage: LlmUsage = _UNUSED
+    figures: Figures = NONE
     unsaid: Cost = NOTHING
     """What it is thought to have cost beside that, as long as the provider has not told what went in."""
     most: Cost = NOTHING
@@ -41,7 +39,7 @@ class Entry:
     @property
     def cost(self) -> Cost:
         """What it has come to."""
-        return Cost(self.usage.usd, self.usage.tokens)
+        return Cost(self.figures.usd, self.figures.tokens)
 
     @property
     def still_open(self) -> Cost:
@@ -49,7 +47,7 @@ class Entry:
         return self.most.beyond(self.cost)
 
 
-def open_usage(entries: Iterable[Entry]) -> LlmUsage:
+def open_figures(entries: Iterable[Entry]) -> Figures:
     """What calls under way may cost beyond what they have come to; as output, where it is not known what it will be."""
     costs = [entry.still_open for entry in entries]
-    return LlmUsage(usd=sum(cost.usd for cost in costs), output_tokens=sum(cost.tokens for cost in costs))
+    return Figures(usd=sum(cost.usd for cost in costs), output_tokens=sum(cost.tokens for cost in costs))

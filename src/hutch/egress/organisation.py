@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
-from hutch.egress.entry import Entry, open_usage
+from hutch.egress.entry import Entry, open_figures
+from hutch.egress.figures import NONE, Figures
 from hutch.egress.ledger import Bound
 from hutch.egress.purse import Cost, Purse
 from hutch.model import LlmUsage, OrgBudget
-from hutch.model.budget import highest, plus
+from hutch.model.budget import highest
 
 DAY, MONTH = ("org_day_usd", "org_day_tokens"), ("org_month_usd", "org_month_tokens")
 
@@ -27,7 +28,7 @@ class Organisation:
         self.day, self.month = Purse(DAY), Purse(MONTH)
         self._now = now
         self._today = now()
-        self._days: dict[str, LlmUsage] = {}
+        self._days: dict[str, Figures] = {}
         self.open: set[Entry] = set()
         """The calls under way."""
         self.unwritten: set[str] = set()
@@ -46,7 +47,7 @@ class Organisation:
 
     def restore(self, day: str, usage: LlmUsage) -> None:
         """Starts from what an earlier gateway has left."""
-        self._days[day] = highest(usage, self.usage(day))
+        self._days[day] = Figures.of(highest(usage, self.usage(day)))
         self.unwritten.add(day)
         self._refill()
 
@@ -57,25 +58,26 @@ class Organisation:
             self._today = self._now()
             self._refill()
 
-    def add(self, more: LlmUsage) -> None:
+    def add(self, more: Figures) -> None:
         """A call of one of its sandboxes has used so much more; its purses know of it already."""
-        self._days[self._today] = plus(self._days.get(self._today, LlmUsage()), more)
+        self._days[self._today] = self._days.get(self._today, NONE).plus(more)
         self.unwritten.add(self._today)
 
     def usage(self, day: str) -> LlmUsage:
         """What was used on that day."""
-        return self._days.get(day, LlmUsage())
+        return self._days.get(day, NONE).usage()
 
     def bounds(self, days: Iterable[str] = ()) -> list[Bound]:
         """What it may have used at most, when all calls under way end badly, today and on these days."""
         past = {day: self.usage(day) for day in days}
-        most = past | {self._today: plus(self.usage(self._today), open_usage(self.open))}
+        today = self._days.get(self._today, NONE)
+        most = past | {self._today: today.plus(open_figures(self.open)).usage()}
         return [Bound(self.org, day, usage) for day, usage in most.items()]
 
     def _refill(self) -> None:
         """The purses hold what their days say."""
         month = [usage for day, usage in self._days.items() if day[:7] == self._today[:7]]
-        current = self.usage(self._today)
+        current = self._days.get(self._today, NONE)
         self.day.spent = Cost(current.usd, current.tokens)
         self.month.spent = Cost(sum(usage.usd for usage in month), sum(usage.tokens for usage in month))
         for day in [day for day in self._days if day[:7] < self._today[:7] and day not in self.unwritten]:

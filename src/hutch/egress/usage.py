@@ -41,6 +41,7 @@ class UsageReader(ABC):
         self._sse = SseReader()
         self._array = ArrayReader()
         self._exact = Tokens()
+        self._guessed = self._exact, self._exact
         self._unseen = 0
         """Characters that went by since the last exact output figure."""
 
@@ -48,7 +49,12 @@ class UsageReader(ABC):
     def tokens(self) -> Tokens:
         """What is known so far, with the estimate where nothing better is known."""
         guess = self._exact.output + -(-self._unseen // CHARACTERS_PER_TOKEN)
-        return replace(self._exact, output=guess) if self._unseen else self._exact
+        if not self._unseen:
+            return self._exact
+        exact, known = self._guessed
+        if exact is not self._exact or known.output != guess:
+            self._guessed = self._exact, replace(self._exact, output=guess)
+        return self._guessed[1]
 
     def feed(self, chunk: bytes) -> None:
         """Takes the next chunk of a stream of events."""
