@@ -312,11 +312,15 @@ while True:
     shared_node.call("DELETE", f"/sandboxes/{sandbox['id']}")
 
 
+SLOW_HOG = "python3 -c 'import time; x = []\nwhile True: x.append(bytes(range(256)) * 32768); time.sleep(0.03)'"
+"""Takes 8 MiB at a time: whoever watches the sandbox's memory ends it before the kernel ends all of the sandbox."""
+
+
 def test_a_killed_daemon_s_sandboxes_go_on_and_are_adopted(node: NodeHost) -> None:
     sandbox = node.boot(resources={"memory_mib": 384})
     doomed = node.boot(deadline=time.time() + 6)
     process = node.start_process(sandbox, "for n in $(seq 100); do echo $n; sleep 0.05; done", retain="all")
-    node.exec(sandbox, "python3 -c 'x = \"a\" * 10**9'")
+    node.exec(sandbox, SLOW_HOG)
     time.sleep(0.5)
     before = node.sandbox(sandbox["id"])
     node.kill()
@@ -330,7 +334,7 @@ def test_a_killed_daemon_s_sandboxes_go_on_and_are_adopted(node: NodeHost) -> No
     assert node.follow(after, process).stdout.split() == [str(n) for n in range(1, 101)]
     assert node.wait_dead(doomed["id"])["death"] == "its lifetime is over"
     # Limits are watched again, and it can be deleted.
-    assert node.exec(after, "python3 -c 'x = \"a\" * 10**9'").exit_code == 137
+    assert node.exec(after, SLOW_HOG).exit_code == 137
     assert len(node.journal(sandbox["id"], "limit")) == 2
     assert len(node.journal(sandbox["id"], "sandbox_running")) == 1
     assert node.call("DELETE", f"/sandboxes/{sandbox['id']}").status == 200

@@ -11,7 +11,7 @@ from typing import Any
 from hutch.egress.refused import Refused
 
 MAX_WAITING = 32
-_READ = 0.1
+_READ = 0.25
 """Seconds in which the guest is trusted to have read the last answer after its last byte was sent."""
 
 
