@@ -22,7 +22,7 @@ from tests.machine import Daemon, Machine
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(400)]
 
-ROUNDS = int(os.environ.get("HUTCH_TEST_KILLS", "12"))
+ROUNDS = int(os.environ.get("HUTCH_TEST_KILLS", "8"))
 LINES = 400
 """At 50 ms a line the command outlives the killing by a little."""
 
