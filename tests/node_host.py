@@ -90,10 +90,14 @@ def open_tunnel(path: Path, greeting: bytes, timeout: float = 60) -> socket.sock
 class NodeHost:
     """One node in directories of its own below /tmp (short, for the sockets' sake)."""
 
-    def __init__(self, **settings: str) -> None:
+    def __init__(self, environment: dict[str, str] | None = None, **settings: str) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="hn-", dir="/tmp"))
         values = {"data_dir": str(self.root / "d"), "run_dir": str(self.root / "r"), "slots_ahead": "2", **settings}
-        self._env = {**os.environ, **{f"HUTCH_{name.upper()}": value for name, value in values.items()}}
+        self._env = {
+            **os.environ,
+            **(environment or {}),
+            **{f"HUTCH_{name.upper()}": value for name, value in values.items()},
+        }
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -61,6 +61,8 @@ class Guest:
         """Still good until `former_until` (monotonic)."""
         self.former_until = 0.0
         self.env: dict[str, str] = {}
+        self.secrets: dict[str, str] = {}
+        """Variables that stand for secrets, and those that have programs trust the broker."""
         self.limits: dict[str, int] = {}
         self.default_user = template.user
         self.default_workdir = template.workdir
@@ -101,7 +103,7 @@ class Guest:
         identity = {"HUTCH_SANDBOX_ID": self.sandbox_id} if self.sandbox_id else {}
         if "E2B_SANDBOX" in self.env:  # made through E2B's API: its programs look for its names
             identity["E2B_SANDBOX_ID"] = "i" + self.sandbox_id.removeprefix("sbx_")
-        return [self.template.env, identity, self.env]
+        return [self.template.env, identity, self.secrets, self.env]
 
     async def start(self, request: StartRequest) -> Process:
         """Start a process with the sandbox's defaults."""

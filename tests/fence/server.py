@@ -6,8 +6,10 @@ address: HTTP on 80, TLS on 443 and 8443, a server that speaks first on 5432, an
 
 import asyncio
 import base64
+import gzip
 import hashlib
 import json
+import os
 import socket
 import ssl
 import struct
@@ -81,7 +83,13 @@ async def http(reader, writer):
                 "at": writer.get_extra_info("sockname")[0],
                 "body": len(body),
             }
-            tell(request=said)
+            tell(request=said | {"head": head})
+            if said["path"].startswith("/echo"):
+                writer.write(echoed(said["path"], head))
+                continue
+            if (answer := served(said["path"], fields)) is not None:
+                writer.write(answer)
+                continue
             if fields.get("upgrade", "").lower() == "websocket" and said["path"] == "/ws":
                 key = fields["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
                 accepted = base64.b64encode(hashlib.sha1(key.encode()).digest())
@@ -115,7 +123,41 @@ def named(connection, name, context):
     connection.sni = name
 
 
-async def main(certificate, resolver):
+def echoed(path, head):
+    """An answer that repeats the request's head: as it is, in small chunks, or compressed."""
+    body = head.encode("latin-1")
+    if path.startswith("/echo/chunked"):
+        pieces = [body[at : at + 7] for at in range(0, len(body), 7)]
+        chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
+        return b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
+    coding = b""
+    if path.startswith("/echo/gzip"):
+        body, coding = gzip.compress(body), b"content-encoding: gzip\r\n"
+    told = next((line for line in head.split("\r\n") if line.lower().startswith("authorization:")), "none: none")
+    field = b"x-told: " + told.partition(": ")[2].encode("latin-1")
+    return b"HTTP/1.1 200 OK\r\n%s\r\n%scontent-length: %d\r\n\r\n%s" % (field, coding, len(body), body)
+
+
+def served(path, fields):
+    """A file, to who shows the token; None: there is none."""
+    name = os.path.join(FILES, path.partition("?")[0].removeprefix("/files").strip("/"))
+    name = os.path.join(name, "index.html") if os.path.isdir(name) else name
+    if not path.startswith("/files/") or not os.path.isfile(name):
+        return None
+    scheme, _, shown = fields.get("authorization", "").partition(" ")
+    if scheme.lower() == "basic":
+        shown = base64.b64decode(shown).decode().partition(":")[2]
+    if shown != TOKEN:
+        return b'HTTP/1.1 401 No\r\nwww-authenticate: Basic realm="x"\r\ncontent-length: 0\r\n\r\n'
+    with open(name, "rb") as file:
+        body = file.read()
+    kind = b"text/html" if name.endswith(".html") else b"application/octet-stream"
+    return b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncontent-length: %d\r\n\r\n" % (kind, len(body)) + body
+
+
+async def main(certificate, resolver, files, token):
+    global FILES, TOKEN
+    FILES, TOKEN = files, token
     loop = asyncio.get_running_loop()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)

@@ -31,6 +31,7 @@ GOOD, EVIL, SHARED = (f"25.25.{_OWN}.{last}" for last in (10, 66, 20))
 PRIVATE = f"10.98.{_OWN}.25"
 METADATA = "169.254.169.254"
 CLIENT = "/tmp/client.py"
+TOKEN = "ghp_R3alValue0fTheT0kenThatN0b0dySees9xYz"
 
 RECORDS: dict[str, Any] = {
     "good.test": {"addresses": [GOOD]},
@@ -62,6 +63,10 @@ class Internet:
         self.said: list[dict[str, Any]] = []
         self._news = threading.Condition()
         self._process: subprocess.Popen[str] | None = None
+        self._directory = tempfile.TemporaryDirectory(prefix="hfw-")
+        self.certificate = Path(self._directory.name) / "certificate.pem"
+        self.files = Path(self._directory.name) / "files"
+        """What is served to who shows the token."""
 
     def start(self) -> None:
         """Raises when it cannot be made; `stop` cleans up in any case."""
@@ -71,17 +76,15 @@ class Internet:
         sh(f"ip -n {self.space} link set lo up; ip -n {self.space} route add default via {self._net}.1")
         for address in self.addresses:
             sh(f"ip -n {self.space} addr add {address}/32 dev lo; ip route replace {address}/32 via {self._net}.2")
-        certificate = Path(tempfile.mkstemp(prefix="hfw-", suffix=".pem")[1])
-        try:
-            certificate.write_bytes(_certificate())
-            command = ["nsenter", f"--net=/run/netns/{self.space}", sys.executable, "-I", "-S", str(HERE / "server.py")]
-            self._process = subprocess.Popen(
-                [*command, str(certificate), RESOLVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
-            threading.Thread(target=self._listen, daemon=True).start()
-            self.wait(lambda said: said.get("ready") is True)
-        finally:
-            certificate.unlink()
+        self.certificate.write_bytes(_certificate())
+        self.files.mkdir()
+        command = ["nsenter", f"--net=/run/netns/{self.space}", sys.executable, "-I", "-S", str(HERE / "server.py")]
+        arguments = [str(self.certificate), RESOLVER, str(self.files), TOKEN]
+        self._process = subprocess.Popen(
+            [*command, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        threading.Thread(target=self._listen, daemon=True).start()
+        self.wait(lambda said: said.get("ready") is True)
         self.resolve(RECORDS)
 
     def stop(self) -> None:
@@ -89,6 +92,7 @@ class Internet:
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
+        self._directory.cleanup()
         for address in self.addresses:
             subprocess.run(f"ip route del {address}/32 via {self._net}.2", shell=True, capture_output=True, check=False)
         for command in (f"ip link del {self._link}", f"ip netns del {self.space}"):
@@ -169,23 +173,29 @@ class World:
         assert answer.status == 200, answer.body
         return time.monotonic() - start
 
-    def fence(self) -> int:
-        """The process id of the node's fence."""
+    def fence(self, name: str = "fence") -> int:
+        """The process id of the node's fence, or broker."""
         for _ in range(200):
             for path in Path("/proc").glob("[0-9]*/cmdline"):
                 with contextlib.suppress(OSError):
                     parent = int(path.with_name("stat").read_text().rpartition(")")[2].split()[1])
-                    if b"hutch.egress.fence" in path.read_bytes() and parent == self.node.pid:
+                    if f"hutch.egress.{name}".encode() in path.read_bytes() and parent == self.node.pid:
                         return int(path.parent.name)
             time.sleep(0.05)
-        raise AssertionError("there is no fence\n" + self.node.log()[-3000:])
+        raise AssertionError(f"there is no {name}\n" + self.node.log()[-3000:])
 
 
 @contextlib.contextmanager
 def a_world(**settings: str) -> Iterator[World]:
     """Everything of it is gone afterwards."""
     internet = Internet()
-    node = NodeHost(egress_resolver=RESOLVER, egress_floor="2", warm_pool_mib="0", **settings)
+    node = NodeHost(
+        {"SSL_CERT_FILE": str(internet.certificate)},
+        egress_resolver=RESOLVER,
+        egress_floor="2",
+        warm_pool_mib="0",
+        **settings,
+    )
     try:
         internet.start()
         node.start()
@@ -210,7 +220,10 @@ def _certificate() -> bytes:
         .serial_number(1)
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(n) for n in ("good.test", "*.test")]), False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.DNSName(n) for n in ("good.test", "*.good.test", "evil.test", "*.test")]),
+            False,
+        )
         .sign(key, hashes.SHA256())
     )
     secret = key.private_bytes(

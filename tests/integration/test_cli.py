@@ -421,6 +421,35 @@ def test_policies_and_what_they_refuse(hutch: Hutch) -> None:
     hutch("kill", made["id"])
 
 
+def test_secrets_that_nobody_sees(hutch: Hutch) -> None:
+    value, own = "ghp_0123456789abcdefABCDEF0123456789abcd", "plain-value-of-a-database"
+    hutch("secret", "set", "TOKEN", "--for", "api.example.org,*.example.com:443,8443", input=f"{value}\n".encode())
+    hutch("secret", "set", "PLAIN", "--as", "env", input=own.encode())
+    listed = hutch("secret", "ls", "--json").decode()
+    assert value not in listed and own not in listed
+    by_name = {each["name"]: each for each in json.loads(listed)}
+    assert by_name["TOKEN"]["hosts"] == ["api.example.org", "*.example.com:443,8443"]
+    hutch("run", "--secret", "TOKEN", "--", "true", code=None)
+    assert "A secret opens nothing" in hutch.said
+    hutch("run", "--secret", "NONE", "--", "true", code=None)
+    assert "there is no secret NONE" in hutch.said
+    show = "echo $TOKEN; echo $PLAIN; sudo -n cat /run/hutch/trust/authority.pem | openssl x509 -noout -text"
+    options = ("--secret", "TOKEN", "--secret", "PLAIN", "--network", "api.example.org", "--keep")
+    said = hutch("run", *options, "--", "bash", "-c", show).decode()
+    placeholder = next(line for line in said.splitlines() if "ghp_" in line).strip()
+    assert placeholder != value and len(placeholder) == len(value) and own in said
+    assert "DNS:api.example.org" in said and "DNS:example.com" in said
+    (made,) = [each for each in hutch.json("ps") if each["secrets"] == ["TOKEN", "PLAIN"]]
+    hutch("secret", "rekey")
+    (fork,) = hutch.json("fork", made["id"])
+    assert hutch("exec", fork["id"], "--", "bash", "-c", "echo [$TOKEN$PLAIN]").strip() == b"[]"
+    hutch("pause", made["id"])
+    assert hutch("exec", made["id"], "--", "bash", "-c", "echo $TOKEN").decode().strip() == placeholder
+    hutch("secret", "rm", "TOKEN")
+    assert [each["name"] for each in hutch.json("secret", "ls")] == ["PLAIN"]
+    hutch("kill", made["id"], fork["id"])
+
+
 def test_interrupt_of_run_cancels_the_task(hutch: Hutch) -> None:
     with hutch.start("run", "--", "sh", "-c", "echo ready; sleep 100", stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

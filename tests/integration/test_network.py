@@ -146,7 +146,7 @@ class Node:
 
 def services(port: int) -> Services:
     """Of a node whose LLM gateway has this port, and which has no fence."""
-    return Services(llm=port, identity=4, tcp=2, dns=3, uid=61184, resolver=None)
+    return Services(llm=port, identity=4, tcp=2, dns=3, uid=61184, broker=61185, resolver=None)
 
 
 def node_id() -> str:

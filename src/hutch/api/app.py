@@ -22,6 +22,7 @@ from hutch.api import (
     problems,
     pty,
     sandboxes,
+    secrets,
     snapshots,
     spending,
     states,
@@ -80,6 +81,6 @@ def create_app(settings: Settings, control: Control, deliver_first_key: Callable
 def _add_routes(app: FastAPI) -> None:
     for module in (
         *(sandboxes, states, snapshots, execs, code, files, tasks, uploads),
-        *(templates, keys, spending, node, gateway, pty, task_stream, health, identity),
+        *(templates, secrets, keys, spending, node, gateway, pty, task_stream, health, identity),
     ):
         app.include_router(module.router)

@@ -15,6 +15,7 @@ from hutch.model import (
     FileInfo,
     Model,
     Sandbox,
+    Secret,
     Snapshot,
     Task,
     TemplateInfo,
@@ -44,6 +45,14 @@ class SandboxList(Model):
 
 class ForkedSandboxes(Model):
     sandboxes: list[Sandbox]
+
+
+class SecretList(Model):
+    secrets: list[Secret]
+
+
+class Rekeyed(Model):
+    secrets: int = Field(description="How many there are.")
 
 
 class SnapshotList(Model):

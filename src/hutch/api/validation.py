@@ -12,7 +12,7 @@ from typing import Any
 
 from hutch.errors import InvalidRequest
 
-_SECRET_FIELDS = {"llm_key", "env", "key", "token", "stdin", "task", "authorization", "url"}
+_SECRET_FIELDS = {"llm_key", "env", "key", "token", "value", "stdin", "task", "authorization", "url"}
 _SECRET_VALUES = re.compile(r"(sk|hk|pk|gh[pousr]|xox.|AKIA|eyJ)[-_A-Za-z0-9]")
 _LONGEST_VALUE = 64
 _MOST_ERRORS = 16

@@ -62,6 +62,7 @@ COMMANDS = {
     "demo": Command(_HOST, "demo", "demo"),
     "task": Command(_MORE, "tasks", "app"),
     "template": Command(_MORE, "templates", "app"),
+    "secret": Command(_MORE, "secrets", "app"),
     "key": Command(_MORE, "keys", "app"),
     "budget": Command(_MORE, "budget", "app"),
     "identity": Command(_MORE, "identity", "app"),

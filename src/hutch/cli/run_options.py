@@ -126,6 +126,16 @@ Environment = Annotated[
     list[str],
     typer.Option("--env", "-e", help="NAME=VALUE, or NAME to take it from here.", rich_help_panel=_BOX),
 ]
+Secrets = Annotated[
+    list[str],
+    typer.Option(
+        "--secret",
+        metavar="NAME",
+        help="A secret that it may use without seeing it (`hutch secret set`); --network has to allow its hosts. "
+        "May be given several times.",
+        rich_help_panel=_BOX,
+    ),
+]
 Labels = Annotated[list[str], typer.Option("--label", "-l", help="name=value.", rich_help_panel=_BOX)]
 Identities = Annotated[
     list[str],

@@ -57,6 +57,7 @@ def run(
     fallback: opt.Fallback = False,
     network: opt.Network = [],  # noqa: B006
     env: opt.Environment = [],  # noqa: B006
+    secret: opt.Secrets = [],  # noqa: B006
     label: opt.Labels = [],  # noqa: B006
     identity: opt.Identities = [],  # noqa: B006
     cpus: opt.Cpus = None,
@@ -92,6 +93,7 @@ def run(
         "network": network or None,
         "resources": _checked(ResourcesOverride, cpus=cpus, memory_mib=memory, disk_mib=disk, pids=pids),
         "env": read_env(env),
+        "secrets": secret,
         "labels": labels_of(label),
         "identity": identity_of(identity),
         "lifetime": lifetime,

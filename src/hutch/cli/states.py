@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -102,13 +102,17 @@ def fork(
         str | None, typer.Option("--from", metavar="SNAPSHOT", help="Of its timeline, instead of what it is now.")
     ] = None,
     fallback: Fallback = False,
+    secret: Annotated[
+        list[str], typer.Option("--secret", metavar="NAME", help="A secret that they may use: they take none over.")
+    ] = [],  # noqa: B006
     json: Json = False,
 ) -> None:
     """Make new sandboxes that go on from where one is, with its files, memory and processes."""
     with connection(ctx).client() as client:
         handle = client.sandboxes.get(find_sandbox(client, sandbox))
         target = find_snapshot(handle.timeline(), source) if source is not None else None
-        made = [each.info for each in handle.fork(count, target, fallback="disk" if fallback else None)]
+        mode: Literal["disk"] | None = "disk" if fallback else None
+        made = [each.info for each in handle.fork(count, target, fallback=mode, secrets=secret)]
     if json:
         return print_json(made)
     for each in made:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from hutch.control import secret_grants
 from hutch.control.context import Context
 from hutch.control.grants import llm_grant
 from hutch.control.lifecycle import Lifecycle
@@ -51,6 +52,8 @@ class Arrivals:
             raise NodeUnavailable(f"{row.id} is {facts.state} on its node just now")
         if facts.state == "running":
             await self._grant(row)
+            if row.sealed_secrets is not None:
+                await secret_grants.tell(self._context, row)
         async with self._context.store.database.write() as connection:
             current = await self._rows.lock(connection, row.id)
             if current is None or current.version != row.version:

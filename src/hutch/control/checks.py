@@ -123,6 +123,9 @@ def _texts(request: CreateSandbox) -> None:
     for name, value in request.env.items():
         if not name or "=" in name or "\0" in name + value:
             raise InvalidRequest("a variable has a name without `=`, and no NUL", field="env", value=name[:200])
+    for name in request.secrets:
+        if name in request.env:
+            raise InvalidRequest(f"{name[:200]} is both a variable and a secret", field="secrets", value=name[:200])
     if sum(len(name) + len(value) for name, value in request.env.items()) > _MAX_ENV:
         raise PayloadTooLarge(f"`env` is at most {_MAX_ENV >> 20} MiB", field="env")
     for name, value in request.labels.items():

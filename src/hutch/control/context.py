@@ -11,7 +11,7 @@ from hutch.control.notifier import Notifier
 from hutch.control.places import Places
 from hutch.errors import NodeUnavailable, SandboxNotRunning
 from hutch.fleet import Fleet, GuestClient, Node
-from hutch.secrets import Vault
+from hutch.secrets import Keyring, Vault
 from hutch.settings import Settings
 from hutch.store import Store
 from hutch.store.events import NewEvent
@@ -26,6 +26,7 @@ class Context:
     store: Store
     fleet: Fleet
     vault: Vault
+    keyring: Keyring
     blobs: FileBlobs
     places: Places
     notifier: Notifier = field(default_factory=Notifier)

@@ -17,6 +17,7 @@ from hutch.control.found import find_snapshot
 from hutch.control.grants import new_placeholder, seal_key
 from hutch.control.lifecycle import Lifecycle, seal_env
 from hutch.control.notifier import sandbox as topic
+from hutch.control.secret_grants import choose
 from hutch.control.supervisor import Supervisor
 from hutch.control.templates import Templates
 from hutch.control.types import Also, Idempotency
@@ -138,6 +139,7 @@ class Creator:
         base = source.resources if source is not None and source.resources is not None else template.resources
         resources = request.resources.over(base)
         network = expanded(request.network or template.network or DenyAll())
+        sealed_secrets = await choose(self._context, sandbox_id, org, request.secrets, network)
         row = SandboxRow(
             id=sandbox_id,
             org=org,
@@ -149,6 +151,8 @@ class Creator:
             labels=request.labels,
             keep=request.keep or request.agent is None,
             sealed_env=seal_env(self._context, sandbox_id, request.env),
+            secrets=list(dict.fromkeys(request.secrets)),
+            sealed_secrets=sealed_secrets,
             created_at=now,
             deadline=now + _lifetime(request, settings.default_lifetime, settings.max_lifetime),
             snapshot=source.id if source is not None else None,

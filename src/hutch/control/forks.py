@@ -78,7 +78,7 @@ class Forks:
 
 
 def _request(row: SandboxRow, source: str, wish: Fork, max_lifetime: float) -> CreateSandbox:
-    """What the parent was made with, but nothing that is its alone: no environment, no task."""
+    """What the parent was made with, but nothing that is its alone: no environment, no secret, no task."""
     return CreateSandbox.model_validate(
         {
             "from": source,
@@ -88,6 +88,7 @@ def _request(row: SandboxRow, source: str, wish: Fork, max_lifetime: float) -> C
             "idle_timeout": row.idle_timeout,
             "fallback": wish.fallback or row.fallback,
             "identity": wish.identity,
+            "secrets": wish.secrets,
         }
     )
 

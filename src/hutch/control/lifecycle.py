@@ -21,10 +21,12 @@ from typing import Any
 import structlog
 from pydantic import TypeAdapter
 
+from hutch.control import secret_grants
 from hutch.control.context import Context, not_running
 from hutch.control.notifier import events_of, sandbox, stop_of
 from hutch.errors import HutchError, NodeUnavailable, SandboxNotFound
-from hutch.model import BootRequest, LlmGrant, NodeSandbox
+from hutch.model import BootRequest, LlmGrant, NetworkPolicy, NodeSandbox
+from hutch.model.grant import SecretGrant
 from hutch.store.engine import Transaction
 from hutch.store.sandboxes import LIVE, SandboxRow
 
@@ -33,6 +35,7 @@ log = structlog.get_logger("hutch.control")
 DEADLINE_GRACE = 60.0
 """The node destroys a task's sandbox by itself only so long after its deadline: the server needs the time to collect
 the outputs of a task that has timed out."""
+_POLICY: TypeAdapter[NetworkPolicy] = TypeAdapter(NetworkPolicy)
 _ENV: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
 
 
@@ -64,7 +67,8 @@ class Lifecycle:
             raise not_running(row)
         node = self._context.node_of(row)
         try:
-            facts = await node.boot(row.id, self._request(row, llm, grace))
+            secrets = await secret_grants.secret_grant(self._context, row)
+            facts = await node.boot(row.id, self._request(row, llm, secrets, grace))
         except NodeUnavailable:
             raise
         except HutchError as error:
@@ -72,6 +76,8 @@ class Lifecycle:
             raise
         while row.state == "starting":
             if (running := await self._running(row, facts, also)) is not None:
+                if await secret_grants.secret_grant(self._context, row) != secrets:  # set while it was booted
+                    await secret_grants.tell(self._context, running)
                 return running
             row = await self._get(row.id)
         if row.state == "running":
@@ -159,18 +165,20 @@ class Lifecycle:
         )
         return await self._tell_task(connection, row.id, stop)
 
-    def _request(self, row: SandboxRow, llm: LlmGrant | None, grace: float) -> BootRequest:
+    def _request(self, row: SandboxRow, llm: LlmGrant | None, secrets: SecretGrant | None, grace: float) -> BootRequest:
         env = {}
         if row.sealed_env is not None:
             env = _ENV.validate_json(self._context.vault.unseal(row.sealed_env, f"sandboxes.env:{row.id}"))
+        policy = secret_grants.enforced(self._context, row, _POLICY.validate_python(row.network))
         return BootRequest.model_validate(
             {
                 "template": row.template,
                 "resources": row.resources,
-                "network": row.network,
+                "network": policy.model_dump(),
                 "deadline": row.deadline + grace,
                 "env": env,
                 "llm": llm,
+                "secrets": secrets,
                 "org": row.org,
                 "from_snapshot": row.snapshot,
                 "fallback": row.fallback == "disk",

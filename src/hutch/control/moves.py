@@ -18,6 +18,7 @@ from typing import Any
 
 import structlog
 
+from hutch.control import secret_grants
 from hutch.control.arrivals import Arrivals
 from hutch.control.context import Context, not_running
 from hutch.control.known import KnownGuests
@@ -229,6 +230,8 @@ class Moves:
     async def _ask(self, row: SandboxRow, by: str | None) -> NodeSandbox | None:
         """The node, for what the row says. Asking twice is asking once."""
         node, places, taking = self._context.node_of(row), self._context.places, row.taking or ""
+        if row.sealed_secrets is not None and row.state in ("resuming", "rolling_back"):
+            await secret_grants.tell(self._context, row)  # its guest is told of them when it is thawed
         match row.state:
             case "pausing":
                 async with places.kept(row.id, taking, SnapshotReason.PAUSE):

@@ -8,11 +8,13 @@ from contextlib import suppress
 
 import structlog
 
+from hutch.control import secret_grants
 from hutch.control.context import Context
 from hutch.control.create import Creator
 from hutch.control.grants import llm_grant
 from hutch.control.lifecycle import Lifecycle
 from hutch.control.moves import Moves
+from hutch.control.secrets import Secrets
 from hutch.control.spending import Spending
 from hutch.control.together import each
 from hutch.errors import HutchError, NodeUnavailable
@@ -36,6 +38,7 @@ class Reconciler:
         moves: Moves,
         creator: Creator,
         spending: Spending,
+        secrets: Secrets,
         node: Node,
     ) -> None:
         self._context = context
@@ -43,6 +46,7 @@ class Reconciler:
         self._moves = moves
         self._creator = creator
         self._spending = spending
+        self._secrets = secrets
         self._node = node
         self._instance: str | None = None
         self._asked = asyncio.Event()
@@ -78,6 +82,7 @@ class Reconciler:
         await each(facts.values(), self._sweep)
         await self._spending.tell(self._node)
         await self._renew_grants()
+        await self._secrets.catch_up()
 
     async def _compare(self, row: SandboxRow, found: NodeSandbox | None) -> None:
         if row.state == "stopping":
@@ -133,6 +138,9 @@ class Reconciler:
                 raise
             except HutchError as error:
                 log.warning("key not given to the node", sandbox=row.id, error=str(error))
+        for row in await self._context.store.sandboxes.with_secrets(*LIVE):
+            if row.state != "starting":
+                await secret_grants.tell(self._context, row)
         self._instance = instance
 
 

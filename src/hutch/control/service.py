@@ -31,6 +31,8 @@ from hutch.control.ports import Ports
 from hutch.control.reconcile import Reconciler
 from hutch.control.rewinds import Rewinds
 from hutch.control.samples import Samples
+from hutch.control.secret_grants import enforced
+from hutch.control.secrets import Secrets
 from hutch.control.snapshots import Snapshots
 from hutch.control.spending import Spending
 from hutch.control.supervisor import Supervisor
@@ -66,7 +68,7 @@ from hutch.model import (
 )
 from hutch.model.egress import EgressEntry
 from hutch.model.policies import expanded
-from hutch.secrets import Vault
+from hutch.secrets import Keyring, Vault
 from hutch.settings import Settings
 from hutch.store import DEFAULT_ORG, Store
 from hutch.store.pages import make_cursor
@@ -96,6 +98,7 @@ class Control:
     issuer: Issuer
     identities: Identities
     spending: Spending
+    secrets: Secrets
 
     def __init__(self, settings: Settings, fleet: Fleet | None = None) -> None:
         self._settings = settings
@@ -112,12 +115,14 @@ class Control:
             lock = await hold(settings.server_dir / "server.lock")
             opened.callback(os.close, lock)
             vault = await asyncio.to_thread(Vault.open_file, settings.server_dir / "master.key")
+            keyring = await asyncio.to_thread(Keyring.open_file, settings.server_dir / "secrets.keys")
             self.store = await Store.open(settings.database)
             opened.push_async_callback(self.store.close)
             await self._fleet.start()
             opened.push_async_callback(self._fleet.stop)
             blobs, places = FileBlobs(settings.server_dir / "blobs"), Places(self.store)
-            self._assemble(Context(settings, self.store, self._fleet, vault, blobs, places))
+            self._assemble(Context(settings, self.store, self._fleet, vault, keyring, blobs, places))
+            await self.secrets.finish_rekey()
             if self.store.database.sqlite:
                 await self.store.tasks.break_leases()  # we have the lock: whoever held them is dead
             self._opened = opened.pop_all()
@@ -148,8 +153,10 @@ class Control:
         self._supervisor = Supervisor(context, self._lifecycle, self._moves, rewinds, self._journal)
         self._templates = Templates(context, self._journal)
         self._creator = Creator(context, self._lifecycle, self._supervisor, self._templates)
-        self.spending = Spending(context)
-        self._reconciler = Reconciler(context, self._lifecycle, self._moves, self._creator, self.spending, node)
+        self.spending, self.secrets = Spending(context), Secrets(context)
+        self._reconciler = Reconciler(
+            context, self._lifecycle, self._moves, self._creator, self.spending, self.secrets, node
+        )
         self._sweeper = Sweeper(context, self._lifecycle)
         self._uploader = Uploader(context)
         self._guests = Guests(context, self._moves, known)
@@ -263,7 +270,7 @@ class Control:
             raise not_running(row)
         # One after the other: what is noted last, which forks are given, is what the node was told last.
         async with self._changing.setdefault(row.id, asyncio.Lock()):
-            await self._context.node_of(row).set_network(row.id, policy)
+            await self._context.node_of(row).set_network(row.id, enforced(self._context, row, policy))
             async with self.store.database.write() as connection:
                 await self.store.sandboxes.note(connection, row.id, network=policy.model_dump(mode="json"))
         return await self.get(sandbox_id, org=org)

@@ -57,6 +57,7 @@ def sandbox_view(row: SandboxRow, task: TaskRow | None, facts: NodeSandbox | Non
             "template": row.template,
             "resources": row.resources,
             "network": row.network,
+            "secrets": row.secrets,
             "labels": row.labels,
             "identity": row.identity or {},
             "created_by": row.created_by,

@@ -35,6 +35,7 @@ from hutch.model import (
     TemplateInfo,
 )
 from hutch.model.egress import EgressEntry
+from hutch.model.grant import SecretGrant
 
 
 class Node(ABC):
@@ -143,6 +144,10 @@ class Node(ABC):
     @abstractmethod
     async def set_llm_budgets(self, budgets: Mapping[str, OrgBudget]) -> None:
         """Put the budgets of all organisations in force; there are no others. Idempotent."""
+
+    @abstractmethod
+    async def set_secrets(self, sandbox_id: str, grant: SecretGrant | None) -> None:
+        """Give, replace or take back what it may use of secrets, also of a paused one."""
 
     @abstractmethod
     async def hold_llm(self, sandbox_id: str, within: float, seconds: float) -> bool:

@@ -43,6 +43,7 @@ from hutch.model import (
     TemplateInfo,
 )
 from hutch.model.egress import EgressEntry
+from hutch.model.grant import SecretGrant
 from hutch.settings import Settings
 
 _BOOT_TIMEOUT = 120.0
@@ -150,6 +151,10 @@ class LocalNode(Node):
     async def set_llm_budgets(self, budgets: Mapping[str, OrgBudget]) -> None:
         body = _Budgets.dump_json(dict(budgets)).decode()
         await self._call("PUT", "/llm/budgets", body=body)
+
+    async def set_secrets(self, sandbox_id: str, grant: SecretGrant | None) -> None:
+        body = grant.model_dump_json() if grant is not None else "null"
+        await self._call("PUT", f"/sandboxes/{sandbox_id}/secrets", body=body)
 
     async def hold_llm(self, sandbox_id: str, within: float, seconds: float) -> bool:
         body = HoldRequest(within=within, seconds=seconds).model_dump_json()

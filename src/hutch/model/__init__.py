@@ -39,6 +39,7 @@ from hutch.model.node import (
     WarmTemplate,
 )
 from hutch.model.sandbox import Pause, Resume, Resumed, Sandbox, SandboxState, UpdateSandbox
+from hutch.model.secret import PutSecret, Secret
 from hutch.model.snapshot import (
     CreateSnapshot,
     Fork,
@@ -132,6 +133,7 @@ __all__ = [
     "Pause",
     "PauseRequest",
     "PtySize",
+    "PutSecret",
     "Recipe",
     "Resources",
     "ResourcesOverride",
@@ -144,6 +146,7 @@ __all__ = [
     "RuntimeManifest",
     "Sandbox",
     "SandboxState",
+    "Secret",
     "SigningKey",
     "Snapshot",
     "SnapshotKind",

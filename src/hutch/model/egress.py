@@ -15,7 +15,9 @@ class EgressEntry(Model):
 
     seq: int = Field(description="Rises; give the last as `after` for what came since.")
     time: datetime
-    kind: Literal["connection", "name"]
+    kind: Literal["connection", "name", "secret"] = Field(
+        description="`secret`: what the broker did with a secret, or with a connection to a host that one is for."
+    )
     allowed: bool
     name: str | None = Field(None, description="The name that was asked for, or that the connection said it wants.")
     address: str | None = None
@@ -29,13 +31,14 @@ class EgressEntry(Model):
     seconds: float | None = Field(
         None, description="How long it was open; entries of connections are made at their end."
     )
+    secret: str | None = Field(None, description="The name of the secret that was sent, or refused.")
     count: int = Field(1, description="How often, within a moment.")
 
     @property
     def target(self) -> str:
         """Where to, for a person."""
         place = self.name or self.address or "?"
-        return f"{place}:{self.port}" if self.kind == "connection" and self.port is not None else place
+        return f"{place}:{self.port}" if self.kind != "name" and self.port is not None else place
 
     @property
     def message(self) -> str:

@@ -9,9 +9,9 @@ from pydantic import Field, SecretStr, field_serializer
 
 from hutch.model.budget import LlmUsage
 from hutch.model.common import LimitBreach, Model, Resources, Start
+from hutch.model.grant import NodePolicy, SecretGrant
 from hutch.model.llm import PROVIDER_NAME
 from hutch.model.made import BuildBoot
-from hutch.model.network import NetworkPolicy
 from hutch.model.snapshot import SnapshotKind, SnapshotReason
 
 SNAPSHOT_ID = r"^snp_[a-z2-7]{22}$"
@@ -51,10 +51,11 @@ class BootRequest(Model):
 
     template: str
     resources: Resources
-    network: NetworkPolicy
+    network: NodePolicy
     deadline: float = Field(description="Unix time at which the node destroys it by itself.")
     env: dict[str, str] = {}
     llm: LlmGrant | None = None
+    secrets: SecretGrant | None = None
     org: str | None = Field(None, max_length=64, description="Owner of the snapshots that will be taken of it.")
     from_snapshot: str | None = Field(
         None,

@@ -64,6 +64,7 @@ class Sandbox(Model):
     template: str
     resources: Resources
     network: NetworkPolicy
+    secrets: list[str] = Field([], description="Names of the secrets that it may use.")
     labels: dict[str, str] = {}
     identity: Identity = Field(Identity(), description="What its identity token says beside what Hutch knows of it.")
     created_by: str | None = Field(None, description="The API key that made it; unset: Hutch by itself.")

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from hutch.model.common import FALLBACK, Model, Resources
 from hutch.model.identity import Identity
+from hutch.model.secret import MAX_SECRETS, SecretName
 
 
 class SnapshotKind(StrEnum):
@@ -141,6 +142,9 @@ class Fork(Model):
     fallback: Literal["disk"] | None = Field(None, description=FALLBACK)
     identity: Identity = Field(
         Identity(), description="What their identity tokens say. Nothing of it is taken over from the sandbox."
+    )
+    secrets: list[SecretName] = Field(
+        [], max_length=MAX_SECRETS, description="Secrets that they may use. Forks have none of their parent's."
     )
 
 

@@ -13,6 +13,7 @@ from hutch.model.common import FALLBACK, LimitBreach, Model, ResourcesOverride
 from hutch.model.identity import Identity
 from hutch.model.llm import PROVIDER_NAME
 from hutch.model.network import NetworkPolicy
+from hutch.model.secret import MAX_SECRETS, SecretName
 
 
 class TaskState(StrEnum):
@@ -148,4 +149,10 @@ class CreateSandbox(Model):
     network: NetworkPolicy | None = None
     env: dict[str, str] = Field({}, max_length=256)
     identity: Identity = Field(Identity(), description="What its identity token says beside what Hutch knows of it.")
+    secrets: list[SecretName] = Field(
+        [],
+        max_length=MAX_SECRETS,
+        description="Secrets that it may use: each is a variable with a placeholder, which is swapped on the way to "
+        "the secret's hosts. The `network` has to let those be reached.",
+    )
     labels: dict[str, str] = Field({}, max_length=64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hutch.model import NetworkPolicy
@@ -35,6 +36,8 @@ class Services:
     """The fence, for questions about names, over UDP and TCP."""
     uid: int
     """User that the fence runs as: the kernel holds it to public addresses."""
+    broker: int
+    """User that the broker runs as: held to the same."""
     resolver: tuple[str, int] | None
     """The name server that the fence asks; None: names do not resolve."""
 
@@ -63,7 +66,7 @@ class SlotPool(ABC):
         """Slots ready to be lent."""
 
     @abstractmethod
-    async def start(self, in_use: dict[str, int], policies: dict[str, NetworkPolicy] | None = None) -> None:
+    async def start(self, in_use: dict[str, int], policies: Mapping[str, NetworkPolicy] | None = None) -> None:
         """Prepare the node's own subnet and firewall table; `in_use` (sandbox id -> slot index) is kept as it is,
         every other slot that is found is removed. Rules are put in force again as `policies` (by sandbox id) has
         them. Starts making slots ahead."""

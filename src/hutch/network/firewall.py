@@ -137,9 +137,9 @@ table inet {table} {{
     iifname != {{ "lo", "{links}" }} meta l4proto {{ tcp, udp }} th dport {{ {ports} }} drop
   }}
   chain fence {{
-    comment "whoever takes over the fence still reaches nothing private"
+    comment "whoever takes over the fence or the broker still reaches nothing private"
     type filter hook output priority filter - 10; policy accept;
-    meta skuid != {services.uid} accept
+    meta skuid != {{ {services.uid}, {services.broker} }} accept
     ct direction reply accept
     {upstream}
     meta nfproto ipv6 drop

@@ -7,7 +7,7 @@ be lent twice, nor should anything that a sandbox did to it live on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from ipaddress import IPv4Network
 from typing import TypeVar
@@ -63,7 +63,7 @@ class LinuxSlotPool(SlotPool):
         """Slots ready to be lent."""
         return len(self._free)
 
-    async def start(self, in_use: dict[str, int], policies: dict[str, NetworkPolicy] | None = None) -> None:
+    async def start(self, in_use: dict[str, int], policies: Mapping[str, NetworkPolicy] | None = None) -> None:
         self._policies = {in_use[sandbox]: policy for sandbox, policy in (policies or {}).items() if sandbox in in_use}
         self._lent = set(in_use.values())
         self._busy = set(self._lent)

@@ -13,7 +13,8 @@ from aiohttp import web
 from pydantic import Field, TypeAdapter, ValidationError
 
 from hutch.errors import DiskFull, HutchError, InternalError, InvalidRequest, NotFound
-from hutch.model import BootRequest, IdentityAnswer, LlmGrant, Model, NetworkPolicy, NodeInfo
+from hutch.model import BootRequest, IdentityAnswer, LlmGrant, Model, NodeInfo
+from hutch.model.grant import NodePolicy, SecretGrant
 from hutch.node.budgets import BUDGETS
 from hutch.node.builds import Builds
 from hutch.node.made_api import MadeApi
@@ -41,7 +42,8 @@ class BuildOptions(Model):
     force: bool = False
 
 
-_POLICY: TypeAdapter[NetworkPolicy] = TypeAdapter(NetworkPolicy)
+_POLICY: TypeAdapter[NodePolicy] = TypeAdapter(NodePolicy)
+_SECRETS: TypeAdapter[SecretGrant | None] = TypeAdapter(SecretGrant | None)
 _GRANT: TypeAdapter[LlmGrant | None] = TypeAdapter(LlmGrant | None)
 
 
@@ -70,6 +72,7 @@ class NodeApi:
                 web.get("/sandboxes/{id}/egress", self.egress),
                 web.put("/sandboxes/{id}/llm", self.set_llm),
                 web.put("/llm/budgets", self.set_budgets),
+                web.put("/sandboxes/{id}/secrets", self.set_secrets),
                 *StateApi(self._parts, self._sandboxes).routes(),
                 *MadeApi(self._parts, self._sandboxes.layers, self._sandboxes.maker, self._builds).routes(),
                 web.get("/journal", self.journal),
@@ -120,6 +123,10 @@ class NodeApi:
     async def set_budgets(self, request: web.Request) -> web.Response:
         await self._parts.budgets.set(BUDGETS.validate_json(await request.read()))
         return web.Response(status=204)
+
+    async def set_secrets(self, request: web.Request) -> web.Response:
+        grant = _SECRETS.validate_json(await request.read())
+        return _json(await self._sandboxes.set_secrets(request.match_info["id"], grant))
 
     async def journal(self, request: web.Request) -> web.Response:
         after = int(_number(request, "after", 0.0, 2.0**62))

@@ -83,6 +83,8 @@ class Booter:
         await self._parts.records.save(entry.record)
         if request.llm is not None:
             await self._parts.records.save_grant(entry.id, request.llm)
+        if request.secrets is not None:
+            await self._parts.secrets.give(entry.id, request.secrets)
         self._parts.gateway.grant(entry.id, slot.guest_address, request.llm)
         await self._parts.fence.allow(entry.id, slot.guest_address, request.network)
         return slot
@@ -111,7 +113,8 @@ class Booter:
         early = record.hidden or has_residents(recipe)
         try:
             who = (record.address, None if early else entry.id, record.guest_token, record.boot_id)
-            prepare = guests.prepare(*who, {} if early else request.env, record.resources, within=_READY_SECONDS)
+            env, secrets = ({}, None) if early else (request.env, self._parts.secrets.introduction(entry.id))
+            prepare = guests.prepare(*who, env, record.resources, within=_READY_SECONDS, secrets=secrets)
             await unless_doomed(entry, prepare, handle)
             watch.lap("prepare")
             await self._parts.runtime.limit_cpus(handle, record.resources.cpus)
@@ -132,6 +135,7 @@ class Booter:
             env=request.env,
             resources=record.resources,
             within=_READY_SECONDS,
+            secrets=self._parts.secrets.introduction(entry.id),
         )
         try:
             await unless_doomed(entry, telling, handle)

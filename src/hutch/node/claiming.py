@@ -56,6 +56,8 @@ class Claimer:
         watch.lap("record")
         if request.llm is not None:
             await parts.records.save_grant(entry.id, request.llm)
+        if request.secrets is not None:
+            await parts.secrets.give(entry.id, request.secrets)
         await parts.gateway.revoke(before.id)
         parts.gateway.grant(entry.id, before.address, request.llm)
         if not isinstance(request.network, DenyAll):

@@ -15,6 +15,7 @@ import structlog
 from aiohttp import web
 
 from hutch.descriptors import raise_limit
+from hutch.egress.brokering import Broker
 from hutch.egress.fencing import Fence
 from hutch.egress.identity import IdentityDoor
 from hutch.egress.llm import LlmGateway
@@ -39,6 +40,7 @@ from hutch.node.parts import Parts
 from hutch.node.pins import Pins
 from hutch.node.records import RecordStore
 from hutch.node.sandboxes import Sandboxes
+from hutch.node.secrets import NodeSecrets
 from hutch.node.snapshots import Snapshots
 from hutch.node.sockets import listen
 from hutch.node.sweep import Takeover
@@ -148,7 +150,7 @@ class Daemon:
         egress = Egress(registry, journal, egress_log)
         desk = Desk(registry)
         identities = IdentityDoor(desk.ask)
-        slots, fence = self._network(await gateway.start(), await identities.start(), egress)
+        slots, fence, broker = self._network(await gateway.start(), await identities.start(), egress)
         return Parts(
             settings=settings,
             home=self._home,
@@ -158,6 +160,8 @@ class Daemon:
             runtime=runtime,
             slots=slots,
             fence=fence,
+            broker=broker,
+            secrets=NodeSecrets(records, broker),
             egress=egress,
             egress_log=egress_log,
             images=ImageStore(settings),
@@ -172,21 +176,29 @@ class Daemon:
             pins=Pins(self._home.images),
         )
 
-    def _network(self, llm_port: int, identity_port: int, egress: Egress) -> tuple[LinuxSlotPool, Fence]:
-        """The slots and the fence: each needs the other, and the fence's ports are known first."""
+    def _network(self, llm_port: int, identity_port: int, egress: Egress) -> tuple[LinuxSlotPool, Fence, Broker]:
+        """The slots, the fence and the broker: each needs another, and the fence's ports are known first."""
         settings = self._settings
         given, _, port = (settings.egress_resolver or "").partition(":")
         address = given or host_resolver(loopback=True)
         fence = Fence(
-            self._home.id, (address, int(port or 53)) if address else None, settings.egress_floor, egress.fence
+            self._home.id, (address, int(port or 53)) if address else None, settings.egress_floor, egress.told
         )
+        broker = Broker(self._home.id, fence.uid, egress.told)
+        fence.door = broker.door
         tcp, dns = fence.listen()
         services = Services(
-            llm=llm_port, identity=identity_port, tcp=tcp, dns=dns, uid=fence.uid, resolver=fence.resolver
+            llm=llm_port,
+            identity=identity_port,
+            tcp=tcp,
+            dns=dns,
+            uid=fence.uid,
+            broker=broker.uid,
+            resolver=fence.resolver,
         )
         slots = LinuxSlotPool(self._home.id, settings.subnet_pool, settings.slots_ahead, services)
         fence.lead(slots)
-        return slots, fence
+        return slots, fence, broker
 
     async def _open_store(self) -> SnapshotStore:
         settings = self._settings
@@ -205,6 +217,7 @@ class Daemon:
             await parts.slots.remove_all()
         self._packets.stop()
         await parts.fence.stop()
+        await parts.broker.stop()
         await parts.gateway.stop()
         await parts.identities.stop()
         await parts.guests.stop()

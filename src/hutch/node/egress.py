@@ -37,8 +37,9 @@ class Egress:
         self._told: WeakKeyDictionary[Entry, set[str]] = WeakKeyDictionary()
         self._telling: set[asyncio.Task[None]] = set()
 
-    def fence(self, entry: dict[str, Any]) -> None:
-        """The fence has let something through, or not. It reads what guests send, so that its own word is checked."""
+    def told(self, entry: dict[str, Any]) -> None:
+        """The fence or the broker has let something through, or not. They read what guests send, so that their own word
+        is checked."""
         sandbox = str(entry.pop("sandbox", None))
         entry.pop("dropped", None)
         if (found := self._registry.find(sandbox)) is None:
@@ -81,6 +82,10 @@ class Egress:
             return
         told = self._told.setdefault(found, set())
         key = f"{entry.get('name') or entry.get('address')}:{entry.get('port')}"
+        if entry["kind"] == "secret":  # each as often as it is another
+            key += f" {entry.get('secret')} {entry.get('reason')}"
+            if "secret" in entry:
+                log.warning("a placeholder was refused", sandbox=found.id, target=key[:300])
         if key not in told and len(told) < MAX_NEWS:
             told.add(key)
             task = asyncio.create_task(self._tell(found.id, entry))
@@ -88,7 +93,7 @@ class Egress:
             task.add_done_callback(self._telling.discard)
 
     async def _tell(self, sandbox: str, entry: dict[str, Any]) -> None:
-        names = ("kind", "name", "address", "port", "reason", "protocol")
+        names = ("kind", "name", "address", "port", "reason", "protocol", "secret")
         told = {name: entry[name] for name in names if entry.get(name) is not None}
         whole = EgressEntry.model_validate({"seq": 0, "time": 0, "allowed": False} | told)
         try:

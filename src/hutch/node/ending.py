@@ -41,6 +41,7 @@ class Ender:
     async def clear(self, entry: Entry) -> None:
         """Remove all of it from the host but its record."""
         await self._parts.records.save_grant(entry.id, None)
+        await self._parts.records.save_secrets(entry.id, None)
         await self.take_off(entry)
         await self._parts.records.strip(entry.id)
 
@@ -51,6 +52,7 @@ class Ender:
         parts.gateway.drop(entry.record.address)
         parts.identities.drop(entry.record.address)
         await parts.fence.forget(entry.record.address)
+        await parts.secrets.rest(entry.id)
         parts.egress.forget(entry)
         final = await parts.gateway.revoke(id)
         if final is not None:  # a call that was cut before its answer has counted tokens, and no request

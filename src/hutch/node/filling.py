@@ -70,5 +70,11 @@ class Filler:
         """Tell the guest of a sandbox that has just been booted who it is, with a new token."""
         record = entry.record = entry.record.but(guest_token=new_token(), next_token="")
         who = (record.address, entry.id, record.guest_token, boot_id)
-        prepare = self._parts.guests.prepare(*who, env, record.resources, within=_READY_SECONDS)
+        prepare = self._parts.guests.prepare(
+            *who,
+            env,
+            record.resources,
+            within=_READY_SECONDS,
+            secrets=self._parts.secrets.introduction(entry.id),
+        )
         await unless_doomed(entry, prepare, handle, ThawFailed)

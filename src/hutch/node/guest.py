@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import errno
-import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from secrets import token_bytes
 from typing import Any
 
 import aiohttp
@@ -58,13 +58,14 @@ class GuestClient:
         env: dict[str, str],
         resources: Resources,
         within: float,
+        secrets: dict[str, Any] | None = None,
     ) -> None:
         """Tell the guest who it is (`sandbox` None: nobody yet), as soon as it answers. Raises `GuestUnavailable` after
         `within` seconds.
 
         There is no asking whether it is ready first: that would be one more round trip in every boot.
         """
-        body = _identity(sandbox, token, boot_id, resources) | {"env": env}
+        body = _identity(sandbox, token, boot_id, resources) | {"env": env, "secrets": secrets or {}}
         await self._introduce(address, "/hutch/prepare", [token], body, within)
 
     async def thaw(
@@ -77,11 +78,16 @@ class GuestClient:
         env: dict[str, str] | None,
         resources: Resources,
         within: float,
+        secrets: dict[str, Any] | None = None,
     ) -> None:
         """Tell a guest that was thawed who it is now (`env` None: its environment stays; `sandbox` None: nobody yet),
         and give it entropy. Raises `GuestUnavailable` after `within` seconds, or when the guest refuses."""
-        entropy = base64.b64encode(secrets.token_bytes(_ENTROPY)).decode()
-        body = _identity(sandbox, token, boot_id, resources) | {"env": env, "entropy": entropy}
+        entropy = base64.b64encode(token_bytes(_ENTROPY)).decode()
+        body = _identity(sandbox, token, boot_id, resources) | {
+            "env": env,
+            "entropy": entropy,
+            "secrets": secrets or {},
+        }
         # The new token too: an attempt whose answer was lost has already put it into force.
         await self._introduce(address, "/hutch/thaw", [*frozen_tokens, token], body, within)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hutch.egress.brokering import Broker
 from hutch.egress.fencing import Fence
 from hutch.egress.identity import IdentityDoor
 from hutch.egress.llm import LlmGateway
@@ -20,6 +21,7 @@ from hutch.node.home import NodeHome
 from hutch.node.journal import Journal
 from hutch.node.pins import Pins
 from hutch.node.records import RecordStore
+from hutch.node.secrets import NodeSecrets
 from hutch.node.snapshots import Snapshots
 from hutch.node.tunnel import Tunnel
 from hutch.runtime.base import Runtime
@@ -43,6 +45,8 @@ class Parts:
     identities: IdentityDoor
     budgets: Budgets
     fence: Fence
+    broker: Broker
+    secrets: NodeSecrets
     egress: Egress
     egress_log: EgressLog
     guests: GuestClient

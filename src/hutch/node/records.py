@@ -13,7 +13,8 @@ from typing import Literal, TypeVar
 import structlog
 from pydantic import ValidationError
 
-from hutch.model import LimitBreach, LlmGrant, LlmUsage, Model, NetworkPolicy, Resources, SnapshotRequest, Start, is_id
+from hutch.model import LimitBreach, LlmGrant, LlmUsage, Model, Resources, SnapshotRequest, Start, is_id
+from hutch.model.grant import NodePolicy, SecretGrant
 from hutch.node.home import write_atomic
 
 log = structlog.get_logger("hutch.node")
@@ -26,6 +27,7 @@ MAX_BREACHES = 100
 
 
 _FROZEN = "frozen-"
+_LLM, _SECRETS = ".json", ".secrets"
 
 
 class Figures(Model):
@@ -48,7 +50,7 @@ class SandboxRecord(Model):
     step: Step
     template: str
     resources: Resources
-    network: NetworkPolicy
+    network: NodePolicy
     deadline: float
     guest_token: str
     started_at: datetime
@@ -186,16 +188,23 @@ class RecordStore:
 
     async def save_grant(self, id: str, grant: LlmGrant | None) -> None:
         """Keep the grant for the next daemon; None forgets it."""
-        path = self._grants / f"{id}.json"
-        if grant is None:
-            await self._run(lambda: path.unlink(missing_ok=True))
-            return
-        data = grant.model_dump_json().encode()
-        await self._run(lambda: write_atomic(path, data))
+        await self._save_grant(self._grants / f"{id}{_LLM}", grant)
+
+    async def save_secrets(self, id: str, grant: SecretGrant | None) -> None:
+        """The same for secrets."""
+        await self._save_grant(self._grants / f"{id}{_SECRETS}", grant)
+
+    async def load_secrets(self, id: str) -> SecretGrant | None:
+        """Those that were kept."""
+        path = self._grants / f"{id}{_SECRETS}"
+        try:
+            return SecretGrant.model_validate_json(await self._run(path.read_bytes))
+        except (OSError, ValidationError):
+            return None
 
     async def load_grant(self, id: str) -> LlmGrant | None:
         """The grant that an earlier daemon kept."""
-        path = self._grants / f"{id}.json"
+        path = self._grants / f"{id}{_LLM}"
         try:
             return LlmGrant.model_validate_json(await self._run(path.read_bytes))
         except (OSError, ValidationError):
@@ -203,7 +212,15 @@ class RecordStore:
 
     async def grant_ids(self) -> list[str]:
         """Ids of all sandboxes with a kept grant."""
-        return await self._run(lambda: [path.stem for path in self._grants.glob("*.json")])
+        kept = (f"*{suffix}" for suffix in (_LLM, _SECRETS))
+        return await self._run(lambda: sorted({path.stem for each in kept for path in self._grants.glob(each)}))
+
+    async def _save_grant(self, path: Path, grant: Model | None) -> None:
+        if grant is None:
+            await self._run(lambda: path.unlink(missing_ok=True))
+            return
+        data = grant.model_dump_json().encode()
+        await self._run(lambda: write_atomic(path, data))
 
     def close(self) -> None:
         """After the last write."""

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 import structlog
 
 from hutch.errors import BootFailed, InvalidRequest, SandboxNotRunning
-from hutch.model import BootRequest, Diff, DiffRequest, LimitBreach, LlmGrant, NetworkPolicy, NodeSandbox, is_id
+from hutch.model import BootRequest, Diff, DiffRequest, LimitBreach, LlmGrant, NodeSandbox, is_id
+from hutch.model.grant import NodePolicy, SecretGrant
 from hutch.node.booting import Booter, Stopwatch
 from hutch.node.claiming import Claimer
 from hutch.node.differ import Differ
@@ -121,7 +122,7 @@ class Sandboxes:
             await self._parts.records.save(entry.record)
         return self.view(entry)
 
-    async def set_network(self, id: str, policy: NetworkPolicy) -> NodeSandbox:
+    async def set_network(self, id: str, policy: NodePolicy) -> NodeSandbox:
         """What it may reach, at once. What was in force stays if it cannot be set."""
         entry = self._living(id)
         async with entry.lock:
@@ -133,7 +134,7 @@ class Sandboxes:
                 raise
         return self.view(entry)
 
-    async def _apply_network(self, entry: Entry, policy: NetworkPolicy) -> None:
+    async def _apply_network(self, entry: Entry, policy: NodePolicy) -> None:
         """The record is first: a daemon that is killed in between sets, when it starts, what stands there."""
         entry.record = entry.record.but(network=policy)
         await self._parts.records.save(entry.record)
@@ -148,6 +149,15 @@ class Sandboxes:
             await self._parts.records.save_grant(id, grant)
             if self._living(id).running:
                 self._parts.gateway.grant(id, entry.record.address, grant)
+        return self.view(entry)
+
+    async def set_secrets(self, id: str, grant: SecretGrant | None) -> NodeSandbox:
+        """Give, replace or take back what it may use of secrets; of a paused one, for its resume."""
+        entry = self._living(id)
+        async with entry.lock:
+            await self._parts.secrets.give(id, grant)
+            if not self._living(id).running:
+                await self._parts.secrets.rest(id)
         return self.view(entry)
 
     async def start(self) -> None:

@@ -108,6 +108,7 @@ class Takeover:
     async def _grant(self, entry: Entry) -> None:
         grant = await self._parts.records.load_grant(entry.id)
         self._parts.gateway.grant(entry.id, entry.record.address, grant)
+        await self._parts.secrets.restore(entry.id)
 
     async def _adopt(self, entry: Entry, handle: Handle) -> None:
         """Put in force again what the record says: a step may have been written and not taken. A sandbox whose network
@@ -160,3 +161,4 @@ class Takeover:
         for id in await self._parts.records.grant_ids():
             if id not in known:
                 await self._parts.records.save_grant(id, None)
+                await self._parts.records.save_secrets(id, None)

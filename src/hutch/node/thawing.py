@@ -53,6 +53,7 @@ class Thawer:
         watch = Stopwatch()
         parts, record = self._parts, entry.record
         grant = await parts.records.load_grant(entry.id)
+        await parts.secrets.restore(entry.id)
         parts.gateway.restore(entry.id, record.llm)
         handle, note, lost = await self._thaw(entry, snapshot, grant, None, None, watch, from_disk=from_disk)
         running = entry.record.but(
@@ -94,6 +95,8 @@ class Thawer:
         await parts.records.save(entry.record)
         if request.llm is not None:
             await parts.records.save_grant(entry.id, request.llm)
+        if request.secrets is not None:
+            await parts.secrets.give(entry.id, request.secrets)
         fresh = entry.record.boot_id
         handle, note, lost = await self._thaw(
             entry, snapshot, request.llm, request.env, fresh, watch, from_disk=request.fallback
@@ -176,6 +179,7 @@ class Thawer:
             env=env,
             resources=record.resources,
             within=within,
+            secrets=self._parts.secrets.introduction(entry.id),
         )
         try:
             await unless_doomed(entry, telling, handle, ThawFailed)

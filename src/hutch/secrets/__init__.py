@@ -1,5 +1,6 @@
-"""Credentials at rest: encrypted with a master key that never leaves its file."""
+"""Credentials at rest: encrypted with keys that never leave their files."""
 
+from hutch.secrets.keyring import Keyring, key_number
 from hutch.secrets.vault import Vault, VaultError
 
-__all__ = ["Vault", "VaultError"]
+__all__ = ["Keyring", "Vault", "VaultError", "key_number"]

@@ -76,12 +76,13 @@ def _create(path: Path) -> None:
             os.link(temporary, path)  # unlike rename, fails when another process was first
         except FileExistsError:
             return
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """What was renamed in it outlasts a power cut from here."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -94,6 +94,13 @@ class Database:
                     raise DatabaseFull("the server's disk is full") from error
                 raise
 
+    async def settle(self) -> None:
+        """What is committed outlasts a power cut from here on."""
+        if not self.sqlite:
+            return
+        async with self._turn or nullcontext(), self._connected(self._reader) as connection:
+            await _unbroken(connection.exec_driver_sql("PRAGMA wal_checkpoint(FULL)"))
+
     @asynccontextmanager
     async def _connected(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         connection = engine.connect()

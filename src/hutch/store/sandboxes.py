@@ -30,6 +30,8 @@ class SandboxRow:
     labels: dict[str, str] = field(default_factory=dict)
     keep: bool = False
     sealed_env: bytes | None = None
+    secrets: list[str] = field(default_factory=list)
+    sealed_secrets: bytes | None = None
     guest_token: str | None = None
     guest_user: str | None = None
     workdir: str | None = None
@@ -106,6 +108,12 @@ class Sandboxes:
     async def in_states(self, *states: str) -> list[SandboxRow]:
         """All of every org in these states."""
         return await self._select(select(sandboxes).where(sandboxes.c.state.in_(states)))
+
+    async def with_secrets(self, *states: str) -> list[SandboxRow]:
+        """All of every org in these states that may use secrets."""
+        return await self._select(
+            select(sandboxes).where(sandboxes.c.state.in_(states), sandboxes.c.sealed_secrets.is_not(None))
+        )
 
     async def overdue(self, now: float) -> list[SandboxRow]:
         """Those whose lifetime is over, and that live."""

@@ -13,6 +13,7 @@ from hutch.store.migrate import upgrade
 from hutch.store.nodes import NodeCursors
 from hutch.store.readers import Readers
 from hutch.store.sandboxes import Sandboxes
+from hutch.store.secrets import Secrets
 from hutch.store.spending import Spending
 from hutch.store.tasks import Tasks
 from hutch.store.template_files import TemplateFiles
@@ -46,6 +47,7 @@ class Store:
         self.template_files = TemplateFiles(database)
         self.idempotency = IdempotencyKeys(database)
         self.spending = Spending(database)
+        self.secrets = Secrets(database)
         self.cursors = NodeCursors(database)
 
     @classmethod

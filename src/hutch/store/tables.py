@@ -59,6 +59,8 @@ sandboxes = Table(
     Column("labels", JSON, nullable=False),
     Column("keep", Boolean, nullable=False, server_default=false(), comment="outlives its task"),
     Column("sealed_env", LargeBinary, comment="environment, encrypted, until the sandbox is booted"),
+    Column("secrets", JSON, nullable=False, server_default="[]", comment="names of those that it may use"),
+    Column("sealed_secrets", LargeBinary, comment="its placeholders and its authority: control/secret_grants.py"),
     Column("guest_token", String(256)),
     Column("guest_user", String(64)),
     Column("workdir", String(4096)),
@@ -336,6 +338,18 @@ llm_days = Table(
     Column("day", String(10), primary_key=True, comment="in UTC, ISO"),
     Column("node", String(128), primary_key=True, comment="its lasting id; each counts what went through it"),
     Column("usage", JSON, nullable=False, comment="model.LlmUsage of that day so far"),
+)
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("org", String(32), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("hosts", JSON, nullable=False, comment="where it may be sent"),
+    Column("places", JSON, nullable=False, comment="where in a request"),
+    Column("sealed", LargeBinary, nullable=False, comment="its value, encrypted with a key of secrets.keys"),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
 )
 
 node_cursor = Table(

@@ -18,7 +18,7 @@ from hutch.tls.certificates import TlsProblem, read_certificate
 
 AUTHORITY, AUTHORITY_KEY, SERVED = "ca.pem", "ca.key", "served.pem"
 _AUTHORITY_DAYS, _SERVED_DAYS, RENEW_DAYS = 3650, 90, 30
-_NOWHERE = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
+NOWHERE = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 
 
 def keep_certificate(directory: Path, host: str) -> Path:
@@ -60,7 +60,7 @@ def _issue(directory: Path, host: str) -> None:
     end = min(now + datetime.timedelta(days=_SERVED_DAYS), authority.not_valid_after_utc)
     usage = x509.KeyUsage(True, False, False, False, False, False, False, False, False)
     certificate = (
-        _begin(authority.subject, host, key, now, end)
+        begin(authority.subject, host, key, now, end)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(host), x509.DNSName(f"*.{host}")]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(usage, critical=True)
@@ -69,7 +69,7 @@ def _issue(directory: Path, host: str) -> None:
         .sign(signer, hashes.SHA256())
     )
     chain = certificate.public_bytes(Encoding.PEM) + authority.public_bytes(Encoding.PEM)
-    _write(directory / SERVED, chain + _dump(key), 0o600)
+    _write(directory / SERVED, chain + dump_key(key), 0o600)
 
 
 def _load_authority(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None:
@@ -90,22 +90,22 @@ def _make_authority(directory: Path, host: str) -> tuple[x509.Certificate, ec.El
     now = datetime.datetime.now(datetime.UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Hutch CA {now:%Y-%m-%d} {host}"[:64])])
     limits = x509.NameConstraints(
-        permitted_subtrees=[x509.DNSName(host)], excluded_subtrees=[x509.IPAddress(net) for net in _NOWHERE]
+        permitted_subtrees=[x509.DNSName(host)], excluded_subtrees=[x509.IPAddress(net) for net in NOWHERE]
     )
     usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
     authority = (
-        _begin(name, None, key, now, now + datetime.timedelta(days=_AUTHORITY_DAYS), subject=name)
+        begin(name, None, key, now, now + datetime.timedelta(days=_AUTHORITY_DAYS), subject=name)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(limits, critical=True)
         .sign(key, hashes.SHA256())
     )
-    _write(directory / AUTHORITY_KEY, _dump(key), 0o600)
+    _write(directory / AUTHORITY_KEY, dump_key(key), 0o600)
     _write(directory / AUTHORITY, authority.public_bytes(Encoding.PEM), 0o644)
     return authority, key
 
 
-def _begin(
+def begin(
     issuer: x509.Name,
     host: str | None,
     key: ec.EllipticCurvePrivateKey,
@@ -127,7 +127,8 @@ def _begin(
     )
 
 
-def _dump(key: ec.EllipticCurvePrivateKey) -> bytes:
+def dump_key(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """In PEM form, not encrypted."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 

@@ -23,7 +23,7 @@ _CLOCK_TOLERANCE = 2.0
 class Identity:
     """One request's worth; None is what it does not say."""
 
-    __slots__ = ("boot_id", "env", "hostname", "hosts", "limits", "sandbox_id", "time", "token")
+    __slots__ = ("boot_id", "env", "hostname", "hosts", "limits", "sandbox_id", "secrets", "time", "token", "trust")
 
     def __init__(self) -> None:
         self.sandbox_id: str | None = None
@@ -33,6 +33,9 @@ class Identity:
         self.env: dict[str, str] | None = None
         self.limits: dict[str, int] | None = None
         self.boot_id: str | None = None
+        self.secrets: dict[str, str] | None = None
+        self.trust: tuple[str, str] | None = None
+        """An authority, and what OpenSSL calls its file by."""
         self.time: float | None = None
 
 
@@ -45,6 +48,10 @@ def check(raw: dict[str, Any]) -> Identity:
     found.boot_id = _text(raw, "boot_id")
     if raw.get("env") is not None:
         found.env = environment.check(raw["env"])
+    if isinstance(raw.get("secrets"), dict):
+        found.secrets = environment.check(raw["secrets"].get("env"))
+        if raw["secrets"].get("authority"):
+            found.trust = str(raw["secrets"]["authority"]), str(raw["secrets"]["hash"])
     if raw.get("limits") is not None:
         found.limits = _limits(raw["limits"])
     if isinstance(raw.get("hosts"), dict):
@@ -63,6 +70,12 @@ def take(guest: Guest, given: Identity) -> None:
             _set_clock(given.time)
     if given.env is not None:
         guest.env = given.env
+    if given.secrets is not None:
+        guest.secrets = given.secrets
+    if given.trust is not None and guest.system:
+        from hutch_guest import trust
+
+        trust.install(*given.trust)
     if given.limits is not None:
         guest.limits = given.limits
     if given.sandbox_id is not None:

@@ -50,6 +50,7 @@ from hutch.model import (
     TemplateInfo,
 )
 from hutch.model.egress import EgressEntry
+from hutch.model.grant import SecretGrant
 
 RESOURCES = Resources(cpus=1, memory_mib=512, disk_mib=1024, pids=128)
 
@@ -100,6 +101,7 @@ class ModelNode(Node):
         self.budgets: dict[str, OrgBudget] = {}
         self.records: dict[str, SnapshotRecord] = {}
         self.grants: dict[str, LlmGrant | None] = {}
+        self.secrets: dict[str, SecretGrant | None] = {}
         self.boots: dict[str, BootRequest] = {}
         self.processes: list[ExecState] = []
         self.agent = ModelAgent()
@@ -341,6 +343,10 @@ class ModelNode(Node):
     async def set_llm_budgets(self, budgets: Mapping[str, OrgBudget]) -> None:
         self._alive()
         self.budgets = dict(budgets)
+
+    async def set_secrets(self, sandbox_id: str, grant: SecretGrant | None) -> None:
+        self._alive()
+        self.secrets[sandbox_id] = grant
 
     async def hold_llm(self, sandbox_id: str, within: float, seconds: float) -> bool:
         await self._enter("hold")

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
+from hutch.egress.brokering import Broker
 from hutch.egress.fencing import Fence
 from hutch.egress.identity import IdentityDoor
 from hutch.egress.llm import LlmGateway
@@ -44,6 +45,7 @@ from hutch.node.parts import Parts
 from hutch.node.pins import Pins
 from hutch.node.records import RecordStore
 from hutch.node.sandboxes import Sandboxes
+from hutch.node.secrets import NodeSecrets
 from hutch.node.snapshots import Snapshots
 from hutch.node.sweep import Takeover
 from hutch.node.tunnel import Tunnel
@@ -248,6 +250,22 @@ class PaperFence:
         """Nothing listens."""
 
 
+class PaperBroker:
+    """Nobody has secrets."""
+
+    def of(self, sandbox: str) -> None:
+        """Nothing."""
+
+    async def grant(self, sandbox: str, grant: object) -> None:
+        """Nothing listens."""
+
+    async def forget(self, sandbox: str) -> None:
+        """Nothing listens."""
+
+    async def stop(self) -> None:
+        """Nothing listens."""
+
+
 class PaperGuests:
     """Guests that insist on their token."""
 
@@ -414,6 +432,7 @@ async def daemon(
     egress_log = EgressLog(home.directory / "egress.db")
     await egress_log.open()
     records = SteppingRecords(home.sandboxes, home.grants)
+    broker = cast(Broker, PaperBroker())
     store = cast(SteppingStore, await SteppingStore.open(home.snapshots))
     records.host = store.host = host
     registry = Registry()
@@ -445,6 +464,8 @@ async def daemon(
         gateway=gateway,
         budgets=Budgets(home.directory / "llm-budgets.json", gateway),
         fence=cast(Fence, PaperFence()),
+        broker=broker,
+        secrets=NodeSecrets(records, broker),
         egress=Egress(registry, journal, egress_log),
         egress_log=egress_log,
         guests=cast(GuestClient, PaperGuests(host)),

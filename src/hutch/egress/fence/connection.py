@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import struct
 from typing import Any, cast
@@ -189,12 +190,30 @@ class Connection(asyncio.Protocol):
 
     async def _connect(self) -> None:
         address, port = self._target
+        brokered = self._judge.brokered
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
-                await self._loop.create_connection(lambda: _Outward(self), address, port)
+                if brokered:
+                    await self._ask_broker()
+                else:
+                    await self._loop.create_connection(lambda: _Outward(self), address, port)
         except (OSError, TimeoutError) as error:
             self._opening = None
-            self.end(f"the server does not answer ({type(error).__name__})")
+            self.end(f"the {'broker' if brokered else 'server'} does not answer ({type(error).__name__})")
+
+    async def _ask_broker(self) -> None:
+        """Have it take this connection. Raises `OSError` when it does not."""
+        assert self._guarded is not None
+        address, port = self._target
+        said = {"sandbox": self._guarded.id, "name": self._judge.said, "address": address, "port": port}
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            made.connect(f"\0{self._wall.broker}")
+            _, link = await self._loop.create_unix_connection(lambda: _Brokered(self), sock=made)
+        except BaseException:
+            made.close()
+            raise
+        await link.take(json.dumps(said).encode() + b"\n")
 
     def _refuse(self, refused: Refused) -> None:
         self._report(allowed=False, reason=str(refused))
@@ -252,6 +271,41 @@ class _Outward(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connection.outward_lost(exc)
+
+
+class _Brokered(_Outward):
+    """The broker, in the server's place. It says a byte of its own first, when it takes the connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self._taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    async def take(self, line: bytes) -> None:
+        """Raises `OSError`."""
+        self._transport.write(line)
+        try:
+            await self._taken
+        except BaseException:
+            self._transport.abort()
+            raise
+
+    def data_received(self, data: bytes) -> None:
+        if not self._taken.done():
+            self._taken.set_result(None)
+            self._connection.opened(self._transport)
+            data = data[1:]
+        if data:
+            super().data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._taken.done():
+            super().connection_lost(exc)
+        else:
+            self._taken.set_exception(exc or ConnectionResetError())
 
 
 def _ended_as(transport: asyncio.Transport, exc: Exception | None) -> None:

@@ -65,11 +65,13 @@ class Guarded:
 class Wall:
     """All that the parts of the fence share."""
 
-    def __init__(self, node: Node, upstream: Upstream, floor: float) -> None:
+    def __init__(self, node: Node, upstream: Upstream, floor: float, broker: str = "") -> None:
         self.node = node
         self.upstream = upstream
         self.floor = floor
         """Seconds for which an address counts at least."""
+        self.broker = broker
+        """Name of its socket."""
         self._guarded: dict[str, Guarded] = {}
 
     def find(self, address: str) -> Guarded | None:

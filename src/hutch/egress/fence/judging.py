@@ -26,6 +26,8 @@ class Judge:
         self._rules: dict[str, str] = {}
         self.said: str | None = None
         """The name that was said last, allowed or not."""
+        self.brokered = False
+        """The broker opens it."""
         self.settled = False
         """What the guest still sends needs no judging."""
 
@@ -51,15 +53,17 @@ class Judge:
         most = guarded.permit.limits.connections
         if len(guarded.connections) > most:
             raise Refused(f"more than {most} connections at once")
-        self._direct = guarded.permit.direct(self._address, port)
-        self.settled = self._direct is not None
-        if self.settled:
+        names = guarded.names.at(self._address, self._began)
+        open_anyway = guarded.permit.direct(self._address, port)
+        brokered = any(guarded.permit.brokered(name, port) for name in names)
+        if open_anyway is not None and not brokered:
+            self._direct, self.settled = open_anyway, True
             return True
-        if not any(port in guarded.permit.ports(name) for name in guarded.names.at(self._address, self._began)):
+        if not any(port in guarded.permit.ports(name) for name in names):
             raise Refused("its address is not that of an allowed name that was just asked for")
         if sum(not each.decided for each in guarded.connections) > MAX_UNDECIDED:
             raise Refused(f"more than {MAX_UNDECIDED} connections that have not said what they want")
-        if port == 443:
+        if port == 443 or brokered:
             self._guard = TlsGuard(self._judge)
         elif port == 80:
             self._guard = HttpGuard(self._judge, port)
@@ -102,7 +106,7 @@ class Judge:
             self._direct = permit.direct(self._address, self._port)
             still = self._direct is not None
         else:
-            still = all(permit.rule(name, self._port) is not None for name in self._rules)
+            still = all(self._rule(name) is not None for name in self._rules)
         if not still:
             raise Refused("its policy has changed")
 
@@ -124,14 +128,25 @@ class Judge:
             if (rule := self._guarded.permit.rule(name, self._port)) is not None:
                 self._rules[name], self.said, self.settled = rule, name, True
                 return
-        raise Refused("its address is not that of an allowed name any more")
+        self._direct = self._guarded.permit.direct(self._address, self._port)
+        self.settled = self._direct is not None
+        if not self.settled:
+            raise Refused("its address is not that of an allowed name any more")
 
     def _judge(self, name: str) -> None:
         """Called by the guards. Raises `Refused`."""
         self.said = name
-        rule = self._guarded.permit.rule(name, self._port)
+        permit = self._guarded.permit
+        rule = self._rule(name)
         if rule is None:
             raise Refused("not in policy")
-        if name not in self._rules and not self._guarded.names.knows(name, self._address, self._began):
+        named = permit.rule(name, self._port) is not None
+        if named and name not in self._rules and not self._guarded.names.knows(name, self._address, self._began):
             raise Refused(f"{self._address} is not an address that {name} had")
+        self.brokered = isinstance(self._guard, TlsGuard) and permit.brokered(name, self._port)
         self._rules[name] = rule
+
+    def _rule(self, name: str) -> str | None:
+        """By which it may be reached here: by its name, or because the address is open whatever its name."""
+        permit = self._guarded.permit
+        return permit.rule(name, self._port) or permit.direct(self._address, self._port)

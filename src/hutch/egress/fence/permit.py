@@ -5,7 +5,9 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network
 
 from hutch.model import NetworkRules
+from hutch.model.grant import BrokeredRules
 from hutch.model.rules import CLOSED
+from hutch.model.secret import parse_host
 
 PUBLIC = "public"
 
@@ -20,6 +22,7 @@ class Permit:
         self._addresses = rules.addresses
         self._exact: dict[str, set[int]] = {}
         self._below: dict[str, set[int]] = {}
+        self._brokered = list(map(parse_host, rules.brokered)) if isinstance(rules, BrokeredRules) else []
         for rule in rules.names:
             (self._below if rule.wildcard else self._exact).setdefault(rule.name, set()).update(rule.ports)
 
@@ -29,6 +32,10 @@ class Permit:
         for base in self._bases(name):
             found |= self._below[base]
         return found
+
+    def brokered(self, name: str, port: int) -> bool:
+        """Whether the broker opens connections to this place."""
+        return any(host.covers(name, port) for host in self._brokered)
 
     def resolves(self, name: str) -> bool:
         """Whether it may ask for this name."""

@@ -90,7 +90,10 @@ async def _let_in(wall: Wall, guarded: Guarded, name: str, addresses: list[str],
     until = asyncio.get_running_loop().time() + seconds
     ports = guarded.permit.ports(name)
     targets = [
-        (address, port) for address in addresses for port in ports if guarded.permit.direct(address, port) is None
+        (address, port)
+        for address in addresses
+        for port in ports
+        if guarded.permit.direct(address, port) is None or guarded.permit.brokered(name, port)
     ]
     if targets and not await wall.node.bind(guarded.address, targets, seconds):
         return False

@@ -30,6 +30,7 @@ from hutch.model import Sandbox as SandboxInfo
 from hutch.model import Task as TaskInfo
 from hutch.sdk._async.following import lines_of
 from hutch.sdk._async.sandbox import AsyncSandbox
+from hutch.sdk._async.secrets import AsyncSecrets
 from hutch.sdk._async.snapshots import AsyncSnapshots
 from hutch.sdk._async.task import AsyncTask
 from hutch.sdk._async.transport import LOST, SILENCE, AsyncTransport, at
@@ -55,6 +56,7 @@ class AsyncHutch:
         self.snapshots = AsyncSnapshots(self.transport)
         self.tasks = AsyncTasks(self)
         self.templates = AsyncTemplates(self)
+        self.secrets = AsyncSecrets(self.transport)
         self.keys = AsyncKeys(self)
         self.identity = AsyncIdentityKeys(self)
         self.llm = AsyncLlm(self)
@@ -119,6 +121,7 @@ class AsyncSandboxes:
         network: NetworkPolicy | str | Sequence[str] | None = None,
         resources: ResourcesOverride | None = None,
         env: Mapping[str, str] | None = None,
+        secrets: Sequence[str] = (),
         labels: Mapping[str, str] | None = None,
         identity: Identity | None = None,
         lifetime: float | None = None,
@@ -148,6 +151,7 @@ class AsyncSandboxes:
             "network": network,
             "resources": resources,
             "env": dict(env or {}),
+            "secrets": list(secrets),
             "labels": dict(labels or {}),
             "identity": identity,
             "lifetime": lifetime,

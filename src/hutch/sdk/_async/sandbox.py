@@ -81,6 +81,7 @@ class AsyncSandbox:
         network: NetworkPolicy | str | Sequence[str] | None = None,
         resources: ResourcesOverride | None = None,
         env: Mapping[str, str] | None = None,
+        secrets: Sequence[str] = (),
         labels: Mapping[str, str] | None = None,
         identity: Identity | None = None,
         lifetime: float | None = None,
@@ -98,7 +99,8 @@ class AsyncSandbox:
         after which it is paused, to be woken by the next call. `from_snapshot`: a snapshot that it goes on from, in
         place of a template; `fallback` as for `pause`: booted from its disk where memory does not fit the node.
         `network`: `deny_all`, `allow_all`, rules and names of policies (`["packages", "*.example.com"]`), or a policy;
-        without, the template's, which is `deny_all` unless it says so. `identity`: what its identity token
+        without, the template's, which is `deny_all` unless it says so. `secrets`: names of those that it may use
+        without seeing them; the network has to allow their hosts. `identity`: what its identity token
         says beside what Hutch knows of it. Without `client`, one is made from the
         environment or the credentials file, and closed with the sandbox.
         """
@@ -122,6 +124,7 @@ class AsyncSandbox:
                 network=network,
                 resources=resources,
                 env=env,
+                secrets=secrets,
                 labels=labels,
                 identity=identity,
                 lifetime=lifetime,
@@ -292,16 +295,19 @@ class AsyncSandbox:
         *,
         fallback: Literal["disk"] | None = None,
         identity: Identity | None = None,
+        secrets: Sequence[str] = (),
         idempotency_key: str | None = None,
     ) -> builtins.list[AsyncSandbox]:
         """New sandboxes (1 to 64) that go on from a snapshot of its timeline, or from what it is now; all, or none and
-        the error. They are without its task and its credentials. `fallback` as for `pause`, `identity` as for
-        `create`: they take nothing of it over."""
+        the error. They are without its task and its credentials. `fallback` as for `pause`, `identity` and
+        `secrets` as for `create`: they take nothing of them over."""
         body: dict[str, Any] = {"count": count}
         if fallback is not None:
             body["fallback"] = fallback
         if identity is not None:
             body["identity"] = identity.model_dump(exclude_defaults=True)
+        if secrets:
+            body["secrets"] = list(secrets)
         if from_snapshot is not None:
             body["from"] = from_snapshot if isinstance(from_snapshot, str) else from_snapshot.id
         answer = await self._transport.json(

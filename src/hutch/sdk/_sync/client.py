@@ -32,6 +32,7 @@ from hutch.model import Task as TaskInfo
 from hutch.sdk._shim import blocking
 from hutch.sdk._sync.following import lines_of
 from hutch.sdk._sync.sandbox import Sandbox
+from hutch.sdk._sync.secrets import Secrets
 from hutch.sdk._sync.snapshots import Snapshots
 from hutch.sdk._sync.task import Task
 from hutch.sdk._sync.transport import LOST, SILENCE, Transport, at
@@ -56,6 +57,7 @@ class Hutch:
         self.snapshots = Snapshots(self.transport)
         self.tasks = Tasks(self)
         self.templates = Templates(self)
+        self.secrets = Secrets(self.transport)
         self.keys = Keys(self)
         self.identity = IdentityKeys(self)
         self.llm = Llm(self)
@@ -120,6 +122,7 @@ class Sandboxes:
         network: NetworkPolicy | str | Sequence[str] | None = None,
         resources: ResourcesOverride | None = None,
         env: Mapping[str, str] | None = None,
+        secrets: Sequence[str] = (),
         labels: Mapping[str, str] | None = None,
         identity: Identity | None = None,
         lifetime: float | None = None,
@@ -149,6 +152,7 @@ class Sandboxes:
             "network": network,
             "resources": resources,
             "env": dict(env or {}),
+            "secrets": list(secrets),
             "labels": dict(labels or {}),
             "identity": identity,
             "lifetime": lifetime,

@@ -1,0 +1,109 @@
+"""What each sandbox may use, made ready for its connections."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import time
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import SecretStr
+
+from hutch.egress.broker.swapping import Use
+from hutch.egress.fence.bucket import Bucket
+from hutch.model.grant import GrantedSecret, SecretGrant
+from hutch.model.secret import parse_host
+from hutch.tls.authority import dump_key
+from hutch.tls.minting import Authority
+
+_MOST_CONTEXTS = 256
+"""Names of one sandbox whose certificates are kept."""
+_FRESH_SECONDS = 86400.0
+READING = (0.3, 1.0)
+"""Seconds of CPU a second, and in a burst, for reading what one sandbox sends: all others wait meanwhile."""
+
+
+class Granted:
+    """One sandbox. Connections keep the grant that they began with, but for what is taken back."""
+
+    def __init__(self, id: str, grant: SecretGrant, leaf: ec.EllipticCurvePrivateKey) -> None:
+        self.id = id
+        self.reading = Bucket(*READING)
+        self._leaf = leaf
+        self._contexts: dict[str, tuple[float, ssl.SSLContext]] = {}
+        self._authority: Authority
+        self._told = ""
+        self.change(grant)
+
+    def change(self, grant: SecretGrant) -> None:
+        """Use this from now on. Raises `ValueError`."""
+        if grant.authority != self._told:
+            self._authority = Authority.load(grant.authority, grant.key.get_secret_value())
+            self._told = grant.authority
+            self._contexts.clear()
+        self._hosts = list(map(parse_host, grant.hosts))
+        hidden = [each for each in grant.secrets if each.placeholder is not None]
+        self.placeholders = {_bytes(each.placeholder): each.name for each in hidden}
+        self._uses = [(list(map(parse_host, each.hosts)), _use(each)) for each in hidden if each.value is not None]
+
+    def vouches(self, name: str, port: int) -> bool:
+        """Whether connections to this host are opened here, whatever is left to use on them."""
+        return any(host.covers(name, port) for host in self._hosts)
+
+    def uses(self, name: str, port: int) -> list[Use]:
+        """The secrets that are for this host."""
+        return [use for hosts, use in self._uses if any(host.covers(name, port) for host in hosts)]
+
+    def context(self, name: str) -> ssl.SSLContext:
+        """To end the TLS of connections to this host with. Its name was judged before."""
+        made, context = self._contexts.get(name, (0.0, None))
+        if context is None or made < time.monotonic() - _FRESH_SECONDS:
+            if len(self._contexts) >= _MOST_CONTEXTS:
+                del self._contexts[next(iter(self._contexts))]
+            context = server_context(self._authority.issue(name, self._leaf) + dump_key(self._leaf))
+            self._contexts[name] = (time.monotonic(), context)
+        return context
+
+
+class Grants:
+    """Those of all sandboxes of the node."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, Granted] = {}
+        self._leaf = ec.generate_private_key(ec.SECP256R1())
+
+    def put(self, id: str, grant: SecretGrant) -> None:
+        """Raises `ValueError`."""
+        if id in self._of:
+            self._of[id].change(grant)
+        else:
+            self._of[id] = Granted(id, grant, self._leaf)
+
+    def forget(self, id: str) -> None:
+        self._of.pop(id, None)
+
+    def find(self, id: str) -> Granted | None:
+        return self._of.get(id)
+
+
+def _use(secret: GrantedSecret) -> Use:
+    return Use(secret.name, _bytes(secret.placeholder), _bytes(secret.value), frozenset(secret.places))
+
+
+def _bytes(secret: SecretStr | None) -> bytes:
+    assert secret is not None
+    return secret.get_secret_value().encode()
+
+
+def server_context(pem: bytes) -> ssl.SSLContext:
+    """For a chain and its key. HTTP/1.1 only: in HTTP/2 a request says once more which host it is for."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    descriptor = os.memfd_create("certificate")  # `ssl` reads files only, and no key shall lie on a disk
+    try:
+        os.write(descriptor, pem)
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+    return context

@@ -1,0 +1,141 @@
+"""Puts values in the place of placeholders in the head of a request, where the secrets allow it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from hutch.egress.broker.refusal import Misplaced
+from hutch.http1.heads import Fields, Request
+
+_BEARERS = (b"bearer", b"token")
+"""Schemes of `Authorization` that carry a token and nothing else; the second is GitHub's older one."""
+_DECODINGS = 3
+"""How often a target may be percent-encoded before a placeholder in it is not found any more."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """A secret that is for the host of a connection."""
+
+    name: str
+    placeholder: bytes
+    value: bytes = field(repr=False)
+    places: frozenset[str]
+
+
+@dataclass
+class Swapped:
+    """The request as it goes on, and what was put into it."""
+
+    request: Request
+    used: set[str]
+    told: set[bytes] = field(repr=False)
+    """Forms in which values went out, beside themselves."""
+
+
+class Swapper:
+    """For one connection. `here`: what is for its host; `placeholders`: all of the sandbox, with the secrets' names."""
+
+    def __init__(self, here: list[Use], placeholders: Mapping[bytes, str]) -> None:
+        self._here = here
+        self._placeholders = placeholders
+
+    def swap(self, request: Request) -> Swapped:
+        """Raises `Misplaced` when a placeholder is anywhere else."""
+        done = Swapped(request, set(), set())
+        fields = [(key, self._field(key, value, done)) for key, value in request.fields]
+        target = self._target(request.target, done)
+        done.request = Request(request.method, target, request.minor, fields)
+        self._check(done.request.fields, target)
+        return done
+
+    def _field(self, key: bytes, value: bytes, done: Swapped) -> bytes:
+        name = key.lower()
+        if name == b"authorization":
+            scheme, blank, credential = value.partition(b" ")
+            if scheme.lower() in _BEARERS:
+                value = scheme + blank + self._bearer(credential.strip(), done)
+            elif scheme.lower() == b"basic":
+                value = scheme + blank + self._basic(credential.strip(), done)
+        for use in self._here:
+            if f"header:{name.decode('latin-1')}" in use.places and use.placeholder in value:
+                value = value.replace(use.placeholder, use.value)
+                done.used.add(use.name)
+        return value
+
+    def _bearer(self, credential: bytes, done: Swapped) -> bytes:
+        for use in self._here:
+            if "bearer" in use.places and credential == use.placeholder:
+                done.used.add(use.name)
+                return use.value
+        return credential
+
+    def _basic(self, credential: bytes, done: Swapped) -> bytes:
+        parts = _decoded(credential)
+        if parts is None:
+            return credential
+        for at, part in enumerate(parts):
+            for use in self._here:
+                if "basic" in use.places and part == use.placeholder:
+                    parts[at] = use.value
+                    done.used.add(use.name)
+        encoded = base64.b64encode(b":".join(parts))
+        if encoded != credential:
+            done.told.add(encoded)
+        return encoded
+
+    def _target(self, target: bytes, done: Swapped) -> bytes:
+        path, mark, query = target.partition(b"?")
+        parts = [self._parameter(part, done) for part in query.split(b"&")]
+        return path + mark + b"&".join(parts)
+
+    def _parameter(self, part: bytes, done: Swapped) -> bytes:
+        key, equals, value = part.partition(b"=")
+        name = unquote_to_bytes(key).decode("latin-1")
+        for use in self._here:
+            if f"query:{name}" in use.places and unquote_to_bytes(value) == use.placeholder:
+                done.used.add(use.name)
+                quoted = quote_from_bytes(use.value, safe="").encode()
+                done.told.add(quoted)
+                return key + equals + quoted
+        return part
+
+    def _check(self, fields: Fields, target: bytes) -> None:
+        path, _, query = target.partition(b"?")
+        self._look(_forms(path), "the path")
+        self._look(_forms(query), "the query")
+        for key, value in fields:
+            name = key.decode("latin-1")[:64]
+            self._look([key], "a header's name")
+            texts = [value]
+            scheme, _, credential = value.partition(b" ")
+            if scheme.lower() == b"basic":
+                texts += _decoded(credential.strip()) or []
+            self._look(texts, f"the header {name}")
+
+    def _look(self, texts: list[bytes], where: str) -> None:
+        for placeholder, name in self._placeholders.items():
+            if any(placeholder in text for text in texts):
+                raise Misplaced(name, where)
+
+
+def _forms(text: bytes) -> list[bytes]:
+    """As it is, and decoded."""
+    forms = [text]
+    for _ in range(_DECODINGS):
+        if b"%" in forms[-1]:
+            forms.append(unquote_to_bytes(forms[-1]))
+    return forms
+
+
+def _decoded(credential: bytes) -> list[bytes] | None:
+    """User and password; None for what is no credential of the scheme Basic."""
+    try:
+        user, colon, password = base64.b64decode(credential, validate=True).partition(b":")
+    except binascii.Error:
+        return None
+    return [user, password] if colon else [user]

@@ -1,0 +1,82 @@
+"""The node's end of the broker: starts the process when a sandbox has secrets first, starts it again when it dies, and
+gives it what each sandbox may use.
+
+The node holds the socket on which the fence reaches the broker: a connection that comes while there is none waits a
+moment, and is closed when none comes. Nothing is let through without one.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from hutch.egress.child import UIDS, Child
+from hutch.model.grant import SecretGrant
+
+
+class Broker(Child):
+    """One of a node. `report` is told what was done with secrets."""
+
+    def __init__(self, node: str, fence: int, report: Callable[[dict[str, Any]], None]) -> None:
+        super().__init__("hutch.egress.broker", "broker")
+        self.uid = UIDS[(UIDS.index(fence) + 1) % len(UIDS)]
+        self.door = f"hutch-{node}-{secrets.token_hex(8)}"
+        """Name of the socket, in the host's abstract name space; only the fence's user is let in."""
+        self._fence = fence
+        self._report = report
+        self._socket: socket.socket | None = None
+        self._grants: dict[str, SecretGrant] = {}
+
+    async def stop(self) -> None:
+        """End the process: no secret is used any more."""
+        await self.end()
+        if self._socket is not None:
+            self._socket.close()
+
+    def of(self, sandbox: str) -> SecretGrant | None:
+        """What the sandbox may use."""
+        return self._grants.get(sandbox)
+
+    async def grant(self, sandbox: str, grant: SecretGrant | None) -> None:
+        """What the sandbox may use, from when this returns; None: nothing."""
+        if grant is None:
+            await self.forget(sandbox)
+            return
+        self._grants[sandbox] = grant
+        if self._socket is None:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._socket.bind(f"\0{self.door}")
+            self._socket.listen(512)
+        self.need()
+        await self.tell(self._set(sandbox))
+
+    async def forget(self, sandbox: str) -> None:
+        """Nothing any more."""
+        if self._grants.pop(sandbox, None) is not None:
+            await self.tell({"op": "forget", "sandbox": sandbox})
+
+    def options(self) -> list[str]:
+        return [f"--uid={self.uid}", f"--fence-uid={self._fence}"]
+
+    def sockets(self) -> Mapping[str, socket.socket]:
+        assert self._socket is not None
+        return {"fence": self._socket}
+
+    def environment(self) -> Iterable[str]:
+        """Authorities that the operator trusts besides."""
+        return ("SSL_CERT_FILE", "SSL_CERT_DIR")
+
+    def known(self) -> Iterable[dict[str, Any]]:
+        return map(self._set, self._grants)
+
+    def hear(self, message: dict[str, Any]) -> None:
+        if message["op"] == "report":
+            self._report(message["entry"])
+
+    async def close(self) -> None:
+        """Nothing is open without one."""
+
+    def _set(self, sandbox: str) -> dict[str, Any]:
+        return {"op": "set", "sandbox": sandbox, "grant": self._grants[sandbox].model_dump(mode="json")}

@@ -1,0 +1,59 @@
+"""What the server gives a node so that a sandbox can use secrets: on the way there, and in memory, only."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, SecretStr, field_serializer
+
+from hutch.model.common import Model
+from hutch.model.network import AllowAll, DenyAll, NetworkLimits, NetworkPolicy, NetworkRules
+from hutch.model.secret import MAX_SECRETS, parse_host
+
+
+class GrantedSecret(Model):
+    """One secret, for one sandbox."""
+
+    name: str
+    placeholder: SecretStr | None = Field(None, description="None: the guest is given the value itself.")
+    value: SecretStr | None = Field(None, description="None: it was taken back.")
+    hosts: list[str] = []
+    places: list[str] = []
+
+    @field_serializer("placeholder", "value", when_used="json")
+    def _plain(self, secret: SecretStr | None) -> str | None:
+        # Goes over the node's Unix socket, and to a tmpfs; never to a log.
+        return secret.get_secret_value() if secret is not None else None
+
+
+class SecretGrant(Model):
+    """All of one sandbox, and the authority that it trusts for their hosts."""
+
+    authority: str = Field(description="A certificate, in PEM form.")
+    key: SecretStr = Field(description="Its key, in PEM form.")
+    hosts: list[str] = Field(description="All that it can vouch for: connections there go through the broker.")
+    secrets: list[GrantedSecret] = Field(max_length=MAX_SECRETS)
+
+    @field_serializer("key", when_used="json")
+    def _key(self, key: SecretStr) -> str:
+        return key.get_secret_value()
+
+
+class BrokeredRules(NetworkRules):
+    """Rules of a sandbox with secrets, as the node enforces them."""
+
+    brokered: list[str] = Field([], description="Hosts (`SecretHost`) to which connections go through the broker.")
+
+
+NodePolicy = Annotated[DenyAll | AllowAll | BrokeredRules, Field(discriminator="mode")]
+"""What a sandbox may reach, as its node is told."""
+
+
+def brokered(policy: NetworkPolicy, hosts: list[str]) -> NetworkPolicy:
+    """The policy with these hosts led through the broker, as far as it lets them be reached at all."""
+    if not hosts or policy.mode == "deny_all":
+        return policy
+    if isinstance(policy, AllowAll):
+        policy = NetworkRules(public=True, limits=NetworkLimits(connections=1024, new_connections=250))
+    own = [parse_host(host).rule for host in hosts] if policy.public else []
+    return BrokeredRules(**policy.model_dump() | {"allow": [*policy.allow, *own], "brokered": hosts})

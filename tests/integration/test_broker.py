@@ -1,0 +1,318 @@
+"""The broker against real clients in a real sandbox, and servers that a test makes."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import shlex
+import signal
+import subprocess
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.fence.world import TOKEN, World, a_world
+
+from hutch.tls.minting import Authority
+
+pytestmark = pytest.mark.root
+
+PLACEHOLDER = "ghp_Plac3holder0fTheT0kenThatTheySee9xYz"
+OTHER = "Another-placeholder-of-another-secret"
+HOSTS = ["good.test", "api.good.test:443,8443"]
+RULES = ["good.test", "api.good.test:443,8443", "evil.test", "bad.wild.test", "other.test"]
+ALL = [*HOSTS, "evil.test", "bad.wild.test"]
+
+
+def grant(authority: Authority, value: str | None = TOKEN, **changes: Any) -> dict[str, Any]:
+    token = {
+        "name": "GITHUB_TOKEN",
+        "placeholder": PLACEHOLDER,
+        "value": value,
+        "hosts": HOSTS if value else [],
+        "places": ["bearer", "basic", "header:x-key", "query:key"],
+        **changes,
+    }
+    other = {
+        **token,
+        "name": "OTHER",
+        "placeholder": OTHER,
+        "value": "other-value",
+        "hosts": ["evil.test", "bad.wild.test"],
+    }
+    return {
+        "authority": authority.certificate,
+        "key": authority.key,
+        "hosts": ALL,
+        "secrets": [token, other],
+    }
+
+
+class Box:
+    """A sandbox with a secret."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.authority = Authority.make("hutch broker of a test", ["good.test", "evil.test", "wild.test"])
+        network = {"mode": "rules", "allow": RULES, "brokered": ALL}
+        self.made = world.node.boot(network=network, secrets=grant(self.authority))
+        self.seen = 0
+
+    @property
+    def id(self) -> str:
+        return str(self.made["id"])
+
+    def sh(self, command: str, **env: str) -> Any:
+        return self.world.node.exec(self.made, command, env=env)
+
+    def curl(self, *options: str) -> tuple[int, str]:
+        """The status and the answer, head and all."""
+        ran = self.sh("curl -sS -i -m 20 -w '\\n%{http_code}' " + shlex.join(options))
+        text, _, status = ran.stdout.rpartition("\n")
+        return int(status or 0), text + ran.stderr
+
+    def python(self, code: str) -> str:
+        ran = self.sh(f"python3 - <<'END'\n{code}\nEND")
+        return str(ran.stdout + ran.stderr)
+
+    def told(self, count: int = 1) -> list[dict[str, Any]]:
+        """What its egress log says of secrets, since it was asked for last."""
+        found: list[dict[str, Any]] = []
+        for _ in range(50):
+            path = f"/sandboxes/{self.id}/egress?after={self.seen}&limit=1000&wait=0.2"
+            entries = self.world.node.call("GET", path).json()["entries"]
+            self.seen = entries[-1]["seq"] if entries else self.seen
+            found += [entry for entry in entries if entry["kind"] == "secret"]
+            if len(found) >= count and not entries:
+                break
+        return found
+
+
+@pytest.fixture(scope="module")
+def world(standard_template: str) -> Iterator[World]:
+    with a_world() as made:
+        fill(made.internet.files)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def box(world: World) -> Box:
+    return Box(world)
+
+
+def fill(files: Path) -> None:
+    """A repository, a package of Python's, and one of npm's."""
+    work = files.parent / "work"
+    run = f"git init -q {work} && cd {work} && echo hi > readme && git add . && git -c user.name=a -c user.email=a@b "
+    subprocess.run(run + "commit -qm one", shell=True, check=True, capture_output=True)
+    subprocess.run(["git", "clone", "-q", "--bare", str(work), str(files / "repo.git")], check=True)
+    subprocess.run(["git", "-C", str(files / "repo.git"), "update-server-info"], check=True)
+    (files / "simple" / "hutchling").mkdir(parents=True)
+    wheel = files / "simple" / "hutchling" / "hutchling-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as made:
+        made.writestr("hutchling.py", "VALUE = 7\n")
+        made.writestr("hutchling-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: hutchling\nVersion: 1.0\n")
+        made.writestr("hutchling-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        made.writestr("hutchling-1.0.dist-info/RECORD", "")
+    (files / "simple" / "hutchling" / "index.html").write_text(f'<a href="{wheel.name}">{wheel.name}</a>')
+    package = io.BytesIO()
+    with tarfile.open(fileobj=package, mode="w:gz") as tar:
+        for name, text in (("package/package.json", '{"name":"hutchling","version":"1.0.0"}'), ("package/a.js", "")):
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text.encode()))
+    (files / "npm").mkdir()
+    (files / "npm" / "hutchling.tgz").write_bytes(package.getvalue())
+    dist = {"tarball": "https://good.test/files/npm/hutchling.tgz"}
+    version = {"name": "hutchling", "version": "1.0.0", "dist": dist}
+    document = {"name": "hutchling", "dist-tags": {"latest": "1.0.0"}, "versions": {"1.0.0": version}}
+    (files / "npm" / "hutchling").mkdir()
+    (files / "npm" / "hutchling" / "index.html").write_text(json.dumps(document))
+
+
+def test_the_guest_has_a_placeholder_and_the_host_the_value(world: World, box: Box) -> None:
+    assert box.sh("echo $GITHUB_TOKEN").stdout.strip() == PLACEHOLDER
+    since = world.internet.mark()
+    status, text = box.curl("-H", f"Authorization: Bearer {PLACEHOLDER}", "https://good.test/echo")
+    assert status == 200, text
+    assert TOKEN not in text and "[redacted]" in text
+    (request,) = world.internet.requests(since)
+    assert f"Bearer {TOKEN}" in request["head"] and PLACEHOLDER not in request["head"]
+    (entry,) = box.told()
+    assert entry["allowed"] and entry["secret"] == "GITHUB_TOKEN" and entry["name"] == "good.test"
+
+
+def test_real_clients_with_basic_and_bearer(world: World, box: Box) -> None:
+    def ok(command: str) -> str:
+        ran = box.sh(f"cd /tmp && {command}")
+        assert ran.exit_code == 0, ran.stdout + ran.stderr
+        return str(ran.stdout)
+
+    assert "hi" in ok("git clone -q https://x-access-token:$GITHUB_TOKEN@good.test/files/repo.git && cat repo/readme")
+    assert ok("sudo -n env -i PATH=$PATH git ls-remote https://a:'" + PLACEHOLDER + "'@good.test/files/repo.git")
+    ok("pip install -q --no-deps -i https://u:$GITHUB_TOKEN@good.test/files/simple hutchling")
+    assert ok("python3 -c 'import hutchling; print(hutchling.VALUE)'").strip() == "7"
+    registry = "--registry=https://good.test/files/npm/ --//good.test/files/npm/:_authToken=$GITHUB_TOKEN"
+    ok(f"mkdir -p n && cd n && npm install --no-audit --no-fund {registry} hutchling && ls node_modules/hutchling/a.js")
+    ok("wget -q -O- --header 'Authorization: token '$GITHUB_TOKEN https://good.test/files/npm/hutchling.tgz >x.tgz")
+    fetch = (
+        "fetch('https://api.good.test:8443/echo', {headers: {'X-Key': process.env.GITHUB_TOKEN}})"
+        ".then(r => r.text()).then(t => console.log(t))"
+    )
+    said = ok(f'node -e "{fetch}"')
+    assert "[redacted]" in said and PLACEHOLDER not in said
+    urllib = (
+        "import os, urllib.request as u; r = u.Request('https://good.test/echo?key=' + os.environ['GITHUB_TOKEN']); "
+        "print(u.urlopen(r).read().decode())"
+    )
+    said = ok(f'python3 -c "{urllib}"')
+    assert "[redacted]" in said and TOKEN not in said and PLACEHOLDER not in said
+    assert all(entry["allowed"] for entry in box.told(5))
+
+
+def test_a_placeholder_anywhere_else_is_refused_and_told(world: World, box: Box) -> None:
+    bearer = f"Authorization: Bearer {PLACEHOLDER}"
+    encoded = base64.b64encode(f"user:{OTHER}".encode()).decode()
+    box.told(0)
+    misplaced = {
+        "the path": [f"https://good.test/{PLACEHOLDER}"],
+        "the path, encoded": ["https://good.test/" + "".join(f"%{ord(each):02x}" for each in PLACEHOLDER)],
+        "another parameter": [f"https://good.test/?token={PLACEHOLDER}"],
+        "another header": ["-H", f"X-Other: {PLACEHOLDER}", "https://good.test/"],
+        "a header's name": ["-H", f"{PLACEHOLDER}: x", "https://good.test/"],
+        "the body": ["-d", f"token={PLACEHOLDER}", "https://good.test/"],
+        "the body in chunks": ["-H", "Transfer-Encoding: chunked", "-d", f"a={PLACEHOLDER}", "https://good.test/"],
+        "another host's": ["-H", bearer, "https://evil.test/"],
+        "another's here": ["-H", f"Authorization: Bearer {OTHER}", "https://good.test/"],
+        "another's in basic": ["-H", f"Authorization: Basic {encoded}", "https://good.test/"],
+        "beside a good one": ["-H", bearer, "-H", f"X-Other: {PLACEHOLDER}", "https://good.test/"],
+    }
+    since = world.internet.mark()
+    for what, options in misplaced.items():
+        status, text = box.curl(*options)
+        assert status == 403 and "Hutch" in text, f"{what}: {status} {text}"
+    assert not [each for each in world.internet.requests(since) if "token" in each["head"] or TOKEN in each["head"]]
+    told = box.told(len(misplaced))
+    assert not any(entry["allowed"] for entry in told)
+    assert {entry["secret"] for entry in told} == {"GITHUB_TOKEN", "OTHER"}
+    news = world.node.journal(box.id, "egress_refused")
+    assert any("the placeholder of GITHUB_TOKEN stands in the path" in each["data"]["message"] for each in news)
+
+
+def test_requests_that_say_something_else_than_their_connection(world: World, box: Box) -> None:
+    def said(head: str, more: str = "") -> str:
+        return box.python(
+            "import socket, ssl\n"
+            "c = ssl.create_default_context(); c.set_alpn_protocols(['h2', 'http/1.1'])\n"
+            "s = c.wrap_socket(socket.create_connection(('good.test', 443)), server_hostname='good.test')\n"
+            f"{more}\n"
+            f"s.sendall({head!r}.encode())\n"
+            "s.settimeout(10)\n"
+            "print(s.selected_alpn_protocol(), s.recv(300))"
+        )
+
+    assert "http/1.1 b'HTTP/1.1 421 " in said("GET / HTTP/1.1\r\nHost: evil.test\r\n\r\n")
+    assert "400" in said("GET https://evil.test/ HTTP/1.1\r\nHost: good.test\r\n\r\n")
+    assert "400" in said("CONNECT evil.test:443 HTTP/1.1\r\nHost: good.test\r\n\r\n")
+    assert "400" in said(
+        "POST / HTTP/1.1\r\nHost: good.test\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    assert "501" in said("GET / HTTP/1.1\r\nHost: good.test\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+    second = "GET / HTTP/1.1\r\nHost: good.test\r\n\r\n"
+    assert "421" in said("GET / HTTP/1.1\r\nHost: evil.test\r\n\r\n", f"s.sendall({second!r}.encode()); s.recv(9999)")
+
+
+def test_values_that_a_host_repeats_do_not_come_in(world: World, box: Box) -> None:
+    basic = base64.b64encode(f"me:{TOKEN}".encode()).decode()
+    for path in ("/echo", "/echo/chunked"):
+        for header in (f"Bearer {PLACEHOLDER}", "Basic " + base64.b64encode(f"me:{PLACEHOLDER}".encode()).decode()):
+            status, text = box.curl("-H", f"Authorization: {header}", f"https://good.test{path}?key={PLACEHOLDER}")
+            assert status == 200 and "[redacted]" in text
+            assert TOKEN not in text and basic not in text
+    status, text = box.curl("--compressed", "-H", f"Authorization: Bearer {PLACEHOLDER}", "https://good.test/echo/gzip")
+    assert status == 502 and "compress" in text
+    log = world.node.log()
+    assert TOKEN not in log and PLACEHOLDER not in log
+    assert TOKEN not in json.dumps(box.told(4))
+
+
+def test_a_host_whose_certificate_is_not_good(world: World, box: Box) -> None:
+    status, text = box.curl("-H", f"Authorization: Bearer {OTHER}", "https://bad.wild.test/")
+    assert status == 502 and "certificate is not good" in text
+
+
+def test_clients_that_trust_nobody_new_fail_clearly(world: World, box: Box) -> None:
+    box.told(0)
+    ran = box.sh("curl -sS --cacert /etc/ssl/certs/ISRG_Root_X1.pem --capath /nowhere https://good.test/ 2>&1")
+    assert ran.exit_code == 60, ran.stdout
+    (entry,) = box.told()
+    assert not entry["allowed"] and "does not accept the broker's certificate" in entry["reason"]
+    # Hosts that no secret is for have their own certificates.
+    ran = box.sh("curl -sSk -v https://other.test/ 2>&1 | grep -i issuer")
+    assert "hutch" not in ran.stdout.lower() and "good.test" in ran.stdout
+
+
+def test_another_value_at_once_and_none(world: World, box: Box) -> None:
+    def works() -> tuple[int, str]:
+        since = world.internet.mark()
+        status, _ = box.curl("-H", f"Authorization: Bearer {PLACEHOLDER}", "https://good.test/")
+        heads = [each["head"] for each in world.internet.requests(since)]
+        return status, heads[0] if heads else ""
+
+    def put(what: dict[str, Any]) -> None:
+        assert world.node.call("PUT", f"/sandboxes/{box.id}/secrets", what).status == 200
+
+    put(grant(box.authority, "another-value-of-another-length"))
+    status, head = works()
+    assert status == 200 and "Bearer another-value-of-another-length" in head
+    put(grant(box.authority, None))
+    assert works() == (403, "")
+    put(grant(box.authority))
+    # A pause keeps it, and a value that comes meanwhile.
+    world.node.pause(box.made)
+    put(grant(box.authority, "a-value-that-came-in-the-night"))
+    box.made = world.node.resume(box.made)
+    status, head = works()
+    assert status == 200 and "Bearer a-value-that-came-in-the-night" in head
+    assert box.sh("echo $GITHUB_TOKEN").stdout.strip() == PLACEHOLDER
+    put(grant(box.authority))
+
+
+def test_a_fork_has_none_of_it(world: World, box: Box) -> None:
+    snapshot = world.node.snapshot(box.made)["id"]
+    box.made = world.node.sandbox(box.id) or {}
+    network = {"mode": "rules", "allow": RULES}
+    fork = world.node.boot(from_snapshot=snapshot, network=network)
+    since = world.internet.mark()
+    ran = world.node.exec(
+        fork, f"echo [$GITHUB_TOKEN]; curl -sSk -H 'Authorization: Bearer {PLACEHOLDER}' https://good.test/"
+    )
+    assert ran.stdout.startswith("[]\n")
+    (request,) = world.internet.requests(since)
+    assert TOKEN not in request["head"]
+    world.node.call("DELETE", f"/sandboxes/{fork['id']}")
+
+
+def test_a_crash_of_the_broker_closes_and_reopens(world: World, box: Box) -> None:
+    broker = world.fence("broker")
+    environment = Path(f"/proc/{broker}/environ")
+    status = Path(f"/proc/{broker}/status").read_text()
+    fence = Path(f"/proc/{world.fence()}/status").read_text()
+    uid = next(line for line in status.splitlines() if line.startswith("Uid:"))
+    assert "\t0" not in uid and uid != next(line for line in fence.splitlines() if line.startswith("Uid:"))
+    assert "CapEff:\t0000000000000000" in status and TOKEN.encode() not in environment.read_bytes()
+    os.kill(broker, signal.SIGKILL)
+    found = [box.curl("-H", f"Authorization: Bearer {PLACEHOLDER}", "https://good.test/echo") for _ in range(2)]
+    assert {status for status, _ in found} <= {0, 200} and all(TOKEN not in text for _, text in found)
+    assert world.fence("broker") != broker
+    status, _ = box.curl("-H", f"Authorization: Bearer {PLACEHOLDER}", "https://good.test/echo")
+    assert status == 200
+    world.node.kill()  # and the broker and the fence with it; the sandbox goes on
+    world.node.start()
+    status, text = box.curl("-H", f"Authorization: Bearer {PLACEHOLDER}", "https://good.test/echo")
+    assert status == 200, text

@@ -1,0 +1,118 @@
+"""What comes from a host: all of it, but for values."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hutch.egress.broker.answering import Answering
+from hutch.egress.broker.refusal import Refused
+from hutch.http1.heads import Request
+
+REAL = b"ghp_real0real0real0real0real"
+MASKED = b"[redacted]" + b"*" * (len(REAL) - 10)
+GET = Request(b"GET", b"/", 1, [])
+
+
+def answering(request: Request = GET) -> Answering:
+    made = Answering([REAL])
+    made.expect(request)
+    return made
+
+
+def fed(part: Answering, data: bytes, size: int) -> bytes:
+    return b"".join(part.feed(data[at : at + size]) for at in range(0, len(data), size))
+
+
+@pytest.mark.parametrize("size", [1, 3, 29, 1000])
+def test_values_are_covered_however_they_are_cut(size: int) -> None:
+    body = b"<" + REAL + b"><" + REAL[:-1] + b"><" + REAL
+    head = b"HTTP/1.1 200 OK\r\nX-Told: " + REAL + b"\r\n"
+    covered = b"<" + MASKED + b"><" + REAL[:-1] + b"><" + MASKED
+    part = answering()
+    came = fed(part, head + b"Content-Length: %d\r\n\r\n" % len(body) + body, size)
+    assert came.endswith(b"\r\n\r\n" + covered) and b"X-Told: " + MASKED in came and part.done
+    chunks = b"".join(b"5;x=y\r\n%s\r\n" % body[at : at + 5] for at in range(0, len(body) // 5 * 5, 5))
+    rest = body[len(body) // 5 * 5 :]
+    chunks += b"%x\r\n%s\r\n" % (len(rest), rest) + b"0\r\nTrailer: x\r\n\r\n"
+    part = answering()
+    came = fed(part, head + b"Transfer-Encoding: chunked\r\n\r\n" + chunks, size)
+    assert REAL not in came and part.done and unchunked(came.partition(b"\r\n\r\n")[2]) == covered
+    part = answering()
+    came = fed(part, head + b"\r\n" + body, size)
+    assert not part.done and part.last
+    assert (came + (part.end() or b"")).endswith(covered)
+
+
+def unchunked(data: bytes) -> bytes:
+    content = b""
+    while True:
+        size, _, data = data.partition(b"\r\n")
+        if size == b"0":
+            assert data == b"\r\n"
+            return content
+        content, data = content + data[: int(size, 16)], data[int(size, 16) + 2 :]
+
+
+def test_much_of_a_value_at_the_end_is_not_shown() -> None:
+    part = answering()
+    came = part.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n" + REAL[:20])
+    assert came.endswith(b"\r\n\r\n" + b"*" * 20)
+
+
+@given(st.binary(max_size=200), st.integers(1, 50))
+def test_anything_else_comes_as_it_is(body: bytes, size: int) -> None:
+    sent = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    part = answering()
+    assert fed(part, sent, size) == sent and part.done
+
+
+@pytest.mark.parametrize(
+    ("answer", "request_"),
+    [
+        (b"HTTP/1.1 204 No\r\n\r\n", GET),
+        (b"HTTP/1.1 304 No\r\nContent-Length: 5\r\n\r\n", GET),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", Request(b"HEAD", b"/", 1, [])),
+    ],
+)
+def test_answers_without_a_body(answer: bytes, request_: Request) -> None:
+    part = answering(request_)
+    assert part.feed(answer) == answer and part.done and not part.last
+
+
+def test_interim_answers_and_other_protocols() -> None:
+    part = answering()
+    part.feed(b"HTTP/1.1 100 Continue\r\n\r\n")
+    assert not part.done
+    with pytest.raises(Refused):
+        part.feed(b"HTTP/1.1 101 Switching\r\n\r\n")
+    asked = Request(b"GET", b"/", 1, [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")])
+    part = answering(asked)
+    came = part.feed(b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\n\r\n" + REAL + b"x")
+    assert part.switched and came.endswith(MASKED + b"x")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\nx",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+        b"hello",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70000,
+    ],
+)
+def test_answers_that_cannot_be_looked_through(answer: bytes) -> None:
+    part = answering()
+    part.strict = True
+    with pytest.raises(Refused):
+        part.feed(answer + b"\r\n\r\n")
+    if b"gzip" in answer:  # before a secret was sent nothing can be in it
+        assert answering().feed(answer).endswith(b"x")
+
+
+def test_an_answer_that_is_cut_off_is_not_whole() -> None:
+    part = answering()
+    part.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhi")
+    assert part.end() is None
