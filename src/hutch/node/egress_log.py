@@ -7,18 +7,16 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 
 from hutch.model.egress import EgressEntry
+from hutch.node.database import NodeDatabase
 
 log = structlog.get_logger("hutch.node")
-T = TypeVar("T")
 
 KEEP = 5000
 """Entries of one sandbox."""
@@ -39,27 +37,18 @@ CREATE INDEX IF NOT EXISTS of_sandbox ON egress (sandbox, seq);
 
 
 class EgressLog:
-    """SQLite in a thread of its own. What came within a moment is written together; a crash forgets no more."""
+    """What came within a moment is written together; a crash forgets no more."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="egress-log")
+        self._db = NodeDatabase(path, _SCHEMA, "NORMAL")
         self._pending: dict[str, dict[str, tuple[float, dict[str, Any]]]] = {}
         self._flusher: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._closed = False
-        self._db: sqlite3.Connection
 
     async def open(self) -> None:
         """Open or make the database."""
-
-        def connect() -> None:
-            self._db = sqlite3.connect(self._path, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            self._db.executescript(_SCHEMA)
-
-        await self._run(connect)
+        await self._db.open()
 
     def add(self, sandbox: str, entry: dict[str, Any]) -> None:
         """Note an entry: the fields of `EgressEntry`, of a guest's making."""
@@ -85,7 +74,7 @@ class EgressLog:
         end = time.monotonic() + wait
         while True:
             news = self._news
-            rows = await self._run(lambda: _page(self._db, sandbox, after, min(limit, PAGE)))
+            rows = await self._db.read(lambda db: _page(db, sandbox, after, min(limit, PAGE)))
             left = end - time.monotonic()
             if rows or left <= 0 or self._closed:
                 return [_entry(*row) for row in rows]
@@ -95,7 +84,7 @@ class EgressLog:
 
     async def trim(self) -> None:
         """Drop entries older than a week, and what is too much in all."""
-        await self._run(lambda: _trim(self._db, time.time() - KEEP_SECONDS))
+        await self._db.write(lambda db: _trim(db, time.time() - KEEP_SECONDS))
 
     def wake(self) -> None:
         """Send all waiting readers home (the daemon stops)."""
@@ -109,8 +98,7 @@ class EgressLog:
             self._flusher.cancel()
             await asyncio.gather(self._flusher, return_exceptions=True)
         await self._write()
-        await self._run(self._db.close)
-        self._thread.shutdown(wait=True)
+        await self._db.close()
 
     async def _flush(self) -> None:
         while self._pending:
@@ -121,7 +109,7 @@ class EgressLog:
         pending, self._pending = self._pending, {}
         rows = [(at, sandbox, json.dumps(entry)) for sandbox, of in pending.items() for at, entry in of.values()]
         try:
-            await self._run(lambda: _insert(self._db, rows, list(pending)))
+            await self._db.write(lambda db: _insert(db, rows, list(pending)))
         except sqlite3.Error as error:
             log.error("egress log not written", entries=len(rows), error=str(error))
         news, self._news = self._news, asyncio.Event()
@@ -129,22 +117,12 @@ class EgressLog:
             self._news.set()
         news.set()
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
 
 def _insert(db: sqlite3.Connection, rows: list[tuple[float, str, str]], sandboxes: list[str]) -> None:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        db.executemany("INSERT INTO egress (time, sandbox, data) VALUES (?, ?, ?)", rows)
-        oldest = "SELECT seq FROM egress WHERE sandbox = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2"
-        for sandbox in sandboxes:
-            db.execute(f"DELETE FROM egress WHERE sandbox = ?1 AND seq <= ({oldest})", (sandbox, KEEP))  # noqa: S608
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
+    db.executemany("INSERT INTO egress (time, sandbox, data) VALUES (?, ?, ?)", rows)
+    oldest = "SELECT seq FROM egress WHERE sandbox = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2"
+    for sandbox in sandboxes:
+        db.execute(f"DELETE FROM egress WHERE sandbox = ?1 AND seq <= ({oldest})", (sandbox, KEEP))  # noqa: S608
 
 
 def _trim(db: sqlite3.Connection, horizon: float) -> None:

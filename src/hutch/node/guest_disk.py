@@ -17,6 +17,7 @@ from hutch.node.disk.comparing import Listing
 from hutch.node.disk.entries import Hostile
 from hutch.node.disk.feed import read_in_thread
 from hutch.node.guest import GuestClient
+from hutch.pieces import in_pieces
 
 _CHANGES = "/hutch/changes"
 _LEAST_SECONDS = 60.0
@@ -25,7 +26,6 @@ _SLOWEST = 8 << 20
 """Bytes a second, below which a guest is given up."""
 _MOST_PACKING_SECONDS = 900.0
 """However much the disk may hold: the sandbox's other calls wait for so long."""
-_PIECE = 1 << 20
 _MOST_ANSWER = 64 << 10
 
 
@@ -48,7 +48,7 @@ class GuestDisk:
         """Put a snapshot's disk back. Raises also `SnapshotCorrupt`, `OSError`."""
         manifest = await asyncio.to_thread(archive.read_manifest, directory)
         seconds = _seconds(manifest.pages_bytes + manifest.index_bytes)
-        body = _in_pieces(archive.stream(directory))
+        body = in_pieces(archive.stream(directory))
         async with self._guests.opened("POST", address, f"{_CHANGES}/restore", token, seconds, body) as response:
             answer = await response.content.read(_MOST_ANSWER)
         try:
@@ -104,21 +104,6 @@ async def _pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
 async def _one(data: bytes) -> AsyncIterator[bytes]:
     yield data
-
-
-async def _in_pieces(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """What a blocking iterator gives, in larger pieces."""
-
-    def gather() -> bytes:
-        piece = bytearray()
-        for part in parts:
-            piece += part
-            if len(piece) >= _PIECE:
-                break
-        return bytes(piece)
-
-    while piece := await asyncio.to_thread(gather):
-        yield piece
 
 
 def _seconds(size: int) -> float:

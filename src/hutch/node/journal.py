@@ -6,21 +6,20 @@ import asyncio
 import json
 import sqlite3
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 from pydantic import ValidationError
 
 from hutch.errors import DiskFull
 from hutch.model import JournalEntry, JournalKind, LimitBreach, LlmUsage
+from hutch.node.database import NodeDatabase
 
 log = structlog.get_logger("hutch.node")
-T = TypeVar("T")
 
 PAGE = 500
 KEEP_SECONDS = 7 * 86400.0
@@ -44,29 +43,20 @@ class _Pending:
 
 
 class Journal:
-    """SQLite in a thread of its own. Entries that wait while one is written are committed together."""
+    """Entries that wait while one is written are committed together."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._db = NodeDatabase(path, _SCHEMA, "FULL")  # a number that was seen is never given out again
         self._pending: list[_Pending] = []
         self._flusher: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._last = 0
         self._closed = False
-        self._db: sqlite3.Connection
 
     async def open(self) -> None:
         """Open or make the database."""
-
-        def connect() -> int:
-            self._db = sqlite3.connect(self._path, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")  # a number that was seen is never given out again
-            self._db.executescript(_SCHEMA)
-            return _newest(self._db)
-
-        self._last = await self._run(connect)
+        await self._db.open()
+        self._last = await self._db.read(_newest)
 
     async def append(self, sandbox: str, kind: JournalKind, data: dict[str, Any]) -> None:
         """Write an entry; it is durable when this returns. `sandbox_running` and `sandbox_dead` are kept once a
@@ -93,7 +83,7 @@ class Journal:
         end = time.monotonic() + wait
         while True:
             news = self._news
-            entries = await self._run(lambda: _page(self._db, after)) if self._last > after else []
+            entries = await self._db.read(lambda db: _page(db, after)) if self._last > after else []
             left = end - time.monotonic()
             if entries or left <= 0 or self._closed:
                 return entries, entries[-1].seq if entries else self._last
@@ -105,24 +95,24 @@ class Journal:
 
     async def breaches(self, sandbox: str) -> list[LimitBreach]:
         """The limits that the sandbox has hit."""
-        return await self._run(lambda: _breaches(self._db, sandbox))
+        return await self._db.read(lambda db: _breaches(db, sandbox))
 
     async def llm_totals(self) -> dict[str, LlmUsage]:
         """The last usage written for each sandbox that was not forgotten."""
-        return await self._run(lambda: _totals(self._db))
+        return await self._db.read(_totals)
 
     async def llm_days(self, since: str) -> list[tuple[str, str, LlmUsage]]:
         """The last usage written for each organisation and day from that day on."""
-        return await self._run(lambda: _days(self._db, since))
+        return await self._db.read(lambda db: _days(db, since))
 
     async def forget(self, sandbox: str) -> None:
         """Drop the sandbox's running total; its entries stay until they are trimmed."""
-        await self._run(lambda: self._db.execute("DELETE FROM llm_total WHERE sandbox = ?", (sandbox,)))
+        await self._db.write(lambda db: db.execute("DELETE FROM llm_total WHERE sandbox = ?", (sandbox,)))
 
     async def trim(self) -> None:
         """Drop entries older than a week."""
         horizon = time.time() - KEEP_SECONDS
-        await self._run(lambda: self._db.execute("DELETE FROM journal WHERE time < ?", (horizon,)))
+        await self._db.write(lambda db: db.execute("DELETE FROM journal WHERE time < ?", (horizon,)))
 
     def wake(self) -> None:
         """Send all waiting readers home (the daemon stops)."""
@@ -134,15 +124,14 @@ class Journal:
         self.wake()
         if self._flusher is not None:
             await self._flusher
-        await self._run(self._db.close)
-        self._thread.shutdown(wait=True)
+        await self._db.close()
 
     async def _flush(self) -> None:
         while self._pending:
             batch, self._pending = self._pending, []
             rows = [entry.row for entry in batch]
             try:
-                self._last = await self._run(lambda rows=rows: _insert(self._db, rows))  # type: ignore[misc]
+                self._last = await self._db.write(partial(_insert, rows=rows))
             except sqlite3.Error as error:
                 for entry in batch:
                     _settle(entry.done, DiskFull(f"the node's journal cannot be written: {error}"))
@@ -151,9 +140,6 @@ class Journal:
                 _settle(entry.done, None)
             news, self._news = self._news, asyncio.Event()
             news.set()
-
-    async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
 def _settle(future: asyncio.Future[None], error: Exception | None) -> None:
@@ -166,21 +152,14 @@ def _settle(future: asyncio.Future[None], error: Exception | None) -> None:
 
 
 def _insert(db: sqlite3.Connection, rows: list[tuple[float, str, str, str]]) -> int:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        db.executemany("INSERT OR IGNORE INTO journal (time, sandbox, kind, data) VALUES (?, ?, ?, ?)", rows)
-        totals = [
-            (sandbox, json.dumps(json.loads(data)["usage"])) for _, sandbox, kind, data in rows if kind == "llm_usage"
-        ]
-        db.executemany("INSERT OR REPLACE INTO llm_total (sandbox, usage) VALUES (?, ?)", totals)
-        told = [json.loads(data) for _, _, kind, data in rows if kind == "llm_org_usage"]
-        days = [(each["org"], each["day"], json.dumps(each["usage"])) for each in told]
-        db.executemany("INSERT OR REPLACE INTO llm_day (org, day, usage) VALUES (?, ?, ?)", days)
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
+    db.executemany("INSERT OR IGNORE INTO journal (time, sandbox, kind, data) VALUES (?, ?, ?, ?)", rows)
+    totals = [
+        (sandbox, json.dumps(json.loads(data)["usage"])) for _, sandbox, kind, data in rows if kind == "llm_usage"
+    ]
+    db.executemany("INSERT OR REPLACE INTO llm_total (sandbox, usage) VALUES (?, ?)", totals)
+    told = [json.loads(data) for _, _, kind, data in rows if kind == "llm_org_usage"]
+    days = [(each["org"], each["day"], json.dumps(each["usage"])) for each in told]
+    db.executemany("INSERT OR REPLACE INTO llm_day (org, day, usage) VALUES (?, ?, ?)", days)
     return _newest(db)
 
 

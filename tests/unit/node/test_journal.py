@@ -105,14 +105,14 @@ async def test_the_newest_usage_of_each_sandbox_survives_a_restart(tmp_path: Pat
 
 async def test_a_full_disk_is_a_typed_error_and_insisting_waits_for_room(journal: Journal) -> None:
     await journal.append("sbx_a", "limit", {})
-    await journal._run(lambda: journal._db.execute("PRAGMA max_page_count = 1").fetchall())
-    await journal._run(lambda: journal._db.execute("VACUUM"))
+    await journal._db.read(lambda db: db.execute("PRAGMA max_page_count = 1").fetchall())
+    await journal._db.read(lambda db: db.execute("VACUUM"))
     big = {"text": "x" * 100_000}
     with pytest.raises(DiskFull):
         await journal.append("sbx_a", "limit", big)
     insisting = asyncio.create_task(journal.insist("sbx_a", "limit", big))
     await asyncio.sleep(0.1)
     assert not insisting.done()
-    await journal._run(lambda: journal._db.execute("PRAGMA max_page_count = 100000").fetchall())
+    await journal._db.read(lambda db: db.execute("PRAGMA max_page_count = 100000").fetchall())
     await asyncio.wait_for(insisting, 5)
     assert len((await journal.read(0, 0))[0]) == 2

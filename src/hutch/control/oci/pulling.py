@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,12 @@ from hutch.control.oci.registry import Registry
 from hutch.control.oci.source import Layout, Source
 from hutch.errors import InputFailed, InvalidRequest, from_problem
 from hutch.model import MadeTemplate, Resources
+from hutch.pieces import in_pieces
 from hutch.store.templates import BuildRow
 
 _RESOURCES = Resources(cpus=2, memory_mib=512, disk_mib=4096, pids=512)
 _NAMESERVER = b"nameserver 169.254.169.253\n"
 """The node's own, as in every image."""
-_PIECE = 1 << 20
 
 # What E2B's images have beside: the user `user` with `sudo`, and a login shell that keeps the PATH that it is given.
 _PROVISION = """
@@ -110,7 +110,7 @@ class Puller:
                 layers.append(await asyncio.to_thread(read_layer, archive, number, budget))
             tree = await asyncio.to_thread(flatten.flatten, layers)
             stream = flatten.packed(tree, archives, {"etc/resolv.conf": _NAMESERVER, "tmp/.hutch": b""})
-            async with aclosing(_in_pieces(stream)) as pieces:
+            async with aclosing(in_pieces(stream)) as pieces:
                 await self._context.fleet.nodes()[0].take_in_layer(key, pieces)
         finally:
             await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
@@ -163,18 +163,3 @@ async def _write(path: Path, pieces: AsyncGenerator[bytes, None]) -> None:
                 await asyncio.to_thread(file.write, piece)
     finally:
         await asyncio.to_thread(file.close)
-
-
-async def _in_pieces(parts: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """What a blocking iterator gives, in larger pieces."""
-
-    def gather() -> bytes:
-        piece = bytearray()
-        for part in parts:
-            piece += part
-            if len(piece) >= _PIECE:
-                break
-        return bytes(piece)
-
-    while piece := await asyncio.to_thread(gather):
-        yield piece
