@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 from e2b import TimeoutException
 from e2b_code_interpreter import Sandbox
@@ -54,3 +56,22 @@ def test_bash(sandbox: Sandbox) -> None:
     with pytest.raises(TimeoutException):
         sandbox.run_code("sleep 100; echo not reached", language="bash", timeout=2)
     assert sandbox.run_code("echo $x", language="bash").logs.stdout == ["5\n"]
+
+
+def test_r(sandbox: Sandbox) -> None:
+    told = "x <- 20; Sys.getenv(c('GREETING', 'MORE'), names = FALSE)"
+    first = sandbox.run_code(f"{told}; cat('out\\n'); message('err')", language="r", envs={"MORE": "a 'b'"})
+    assert [each.text for each in first.results] == ['[1] "hello" "a \'b\'"']
+    assert first.logs.stdout == ["out\n"] and "".join(first.logs.stderr).strip() == "err"
+    table, again = sandbox.run_code("data.frame(n = c(1, x)); Sys.getenv('MORE')", language="r").results
+    assert "<table" in (table.html or "") and "20" in (table.text or "") and again.text == '[1] ""'
+    (plot,) = sandbox.run_code("plot(1:3)", language="r").results
+    assert base64.b64decode(plot.png or "").startswith(b"\x89PNG") and "<svg" in (plot.svg or "")
+    failed = sandbox.run_code("stop('bad')", language="r").error
+    assert failed is not None and "bad" in failed.value and "stop(" in failed.traceback
+    with pytest.raises(TimeoutException):
+        sandbox.run_code("x <- 21; while (TRUE) {}", language="r", timeout=2)
+    assert [each.text for each in sandbox.run_code("x", language="r").results] == ["[1] 21"]
+    context = sandbox.create_code_context(language="r", cwd="/tmp")
+    assert [each.text for each in sandbox.run_code("getwd()", context=context).results] == ['[1] "/tmp"']
+    sandbox.remove_code_context(context)

@@ -28,6 +28,7 @@ class Languages:
             JAVASCRIPT: lambda: NodeKernel(JAVASCRIPT),
             "typescript": lambda: NodeKernel("typescript"),
             "bash": BashKernel,
+            "r": _r,
         }
 
     def find(self, name: str | None) -> tuple[str, Callable[[], Kernel]]:
@@ -38,3 +39,9 @@ class Languages:
             known = ", ".join(self._makers)
             raise UnknownLanguage(f"there is no kernel for {language[:64]!r}; there are: {known}")
         return language, self._makers[language]
+
+
+def _r() -> Kernel:
+    from hutch_code.r import RKernel  # with what it takes, and Python does not
+
+    return RKernel()
