@@ -1,4 +1,4 @@
-"""The fence: what it adds to a connection to a name, what passes through it, and how soon a change of policy holds.
+"""The fence and the broker: what they add to a connection, what passes through, and how soon a change of policy holds.
 
 The firewall, the slots and the fence are the node's own; clients are plain processes in the slots' namespaces, so that
 the figures are those of the egress and not of a sandbox's kernel. The internet is one more namespace on this machine.
@@ -30,17 +30,22 @@ NAME = "bench.test"
 CHUNK = bytes(1 << 18)
 NAMED, DIRECT = 443, 8443
 """Ports of the same server: the way to one leads through the fence, that to the other through the firewall only."""
+BROKERED, PLAIN = 8444, 8445
+"""The same for HTTP: through the fence and the broker, and through the firewall only."""
+TOKEN, PLACEHOLDER = "ghp_the-token-that-is-sent-to-the-host", "ghp_the-placeholder-that-is-swapped-by"
 
 
 # --- the internet
 
 
 async def serve(certificate: str) -> None:
-    """TLS that sends as many bytes as the first line asks for, and a name server with one name."""
+    """TLS that sends as many bytes as the first line or the path of a request asks for; a name server with one name."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     for port in (NAMED, DIRECT):
         await asyncio.start_server(send, SERVER, port, ssl=context, backlog=1024)
+    for port in (BROKERED, PLAIN):
+        await asyncio.start_server(answer, SERVER, port, ssl=context, backlog=1024)
     await asyncio.get_running_loop().create_datagram_endpoint(NameServer, local_addr=(RESOLVER, 53))
     print("ready", flush=True)
     await asyncio.Event().wait()
@@ -49,6 +54,19 @@ async def serve(certificate: str) -> None:
 async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with contextlib.suppress(ConnectionError, ValueError):
         left = int(await reader.readline())
+        while left > 0:
+            writer.write(CHUNK[:left])
+            left -= len(CHUNK)
+            await writer.drain()
+    writer.close()
+
+
+async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError, ValueError, asyncio.IncompleteReadError):
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert TOKEN.encode() in head
+        left = int(head.split()[1].removeprefix(b"/"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % left)
         while left > 0:
             writer.write(CHUNK[:left])
             left -= len(CHUNK)
@@ -67,13 +85,14 @@ class NameServer(asyncio.DatagramProtocol):
 
 
 @contextlib.contextmanager
-def internet() -> Iterator[None]:
+def internet() -> Iterator[Path]:
     tag = secrets.token_hex(2)
     space, link, net = f"hbw-{tag}", f"hbw{tag}", f"100.125.{secrets.randbelow(256)}"
     with tempfile.TemporaryDirectory() as directory:
         certificate = Path(directory) / "certificate.pem"
         sh(
             f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN={NAME} "
+            f"-addext subjectAltName=DNS:{NAME} "
             f"-keyout {directory}/key -out {directory}/cert; cat {directory}/key {directory}/cert > {certificate}"
         )
         try:
@@ -90,7 +109,7 @@ def internet() -> Iterator[None]:
                 assert server.stdout is not None
                 server.stdout.readline()
                 try:
-                    yield
+                    yield certificate
                 finally:
                     server.kill()
         finally:
@@ -115,12 +134,22 @@ def client(what: str, count: int) -> object:
     if what == "many":
         held = [opened(context, NAMED) for _ in range(count)]
         return sum(fetch(connection, 1000) == 1000 for connection in held)
-    ways: dict[str, list[float]] = {"direct": [], "fence": []}
+    if what in ("first", "bulk"):
+        pair = (("direct", PLAIN), ("broker", BROKERED))
+    else:
+        pair = (("direct", DIRECT), ("fence", NAMED))
+    ways: dict[str, list[float]] = {way: [] for way, _ in pair}
     for _ in range(count):
-        for way, port in (("direct", DIRECT), ("fence", NAMED)):
+        for way, port in pair:
             begin = time.perf_counter()
             with opened(context, port) as connection:
-                if what == "setup":
+                if what in ("first", "bulk"):
+                    size = get(
+                        connection, 1 if what == "first" else 100 << 20, TOKEN if way == "direct" else PLACEHOLDER
+                    )
+                    took = time.perf_counter() - begin
+                    ways[way].append(took * 1000 if what == "first" else size / took / 1e6)
+                elif what == "setup":
                     ways[way].append((time.perf_counter() - begin) * 1000)
                 else:
                     size = fetch(connection, 100 << 20)
@@ -138,6 +167,22 @@ def fetch(connection: ssl.SSLSocket, size: int) -> int:
     got, buffer = 0, bytearray(1 << 18)
     while got < size and (more := connection.recv_into(buffer)):
         got += more
+    return got
+
+
+def get(connection: ssl.SSLSocket, size: int, token: str) -> int:
+    """The bytes of an answer's body."""
+    head = f"GET /{size} HTTP/1.1\r\nHost: {NAME}:{BROKERED}\r\nAuthorization: Bearer {token}\r\n\r\n"
+    connection.sendall(head.encode())
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        more = connection.recv(1 << 16)
+        assert more, answer
+        answer += more
+    assert b" 200 " in answer[:20], answer
+    got, buffer = len(answer.partition(b"\r\n\r\n")[2]), bytearray(1 << 18)
+    while got < size and (more_bytes := connection.recv_into(buffer)):
+        got += more_bytes
     return got
 
 
@@ -160,31 +205,57 @@ def ask(count: int, at_once: int = 16) -> None:
 
 
 async def measure(options: argparse.Namespace) -> list[Row]:
+    from pydantic import SecretStr
+
+    from hutch.egress.brokering import Broker
     from hutch.egress.fence import guarded
     from hutch.egress.fencing import Fence
-    from hutch.model import DenyAll, NetworkLimits, NetworkRules
+    from hutch.model import DenyAll, NetworkLimits
+    from hutch.model.grant import BrokeredRules, GrantedSecret, SecretGrant
     from hutch.network.base import Services, Slot
     from hutch.network.slots import LinuxSlotPool
+    from hutch.tls.minting import Authority
 
-    rules = NetworkRules(
-        allow=[NAME, f"{SERVER}:{DIRECT}"], limits=NetworkLimits(connections=4096, new_connections=2000)
+    place = f"{NAME}:{BROKERED}"
+    rules = BrokeredRules(
+        allow=[f"{NAME}:80,443,{BROKERED}", f"{SERVER}:{DIRECT},{PLAIN}"],
+        limits=NetworkLimits(connections=4096, new_connections=2000),
+        brokered=[place],
     )
+    authority = Authority.make("hutch broker of a bench", [NAME])
+    token = GrantedSecret(
+        name="TOKEN",
+        placeholder=SecretStr(PLACEHOLDER),
+        value=SecretStr(TOKEN),
+        hosts=[place],
+        places=["bearer"],
+    )
+    grant = SecretGrant(authority=authority.certificate, key=SecretStr(authority.key), hosts=[place], secrets=[token])
     node = "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(4))
     fence = Fence(node, (RESOLVER, 53), 60, lambda entry: None)
+    broker = Broker(node, fence.uid, lambda entry: None)
+    fence.door = broker.door
     tcp, dns = fence.listen()
-    services = Services(llm=1, tcp=tcp, dns=dns, uid=fence.uid, resolver=fence.resolver)
+    services = Services(llm=1, identity=2, tcp=tcp, dns=dns, uid=fence.uid, broker=broker.uid, resolver=fence.resolver)
     slots = LinuxSlotPool(node, "10.200.0.0/14", 4, services)
     fence.lead(slots)
     await slots.start({})
     try:
         slot = await slots.acquire("sbx_0", rules)
+        await broker.grant("sbx_0", grant)
         await fence.allow("sbx_0", slot.guest_address, rules)
         await run(slot, "names", 1)
-        cpu = [fence_cpu(fence)]
+        await run(slot, "first", 3)
+        used = [cpu_of(broker)]
+        first = await run(slot, "first", options.connections)
+        used.append(cpu_of(broker))
+        bulk = await run(slot, "bulk", 4)
+        used.append(cpu_of(broker))
+        cpu = [cpu_of(fence)]
         setup = await run(slot, "setup", options.connections)
-        cpu.append(fence_cpu(fence))
+        cpu.append(cpu_of(fence))
         rate = await run(slot, "throughput", 4)
-        cpu.append(fence_cpu(fence))
+        cpu.append(cpu_of(fence))
         # As many as one sandbox may ask; what is more it is refused.
         names = await run(slot, "names", round(guarded.QUESTIONS[1]) // 3)
         changes = []
@@ -203,10 +274,21 @@ async def measure(options: argparse.Namespace) -> list[Row]:
         took = time.perf_counter() - begin
     finally:
         await fence.stop()
+        await broker.stop()
         await slots.remove_all()
     added = [b - a for a, b in zip(setup["direct"], setup["fence"], strict=True)]
     share = [100 * b / a for a, b in zip(rate["direct"], rate["fence"], strict=True)]
+    slower = [b - a for a, b in zip(first["direct"], first["broker"], strict=True)]
+    part = [100 * b / a for a, b in zip(bulk["direct"], bulk["broker"], strict=True)]
     return [
+        ("connection, TLS and a first byte, direct", "ms", spread(first["direct"])),
+        ("connection, TLS and a first byte, through the broker", "ms", spread(first["broker"])),
+        ("added by fence and broker", "ms", spread(slower)),
+        ("HTTP throughput, direct", "MB/s", spread(bulk["direct"])),
+        ("HTTP throughput, through the broker", "MB/s", spread(bulk["broker"])),
+        ("share of the direct throughput, broker", "%", spread(part)),
+        ("CPU of the broker, a connection", "ms", round(1000 * (used[1] - used[0]) / options.connections, 2)),
+        ("CPU of the broker, a GB", "ms", round(1000 * (used[2] - used[1]) / (4 * 0.1048576))),
         ("connection and TLS handshake, direct", "ms", spread(setup["direct"])),
         ("connection and TLS handshake, through the fence", "ms", spread(setup["fence"])),
         ("added by the fence", "ms", spread(added)),
@@ -222,9 +304,9 @@ async def measure(options: argparse.Namespace) -> list[Row]:
     ]
 
 
-def fence_cpu(fence: Any) -> float:
+def cpu_of(child: Any) -> float:
     """Seconds that its process has used."""
-    fields = Path(f"/proc/{fence._process.pid}/stat").read_text().rpartition(")")[2].split()
+    fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
@@ -250,7 +332,8 @@ def main() -> None:
     elif options.client:
         print(json.dumps(client(options.client[0], int(options.client[1]))))
     else:
-        with internet():
+        with internet() as certificate:
+            os.environ["SSL_CERT_FILE"] = str(certificate)  # whom the broker trusts
             rows = asyncio.run(measure(options))
         report("egress", rows, options.json)
 

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fence.world import TOKEN, World, a_world
+from tests.fence.world import EVIL, TOKEN, World, a_world
 
+from hutch.model import AllowAll
+from hutch.model.grant import brokered
 from hutch.tls.minting import Authority
 
 pytestmark = pytest.mark.root
@@ -281,6 +283,17 @@ def test_another_value_at_once_and_none(world: World, box: Box) -> None:
     assert status == 200 and "Bearer a-value-that-came-in-the-night" in head
     assert box.sh("echo $GITHUB_TOKEN").stdout.strip() == PLACEHOLDER
     put(grant(box.authority))
+
+
+def test_with_an_open_network_hosts_of_secrets_are_brokered_all_the_same(world: World, box: Box) -> None:
+    policy = brokered(AllowAll(), ALL).model_dump(mode="json")
+    assert world.node.call("PUT", f"/sandboxes/{box.id}/network", policy).status == 200
+    status, text = box.curl("-H", f"Authorization: Bearer {PLACEHOLDER}", "https://good.test/echo")
+    assert status == 200 and "[redacted]" in text
+    assert "good.test" in box.sh("curl -sSkv https://unknown.wild.test/ 2>&1 | grep issuer").stdout
+    assert box.sh(f"curl -sS http://{EVIL}/").exit_code == 0
+    network = {"mode": "rules", "allow": RULES, "brokered": ALL}
+    assert world.node.call("PUT", f"/sandboxes/{box.id}/network", network).status == 200
 
 
 def test_a_fork_has_none_of_it(world: World, box: Box) -> None:

@@ -32,6 +32,23 @@ async def test_key_is_shown_once_and_listed_without_its_secret(api: Api) -> None
     assert [key["name"] for key in listed.json()["keys"]] == ["first key", "ci"]
 
 
+async def test_secrets_are_listed_without_their_values(api: Api) -> None:
+    value = "ghp_0123456789abcdefABCDEF0123456789abcd"
+    body = {"value": value, "hosts": ["api.github.com"]}
+    made = await api.client.put("/v1/secrets/GITHUB_TOKEN", json=body)
+    assert made.status_code == 200 and made.json()["places"] == ["bearer", "basic"], made.text
+    listed = await api.client.get("/v1/secrets")
+    assert [each["name"] for each in listed.json()["secrets"]] == ["GITHUB_TOKEN"]
+    wrong = [{"hosts": []}, {"hosts": ["192.0.2.1"]}, {"places": ["path"]}, {"value": value[:5]}, {"value": [value]}]
+    refused = [await api.client.put("/v1/secrets/OTHER", json=body | change) for change in wrong]
+    refused.append(await api.client.put("/v1/secrets/not-a-name", json=body))
+    assert {(each.status_code, each.json()["code"]) for each in refused} == {(400, "invalid_request")}
+    assert not any(value[4:] in each.text for each in [made, listed, *refused])
+    assert (await api.client.post("/v1/secrets/rekey")).json() == {"secrets": 1}
+    assert (await api.client.delete("/v1/secrets/GITHUB_TOKEN")).status_code == 204
+    assert (await api.client.delete("/v1/secrets/GITHUB_TOKEN")).status_code == 404
+
+
 async def test_last_key_is_not_revoked(api: Api) -> None:
     (only,) = (await api.client.get("/v1/keys")).json()["keys"]
     answer = await api.client.delete(f"/v1/keys/{only['id']}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hutch.egress.broker.refusal import Refused
 from hutch.egress.broker.seeking import Seeker, watch
 from hutch.egress.broker.swapping import Swapped, Swapper
@@ -15,11 +17,11 @@ _DROPPED = (HOP_BY_HOP | {b"accept-encoding", b"sec-websocket-extensions"}) - {b
 
 
 class Asking:
-    """`feed` gives what goes to the host. `host`: what every request must be for; `port`: if it says one."""
+    """`feed` gives what goes to the host. `host`: what every request must be for; `port`: if it says one. `swapper`
+    is asked for with each request: secrets change."""
 
-    def __init__(self, swapper: Swapper, placeholders: dict[bytes, str], host: str, port: int) -> None:
+    def __init__(self, swapper: Callable[[], Swapper], host: str, port: int) -> None:
         self._swapper = swapper
-        self._placeholders = placeholders
         self._hosts = {host.encode(), f"{host}:{port}".encode()}
         self._buffer = bytearray()
         self._searched = 0
@@ -79,11 +81,12 @@ class Asking:
         self._searched = 0
         request = self._checked(head)
         framing = framing_of(length_of(request.fields))
-        swapped = self._swapper.swap(request)
+        swapper = self._swapper()
+        swapped = swapper.swap(request)
         self.current = request
         self.swapped.append(swapped)
         if not framing.done:
-            self._body, self._watch = Content(framing), watch(self._placeholders, "the body")
+            self._body, self._watch = Content(framing), watch(swapper.placeholders, "the body")
         return dump_request(swapped.request, _passed_on(swapped.request))
 
     def _content(self, body: Content) -> bytes:

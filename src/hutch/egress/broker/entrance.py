@@ -10,7 +10,7 @@ import ssl
 import struct
 from typing import cast
 
-from hutch.egress.broker.grants import Granted, Grants
+from hutch.egress.broker.grants import MAX_SESSIONS, Granted, Grants
 from hutch.egress.broker.session import CONNECT_SECONDS, Place, Reporter, Session
 
 GREETING = b"+"
@@ -40,7 +40,7 @@ class Entrance(asyncio.Protocol):
         said = json.loads(self._line)
         granted = self._grants.find(said["sandbox"])
         place = Place(said["name"], said["address"], said["port"])
-        if granted is None or not granted.vouches(place.name, place.port):
+        if granted is None or len(granted.sessions) >= MAX_SESSIONS or not granted.vouches(place.name, place.port):
             self._transport.abort()
             return
         self._transport.pause_reading()

@@ -5,17 +5,23 @@ from __future__ import annotations
 import os
 import ssl
 import time
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr
 
-from hutch.egress.broker.swapping import Use
+from hutch.egress.broker.swapping import Swapper, Use
 from hutch.egress.fence.bucket import Bucket
 from hutch.model.grant import GrantedSecret, SecretGrant
 from hutch.model.secret import parse_host
 from hutch.tls.authority import dump_key
 from hutch.tls.minting import Authority
 
+if TYPE_CHECKING:
+    from hutch.egress.broker.session import Session
+
+MAX_SESSIONS = 64
+"""Connections of one sandbox at once."""
 _MOST_CONTEXTS = 256
 """Names of one sandbox whose certificates are kept."""
 _FRESH_SECONDS = 86400.0
@@ -24,10 +30,11 @@ READING = (0.3, 1.0)
 
 
 class Granted:
-    """One sandbox. Connections keep the grant that they began with, but for what is taken back."""
+    """One sandbox, with its sessions."""
 
     def __init__(self, id: str, grant: SecretGrant, leaf: ec.EllipticCurvePrivateKey) -> None:
         self.id = id
+        self.sessions: set[Session] = set()
         self.reading = Bucket(*READING)
         self._leaf = leaf
         self._contexts: dict[str, tuple[float, ssl.SSLContext]] = {}
@@ -43,16 +50,17 @@ class Granted:
             self._contexts.clear()
         self._hosts = list(map(parse_host, grant.hosts))
         hidden = [each for each in grant.secrets if each.placeholder is not None]
-        self.placeholders = {_bytes(each.placeholder): each.name for each in hidden}
+        self._placeholders = {_bytes(each.placeholder): each.name for each in hidden}
         self._uses = [(list(map(parse_host, each.hosts)), _use(each)) for each in hidden if each.value is not None]
 
     def vouches(self, name: str, port: int) -> bool:
         """Whether connections to this host are opened here, whatever is left to use on them."""
         return any(host.covers(name, port) for host in self._hosts)
 
-    def uses(self, name: str, port: int) -> list[Use]:
-        """The secrets that are for this host."""
-        return [use for hosts, use in self._uses if any(host.covers(name, port) for host in hosts)]
+    def swapper(self, name: str, port: int) -> Swapper:
+        """For requests to this host, as things are now."""
+        here = [use for hosts, use in self._uses if any(host.covers(name, port) for host in hosts)]
+        return Swapper(here, self._placeholders)
 
     def context(self, name: str) -> ssl.SSLContext:
         """To end the TLS of connections to this host with. Its name was judged before."""
@@ -80,7 +88,9 @@ class Grants:
             self._of[id] = Granted(id, grant, self._leaf)
 
     def forget(self, id: str) -> None:
-        self._of.pop(id, None)
+        granted = self._of.pop(id, None)
+        for session in list(granted.sessions) if granted is not None else ():
+            session.end()
 
     def find(self, id: str) -> Granted | None:
         return self._of.get(id)

@@ -12,7 +12,6 @@ from hutch.egress.broker.answering import Answering
 from hutch.egress.broker.asking import Asking
 from hutch.egress.broker.grants import Granted
 from hutch.egress.broker.refusal import Refused
-from hutch.egress.broker.swapping import Swapper
 from hutch.http1.heads import dump_answer
 from hutch.network.resetting import reset
 
@@ -21,7 +20,7 @@ _HIGH_WATER = 64 << 10
 _REST = 0.05
 """Seconds in which a sandbox is not read that has used up its share."""
 _LINGER = 1.0
-"""Seconds between a refusal and the end of its connection."""
+"""Seconds between an answer that comes early and the end of its connection."""
 
 
 class Reporter(Protocol):
@@ -46,9 +45,8 @@ class Session(asyncio.Protocol):
     def __init__(self, granted: Granted, place: Place, trusted: ssl.SSLContext, reporter: Reporter) -> None:
         self._granted, self._place, self._reporter = granted, place, reporter
         self._loop = asyncio.get_running_loop()
-        uses = granted.uses(place.name, place.port)
-        self._asking = Asking(Swapper(uses, granted.placeholders), dict(granted.placeholders), place.name, place.port)
-        self._answering = Answering([use.value for use in uses])
+        self._asking = Asking(lambda: granted.swapper(place.name, place.port), place.name, place.port)
+        self._answering = Answering([])
         self._inward: asyncio.Transport | None = None
         self._outward: asyncio.Transport | None = None
         self._pending = bytearray()
@@ -58,6 +56,7 @@ class Session(asyncio.Protocol):
         """Why the sandbox is not read just now."""
         self._timer: asyncio.TimerHandle | None = None
         self._opening = self._loop.create_task(self._connect(trusted))
+        granted.sessions.add(self)
 
     # ---- the sandbox
 
@@ -169,6 +168,7 @@ class Session(asyncio.Protocol):
     def end(self) -> None:
         """Cut both sides."""
         self._ended = True
+        self._granted.sessions.discard(self)
         if self._timer is not None:
             self._timer.cancel()
         self._opening.cancel()
@@ -200,7 +200,7 @@ class Session(asyncio.Protocol):
         """An answer has come to its end. Raises `Refused`."""
         request = self._asking.current
         if self._answering.last or not self._asking.whole or request is None or not request.keeps_alive:
-            self._close()
+            self._close(more=not self._asking.whole)
             return
         self._went(self._asking.answered())
         if self._asking.waiting <= _HIGH_WATER:
@@ -237,22 +237,23 @@ class Session(asyncio.Protocol):
             (b"Connection", b"close"),
         ]
         self._inward.write(dump_answer(refused.status, b"Refused by Hutch", fields) + text)
+        self._close(more=True)
+
+    def _close(self, *, more: bool = False) -> None:
+        """When all that was written has been sent. `more`: the program may be in the middle of a request. What it still
+        sends is read and dropped for a while: a connection that is closed before is reset, and the program may never
+        see the answer."""
         self._ended = True
         if self._outward is not None:
             self._outward.abort()
-        # What still comes is read and dropped for a while: a connection that is closed before is reset, and the program
-        # may never see the answer.
+        if self._inward is None:
+            return
+        if not more:
+            self._inward.close()
+            return
         self._holds.clear()
         self._inward.resume_reading()
         self._timer = self._loop.call_later(_LINGER, self._inward.close)
-
-    def _close(self) -> None:
-        """When all that was written is read."""
-        self._ended = True
-        if self._outward is not None:
-            self._outward.abort()
-        if self._inward is not None:
-            self._inward.close()
 
     def _rested(self) -> None:
         self._timer = None

@@ -34,19 +34,19 @@ class Swapped:
     request: Request
     used: set[str]
     told: set[bytes] = field(repr=False)
-    """Forms in which values went out, beside themselves."""
+    """What must not come back: the values that are for the host, and forms in which they went out."""
 
 
 class Swapper:
-    """For one connection. `here`: what is for its host; `placeholders`: all of the sandbox, with the secrets' names."""
+    """For one host. `here`: what is for it; `placeholders`: all of the sandbox, with the secrets' names."""
 
     def __init__(self, here: list[Use], placeholders: Mapping[bytes, str]) -> None:
         self._here = here
-        self._placeholders = placeholders
+        self.placeholders = placeholders
 
     def swap(self, request: Request) -> Swapped:
         """Raises `Misplaced` when a placeholder is anywhere else."""
-        done = Swapped(request, set(), set())
+        done = Swapped(request, set(), {use.value for use in self._here})
         fields = [(key, self._field(key, value, done)) for key, value in request.fields]
         target = self._target(request.target, done)
         done.request = Request(request.method, target, request.minor, fields)
@@ -118,7 +118,7 @@ class Swapper:
             self._look(texts, f"the header {name}")
 
     def _look(self, texts: list[bytes], where: str) -> None:
-        for placeholder, name in self._placeholders.items():
+        for placeholder, name in self.placeholders.items():
             if any(placeholder in text for text in texts):
                 raise Misplaced(name, where)
 

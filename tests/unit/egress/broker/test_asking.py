@@ -19,7 +19,8 @@ PLACES = frozenset(("bearer", "basic", "header:x-key", "query:key"))
 
 def asking(places: frozenset[str] = PLACES) -> Asking:
     names = {SHOWN: "TOKEN", OTHER: "OTHER"}
-    return Asking(Swapper([Use("TOKEN", SHOWN, REAL, places)], names), names, "good.test", 443)
+    swapper = Swapper([Use("TOKEN", SHOWN, REAL, places)], names)
+    return Asking(lambda: swapper, "good.test", 443)
 
 
 def head(*fields: bytes, target: bytes = b"/", method: bytes = b"GET") -> bytes:
@@ -111,6 +112,21 @@ def test_one_request_after_the_other() -> None:
     assert part.feed(b"") == b""
     assert REAL in part.answered()
     assert len(part.swapped) == 2
+
+
+def test_each_request_has_the_values_of_its_time() -> None:
+    names = {SHOWN: "TOKEN"}
+    now = [Use("TOKEN", SHOWN, REAL, PLACES)]
+    part = Asking(lambda: Swapper(list(now), names), "good.test", 443)
+    sent = head(b"Authorization: Bearer " + SHOWN)
+    assert REAL in part.feed(sent)
+    now[0] = Use("TOKEN", SHOWN, b"another-value", PLACES)
+    assert part.answered() == b"" and b"another-value" in part.feed(sent)
+    assert part.swapped[1].told == {b"another-value"}
+    now.clear()
+    part.answered()
+    with pytest.raises(Misplaced):
+        part.feed(sent)
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(1, 40), min_size=1, max_size=30))
