@@ -1,5 +1,5 @@
 # The front door. Every target does its own set-up, and that is quick when nothing is missing.
-.PHONY: help setup demo test test-fast lint templates bench clean
+.PHONY: help setup demo test test-fast fuzz lint templates bench clean
 .DEFAULT_GOAL := help
 
 PYTHON := .venv/bin/python
@@ -28,6 +28,10 @@ test: setup lint ## lint, then all tests, with real sandboxes; what CI runs (roo
 test-fast:       ## unit tests
 	@scripts/setup.sh python
 	$(RUN) tests/unit $(AGAIN)
+
+fuzz:            ## the parsers that hostile bytes reach, against other implementations, for long
+	@scripts/setup.sh python
+	HUTCH_FUZZ_EXAMPLES=$(or $(EXAMPLES),20000) $(PYTEST) $(PARALLEL) --timeout=0 tests/unit/fuzz
 
 lint:            ## ruff, mypy, the import rule
 	@scripts/setup.sh python
