@@ -16,6 +16,7 @@ HutchError
 │   ├── ExecNotFound          404 exec_not_found
 │   ├── UploadNotFound        404 upload_not_found
 │   ├── SnapshotNotFound      404 snapshot_not_found
+│   ├── VolumeNotFound        404 volume_not_found
 │   └── FileMissing           404 file_not_found
 ├── Conflict                  409 conflict
 │   ├── SandboxNotRunning     409 sandbox_not_running
@@ -156,6 +157,12 @@ class UploadNotFound(NotFound):
 
 class SnapshotNotFound(NotFound):
     code = "snapshot_not_found"
+
+
+class VolumeNotFound(NotFound):
+    """There is none of this name or id."""
+
+    code = "volume_not_found"
 
 
 class FileMissing(NotFound):

@@ -149,6 +149,12 @@ class Settings(BaseSettings):
     template_snapshots: bool = Field(
         True, description="Thaw sandboxes from a snapshot of their template, which is made when it is missing."
     )
+    volume_bytes: int = Field(
+        16 << 30,
+        gt=0,
+        description="Bytes that an organisation's volumes may have together, 4096 for each file beside its length.",
+    )
+    volumes_per_org: int = Field(100, ge=1, description="Volumes that an organisation may have.")
     build_cache: int = Field(
         8 << 30,
         ge=0,

@@ -20,6 +20,7 @@ from hutch_guest.processes.process import Process
 from hutch_guest.processes.request import StartRequest
 
 if TYPE_CHECKING:
+    from hutch_guest.api.volumes import Pumped
     from hutch_guest.disk import Layers
     from hutch_guest.files.watch import Watchers
     from hutch_guest.processes.pipes import InputPipe
@@ -51,6 +52,9 @@ class Guest:
         self.layers_of_disk = disk
         self.still: InputPipe | None = None
         """Open while everything else in the sandbox is made to stand still (`api/changes.py`)."""
+        self.volumes: dict[str, Pumped] = {}
+        """Mounted ones, by their paths."""
+        self.mounting = asyncio.Lock()
         self.started = time.monotonic()
         self.prepared = False
         self.sandbox_id = ""

@@ -21,6 +21,7 @@ _STATIC = {
     ("GET", "/hutch/stats"): "api.system:stats",
     ("POST", "/hutch/limit"): "api.limit:limit",
     ("POST", "/hutch/connect"): "api.connect:connect",
+    ("POST", "/hutch/volumes"): "api.volumes:attach",
     ("GET", "/hutch/processes"): "api.processes:list_all",
     ("POST", "/hutch/processes"): "api.processes:start",
     ("GET", "/hutch/files"): "api.files:download",

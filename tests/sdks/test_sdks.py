@@ -59,7 +59,7 @@ def said(machine: Machine) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def environment(user: dict[str, str], said: dict[str, str]) -> dict[str, str]:
     """What a user sets who has no names and no TLS."""
-    return user | {"E2B_API_URL": said["url"], "E2B_SANDBOX_URL": said["gateway"]}
+    return user | {"E2B_API_URL": said["url"], "E2B_SANDBOX_URL": said["gateway"], "E2B_VOLUME_API_URL": said["url"]}
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,7 @@ from hutch.api import (
     tasks,
     templates,
     uploads,
+    volumes,
 )
 from hutch.api.auth import Authenticate
 from hutch.api.bodies import BodyLimit
@@ -80,7 +81,7 @@ def create_app(settings: Settings, control: Control, deliver_first_key: Callable
 
 def _add_routes(app: FastAPI) -> None:
     for module in (
-        *(sandboxes, states, snapshots, execs, code, files, tasks, uploads),
+        *(sandboxes, states, snapshots, execs, code, files, tasks, uploads, volumes),
         *(templates, secrets, keys, spending, node, gateway, pty, task_stream, health, identity),
     ):
         app.include_router(module.router)

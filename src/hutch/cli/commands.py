@@ -65,6 +65,7 @@ COMMANDS = {
     "secret": Command(_MORE, "secrets", "app"),
     "key": Command(_MORE, "keys", "app"),
     "budget": Command(_MORE, "budget", "app"),
+    "volume": Command(_MORE, "volumes", "app"),
     "identity": Command(_MORE, "identity", "app"),
     "tls": Command(_HOST, "tls", "app"),
     "e2b": Command(_MORE, "e2b", "e2b"),

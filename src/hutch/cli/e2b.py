@@ -26,6 +26,7 @@ def e2b(ctx: typer.Context, json: Json = False) -> None:
     with given.client() as client:
         gateway = client.gateway()
     values = {"E2B_API_KEY": key, "E2B_API_URL": server.url, "E2B_SANDBOX_URL": gateway.url}
+    values["E2B_VOLUME_API_URL"] = server.url
     if gateway.domain:
         values["E2B_DOMAIN"] = gateway.domain
     if json:

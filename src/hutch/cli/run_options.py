@@ -137,6 +137,15 @@ Secrets = Annotated[
     ),
 ]
 Labels = Annotated[list[str], typer.Option("--label", "-l", help="name=value.", rich_help_panel=_BOX)]
+Volumes = Annotated[
+    list[str],
+    typer.Option(
+        "--volume",
+        metavar="NAME:PATH",
+        help="A volume (`hutch volume`), and where it is mounted. May be given several times.",
+        rich_help_panel=_BOX,
+    ),
+]
 Identities = Annotated[
     list[str],
     typer.Option(

@@ -20,6 +20,7 @@ from hutch.cli.identity import identity_of
 from hutch.cli.sandboxes import labels_of
 from hutch.cli.session import Job, Session
 from hutch.cli.units import parse_duration
+from hutch.cli.volumes import volumes_of
 from hutch.errors import InvalidRequest, MissingLlmKey
 from hutch.model import Budget, Checkpoints, ResourcesOverride
 from hutch.sdk.inputs import parse_input
@@ -60,6 +61,7 @@ def run(
     secret: opt.Secrets = [],  # noqa: B006
     label: opt.Labels = [],  # noqa: B006
     identity: opt.Identities = [],  # noqa: B006
+    volume: opt.Volumes = [],  # noqa: B006
     cpus: opt.Cpus = None,
     memory: opt.Memory = None,
     disk: opt.Disk = None,
@@ -96,6 +98,7 @@ def run(
         "secrets": secret,
         "labels": labels_of(label),
         "identity": identity_of(identity),
+        "volumes": volumes_of(volume),
         "lifetime": lifetime,
         "idle_timeout": idle_timeout,
         "from_snapshot": source,

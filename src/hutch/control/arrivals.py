@@ -6,16 +6,20 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import structlog
+
 from hutch.control import secret_grants
 from hutch.control.context import Context
 from hutch.control.grants import llm_grant
 from hutch.control.lifecycle import Lifecycle
 from hutch.control.notifier import events_of, sandbox, stop_of
 from hutch.control.views import asleep_usage
-from hutch.errors import NodeUnavailable
+from hutch.errors import HutchError, NodeUnavailable
 from hutch.model import NodeSandbox
 from hutch.store.engine import Transaction
 from hutch.store.sandboxes import SandboxRow
+
+log = structlog.get_logger("hutch.control")
 
 _FORGOTTEN = "the node does not know it any more"
 _MEMORY_LOST = {
@@ -54,6 +58,7 @@ class Arrivals:
             await self._grant(row)
             if row.sealed_secrets is not None:
                 await secret_grants.tell(self._context, row)
+            await self._mount(row, facts)
         async with self._context.store.database.write() as connection:
             current = await self._rows.lock(connection, row.id)
             if current is None or current.version != row.version:
@@ -75,6 +80,14 @@ class Arrivals:
         task = (await self._context.store.tasks.of_sandboxes([row.id])).get(row.id)
         if task is not None and task.placeholder is not None:
             await self._context.node_of(row).set_llm(row.id, llm_grant(self._context, task))
+
+    async def _mount(self, row: SandboxRow, facts: NodeSandbox) -> None:
+        """Its volumes, before anybody is told that it runs. Where that fails it runs without them, and they are tried
+        again."""
+        try:
+            await self._lifecycle.mounts.attach(row, facts.guest_token or "")
+        except HutchError as error:
+            log.warning("volumes are not mounted yet", sandbox=row.id, error=error.detail)
 
     async def _end_agent(self, connection: Transaction, row: SandboxRow) -> None:
         """In what was booted from a disk no agent goes on, and none is to start again where one was at work. In the

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import structlog
@@ -33,6 +34,7 @@ from hutch.model import (
     SnapshotRecord,
     UploadInput,
     Usage,
+    VolumeMount,
     new_id,
 )
 from hutch.model.policies import expanded
@@ -162,11 +164,24 @@ class Creator:
             created_by=by,
             forked_from=source.sandbox_id if source is not None else None,
             identity=request.identity.model_dump(mode="json", exclude_defaults=True) or None,
+            volumes=await self._lifecycle.volumes.mounts_of(await self._mounts(request, source, org), org),
         )
         if request.agent is None:
             return row, None, ""
         await self._templates.answering()  # rather a 503 now than a task that waits for a node that is down
         return row, self._task(request, row), request.task or ""
+
+    async def _mounts(self, request: CreateSandbox, source: SnapshotRecord | None, org: str) -> Sequence[VolumeMount]:
+        """Those that are asked for; else, in a fork, those that its memory knows, where they are still there."""
+        if source is None or "volumes" in request.model_fields_set:
+            return request.volumes
+        parent = await self._store.sandboxes.get(source.sandbox_id) if source.sandbox_id else None
+        if parent is None or parent.org != org or not parent.volumes:
+            return []
+        known = {volume.id for volume in await self._lifecycle.volumes.all(org=org)}
+        return [
+            VolumeMount(name=mount["name"], path=mount["path"]) for mount in parent.volumes if mount["volume"] in known
+        ]
 
     async def _source(self, request: CreateSandbox, org: str) -> SnapshotRecord | None:
         """The snapshot that it is to be thawed from."""
@@ -211,6 +226,7 @@ class Creator:
         async with self._store.database.write() as connection:
             if key is not None:
                 await self._store.idempotency.insert(connection, key)
+            await self._lifecycle.volumes.check_mounts(connection, row)
             await self._store.sandboxes.insert(connection, row)
             if also is not None:
                 await also(connection, row.id)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +24,9 @@ from pydantic import TypeAdapter
 
 from hutch.control import secret_grants
 from hutch.control.context import Context, not_running
+from hutch.control.mounts import Mounts
 from hutch.control.notifier import events_of, sandbox, stop_of
+from hutch.control.volumes import Volumes
 from hutch.errors import HutchError, NodeUnavailable, SandboxNotFound
 from hutch.model import BootRequest, LlmGrant, NetworkPolicy, NodeSandbox
 from hutch.model.grant import SecretGrant
@@ -50,6 +53,8 @@ class Lifecycle:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._rows = context.store.sandboxes
+        self.volumes = Volumes(context)
+        self.mounts = Mounts(context, self.volumes)
 
     async def boot(
         self,
@@ -74,6 +79,7 @@ class Lifecycle:
         except HutchError as error:
             await self.fail(row.id, error)
             raise
+        await self._mount(row, facts)
         while row.state == "starting":
             if (running := await self._running(row, facts, also)) is not None:
                 if await secret_grants.secret_grant(self._context, row) != secrets:  # set while it was booted
@@ -84,6 +90,18 @@ class Lifecycle:
             return row
         await node.destroy(row.id)
         raise not_running(row)
+
+    async def _mount(self, row: SandboxRow, facts: NodeSandbox) -> None:
+        """Before anybody is told that it runs."""
+        try:
+            await self.mounts.attach(row, facts.guest_token or "")
+        except NodeUnavailable:
+            raise
+        except HutchError as error:
+            await self.fail(row.id, error)
+            with suppress(NodeUnavailable):  # then the reconciler has it removed
+                await self._context.node_of(row).destroy(row.id)
+            raise
 
     async def destroy(self, sandbox_id: str, reason: str, stop: dict[str, Any] | None = None) -> None:
         """End it, in any state. `stop` is what its task, if one goes on, is told. When the node does not answer, the

@@ -43,6 +43,7 @@ from hutch.control.timeouts import Timeouts
 from hutch.control.types import MAX_PAGE, Also, Download, Idempotency, Page, Upload
 from hutch.control.uploads import Uploader
 from hutch.control.views import row_states, sandbox_view
+from hutch.control.volumes import Volumes
 from hutch.errors import NodeUnavailable
 from hutch.fleet import Fleet, LocalFleet
 from hutch.identity.issuer import Issuer
@@ -95,6 +96,7 @@ class Control:
     timeouts: Timeouts
     samples: Samples
     builds: Builds
+    volumes: Volumes
     issuer: Issuer
     identities: Identities
     spending: Spending
@@ -125,6 +127,8 @@ class Control:
             await self.secrets.finish_rekey()
             if self.store.database.sqlite:
                 await self.store.tasks.break_leases()  # we have the lock: whoever held them is dead
+            await self.volumes.start()
+            await self._lifecycle.mounts.start()
             self._opened = opened.pop_all()
         self._background = [
             asyncio.create_task(work)
@@ -146,6 +150,7 @@ class Control:
         node = self._fleet.nodes()[0]
         self._context = context
         self._lifecycle = Lifecycle(context)
+        self.volumes = self._lifecycle.volumes
         self._journal = Journal(context, self._lifecycle, node)
         known = KnownGuests()
         self._moves = Moves(context, self._lifecycle, known)
@@ -188,6 +193,8 @@ class Control:
         await self._supervisor.close()
         await self._creator.close()
         await self._moves.close()
+        await self._lifecycle.mounts.close()
+        await self.volumes.close()
         await opened.aclose()
 
     # ---- sandboxes ----

@@ -62,6 +62,7 @@ def sandbox_view(row: SandboxRow, task: TaskRow | None, facts: NodeSandbox | Non
             "identity": row.identity or {},
             "created_by": row.created_by,
             "forked_from": row.forked_from,
+            "volumes": [{"name": mount["name"], "path": mount["path"]} for mount in row.volumes or ()],
             "created_at": moment(row.created_at),
             "started_at": moment(row.started_at),
             "ended_at": moment(row.ended_at),

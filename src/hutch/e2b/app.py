@@ -12,7 +12,19 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hutch.control.service import Control
-from hutch.e2b import builder, errors, figures, lists, logs, sandboxes, snapshots, states, tags
+from hutch.e2b import (
+    builder,
+    contents,
+    errors,
+    figures,
+    lists,
+    logs,
+    sandboxes,
+    snapshots,
+    states,
+    tags,
+    volumes,
+)
 from hutch.e2b.context import Call, Server, call_of
 from hutch.e2b.errors import NotOffered
 from hutch.errors import HutchError
@@ -57,20 +69,37 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/templates/{id:path}/builds/{build}/logs", builder.build_logs),
     ("POST", "/v2/templates/{id:path}/builds/{build}", builder.start_build),
     ("DELETE", "/templates/{id:path}", snapshots.delete),
+    ("POST", "/volumes", volumes.create),
+    ("GET", "/volumes", volumes.list_all),
+    ("GET", "/volumes/{id}", volumes.get),
+    ("DELETE", "/volumes/{id}", volumes.remove),
     ("GET", "/sandboxes/{id}/metrics", figures.metrics),
     ("GET", "/sandboxes/{id}/logs", logs.logs_v1),
     ("GET", "/v2/sandboxes/{id}/logs", logs.logs_v2),
 )
+
+CONTENTS: tuple[tuple[str, str, contents.Handler], ...] = (
+    ("GET", "/volumecontent/{id}/dir", contents.list_dir),
+    ("POST", "/volumecontent/{id}/dir", contents.make_dir),
+    ("GET", "/volumecontent/{id}/path", contents.stat_path),
+    ("PATCH", "/volumecontent/{id}/path", contents.change_path),
+    ("DELETE", "/volumecontent/{id}/path", contents.remove_path),
+    ("GET", "/volumecontent/{id}/file", contents.read_file),
+    ("PUT", "/volumecontent/{id}/file", contents.write_file),
+)
+"""With a volume's token, and no key."""
 
 
 def create_e2b_app(settings: Settings, control: Control, keys: Callable[[], KeyRing]) -> Starlette:
     """The app; `control` is started and stopped by others."""
     server = Server(settings, control, keys)
     routes = [Route(path, _endpoint(server, handler), methods=[method]) for method, path, handler in ROUTES]
+    for method, path, content in CONTENTS:
+        routes.append(Route(path, contents.endpoint(server, content), methods=[method]))
     routes.append(Route("/templates/{id:path}/files/{hash}", _upload(server), methods=["PUT"]))
     routes.append(Route("/health", _health, methods=["GET"]))
     every = ["GET", "POST", "PUT", "PATCH", "DELETE"]
-    for root in ("templates", "v2/templates", "v3/templates", "volumes", "volumecontent", "secrets", "teams"):
+    for root in ("templates", "v2/templates", "v3/templates", "secrets", "teams"):
         routes.append(Route(f"/{root}", _endpoint(server, _not_offered), methods=every))
         routes.append(Route(f"/{root}/{{rest:path}}", _endpoint(server, _not_offered), methods=every))
     return Starlette(

@@ -53,6 +53,19 @@ class Network(Egress):
     https_ports: list[int] = []
 
 
+class Mounted(Body):
+    """One of `volumeMounts`."""
+
+    name: str = Field(max_length=128)
+    path: str = Field(max_length=1024)
+
+
+class NewVolume(Body):
+    """`POST /volumes`."""
+
+    name: str = Field(max_length=128)
+
+
 class NewSandbox(Body):
     """`POST /sandboxes`, `POST /v2/sandboxes`."""
 
@@ -65,7 +78,7 @@ class NewSandbox(Body):
     auto_resume: AutoResume = AutoResume()
     allow_internet_access: bool | None = Field(None, alias="allow_internet_access")
     network: Network = Network()
-    volume_mounts: list[Any] = []
+    volume_mounts: list[Mounted] = Field([], max_length=16)
     mcp: dict[str, Any] = {}
     iam: dict[str, Any] = {}
     secure: bool | None = None

@@ -73,12 +73,7 @@ class Call:
 
     async def body(self, kind: type[B]) -> B:
         """The body; an empty one is an empty object. Raises `InvalidRequest`, pydantic's `ValidationError`."""
-        raw = await self.request.body()
-        try:
-            told = json.loads(raw) if raw.strip() else {}
-        except (ValueError, RecursionError) as error:  # a number of thousands of digits is a `ValueError` as well
-            raise InvalidRequest("the body is not JSON") from error
-        return kind.model_validate(told)
+        return await body_of(self.request, kind)
 
     async def living(self, settled: bool = False) -> Sandbox:
         """The sandbox that the path names, if it has not ended; `settled`: once it is neither being paused nor resumed.
@@ -93,6 +88,16 @@ class Call:
     async def extras(self, sandbox_id: str) -> E2bRow | None:
         """What E2B's API has stored beside a sandbox."""
         return await self.control.store.e2b.get(sandbox_id)
+
+
+async def body_of(request: Request, kind: type[B]) -> B:
+    """The body; an empty one is an empty object. Raises `InvalidRequest`, pydantic's `ValidationError`."""
+    raw = await request.body()
+    try:
+        told = json.loads(raw) if raw.strip() else {}
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a `ValueError` as well
+        raise InvalidRequest("the body is not JSON") from error
+    return kind.model_validate(told)
 
 
 async def call_of(server: Server, request: Request) -> Call:

@@ -56,7 +56,7 @@ def options_of(body: NewSandbox, secure: bool) -> Options:
 
 def refuse_unknown(body: NewSandbox) -> None:
     """Raise for what cannot be done here: a sandbox without it would not be what was asked for."""
-    for field in ("volume_mounts", "mcp", "iam"):
+    for field in ("mcp", "iam"):
         if getattr(body, field):
             raise NotOffered(f"`{field}` is not offered by Hutch", hint="docs/e2b.md lists what is.")
     if not body.auto_pause_memory and (not body.auto_pause or body.auto_resume.enabled):

@@ -36,6 +36,7 @@ async def _create(call: Call, body: NewSandbox, options: Options) -> Response:
     start: dict[str, object] = {"from": source.snapshot} if source.snapshot else {"template": source.template}
     request = CreateSandbox.model_validate(
         start
+        | ({"volumes": [mount.model_dump() for mount in body.volume_mounts]} if body.volume_mounts else {})
         | {
             "lifetime": call.server.settings.max_lifetime,
             "labels": body.metadata,

@@ -62,7 +62,7 @@ def listed(sandbox: Sandbox, row: E2bRow | None) -> dict[str, Any]:
         "diskSizeMB": resources.disk_mib,
         "state": state_of(sandbox),
         "metadata": sandbox.labels,
-        "volumeMounts": [],
+        "volumeMounts": [mount.model_dump() for mount in sandbox.volumes],
     }
 
 

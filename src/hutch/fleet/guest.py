@@ -120,6 +120,11 @@ class GuestClient:
         `GuestUnavailable`, `NodeUnavailable`."""
         return await self._transport.connect(self._sandbox_id, self._token, port, protocol)
 
+    async def attach(self, volume: str, path: str, protocol: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
+        """A connection on which it asks for the files of the volume that is mounted at a path: mounts it. Raises
+        `Conflict`, `SandboxNotRunning`, `GuestUnavailable`, `NodeUnavailable`."""
+        return await self._transport.attach(self._sandbox_id, self._token, volume, path, protocol)
+
     async def figures(self) -> GuestFigures:
         """What the sandbox uses, as its guest says: for a person's eyes, not for limits or bills."""
         try:

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from hutch.errors import (
     AlreadyExists,
@@ -27,7 +28,7 @@ from hutch.errors import (
 )
 from hutch.fleet.connection import Body, Connection, Cut, Silent
 from hutch.fleet.pool import Exchange, Pool, framing, head_of
-from hutch.fleet.tunnel import GUEST_PORT, connect_tunnel, open_local_port, open_port
+from hutch.fleet.tunnel import GUEST_PORT, Refused, connect_tunnel, open_local_port, open_port, open_upgrade
 
 __all__ = ["Answer", "Body", "GuestTransport", "HungUp"]
 
@@ -157,6 +158,19 @@ class GuestTransport:
             return await open_port(self._socket, sandbox_id, port, protocol)
         except PortClosed:
             return await open_local_port(self._socket, sandbox_id, token, port, protocol)
+
+    async def attach(
+        self, sandbox_id: str, token: str, volume: str, path: str, protocol: Callable[[], asyncio.Protocol]
+    ) -> asyncio.Transport:
+        """A connection on which the sandbox's kernel asks for the files of a volume that is mounted at a path; it is
+        mounted first, unless it is already. Raises `Conflict` where that cannot be done, and as `open_port`."""
+        target = f"/hutch/volumes?{urlencode({'path': path, 'volume': volume})}"
+        try:
+            return await open_upgrade(self._socket, sandbox_id, token, target, "hutch-volume", protocol)
+        except Refused as refused:
+            if refused.answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 409 ")):
+                raise Conflict(f"nothing can be mounted at {path} in {sandbox_id}") from refused
+            raise GuestUnavailable(f"the guest of {sandbox_id} mounts no volume at {path}") from refused
 
     async def aclose(self) -> None:
         await self._pool.aclose()

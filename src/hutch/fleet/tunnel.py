@@ -84,8 +84,29 @@ async def open_local_port(
 ) -> asyncio.Transport:
     """The same for a port on which a program listens for its own machine only: its guest connects to it. Raises as
     `open_port`."""
-    lines = [f"POST /hutch/connect?port={port} HTTP/1.1", f"Host: {sandbox_id}", f"X-Access-Token: {token}"]
-    hello = "\r\n".join([*lines, "Connection: Upgrade", "Upgrade: hutch-port", "Content-Length: 0", "", ""]).encode()
+    try:
+        return await open_upgrade(socket, sandbox_id, token, f"/hutch/connect?port={port}", "hutch-port", protocol)
+    except Refused as refused:
+        if refused.answer.startswith(b"HTTP/1.1 502 "):
+            raise PortClosed(f"{sandbox_id}: nothing listens on port {port} of the sandbox") from refused
+        raise GuestUnavailable(f"the guest of {sandbox_id} does not connect to port {port}") from refused
+
+
+class Refused(Exception):
+    """The guest does not change the protocol."""
+
+    def __init__(self, answer: bytes) -> None:
+        super().__init__(answer[:_MAX_LINE])
+        self.answer = answer
+        """Its head, and not all of it if it is long."""
+
+
+async def open_upgrade(
+    socket: Path, sandbox_id: str, token: str, target: str, name: str, protocol: Callable[[], asyncio.Protocol]
+) -> asyncio.Transport:
+    """A connection to the guest that is no HTTP after a `POST` to this target. Raises `Refused`, and as `open_port`."""
+    lines = [f"POST {target} HTTP/1.1", f"Host: {sandbox_id}", f"X-Access-Token: {token}"]
+    hello = "\r\n".join([*lines, "Connection: Upgrade", f"Upgrade: {name}", "Content-Length: 0", "", ""]).encode()
     asking = Handshake(hello, b"\r\n\r\n", lambda answer: answer.startswith(b"HTTP/1.1 101 "), protocol)
     transport = await open_port(socket, sandbox_id, GUEST_PORT, lambda: asking)
     try:
@@ -99,9 +120,7 @@ async def open_local_port(
         raise
     if asking.handed_over is None:
         transport.abort()
-        if answer.startswith(b"HTTP/1.1 502 "):
-            raise PortClosed(f"{sandbox_id}: nothing listens on port {port} of the sandbox")
-        raise GuestUnavailable(f"the guest of {sandbox_id} does not connect to port {port}")
+        raise Refused(answer)
     return transport
 
 

@@ -65,6 +65,7 @@ from hutch.model.task import (
     UrlInput,
 )
 from hutch.model.template import Recipe, TemplateInfo
+from hutch.model.volume import CreateVolume, Volume, VolumeList, VolumeMount
 
 __all__ = [
     "BUILT_IN",
@@ -88,6 +89,7 @@ __all__ = [
     "CreateKey",
     "CreateSandbox",
     "CreateSnapshot",
+    "CreateVolume",
     "DenyAll",
     "Diff",
     "DiffRequest",
@@ -164,6 +166,9 @@ __all__ = [
     "UploadInput",
     "UrlInput",
     "Usage",
+    "Volume",
+    "VolumeList",
+    "VolumeMount",
     "WarmTemplate",
     "is_id",
     "new_id",

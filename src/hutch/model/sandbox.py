@@ -14,6 +14,7 @@ from hutch.model.identity import Identity
 from hutch.model.network import NetworkPolicy
 from hutch.model.snapshot import SnapshotKind
 from hutch.model.task import Task
+from hutch.model.volume import VolumeMount
 
 
 class SandboxState(StrEnum):
@@ -69,6 +70,7 @@ class Sandbox(Model):
     identity: Identity = Field(Identity(), description="What its identity token says beside what Hutch knows of it.")
     created_by: str | None = Field(None, description="The API key that made it; unset: Hutch by itself.")
     forked_from: str | None = Field(None, description="The sandbox that it went on from.")
+    volumes: list[VolumeMount] = []
     created_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None

@@ -14,6 +14,7 @@ from hutch.model.identity import Identity
 from hutch.model.llm import PROVIDER_NAME
 from hutch.model.network import NetworkPolicy
 from hutch.model.secret import MAX_SECRETS, SecretName
+from hutch.model.volume import VolumeMount
 
 
 class TaskState(StrEnum):
@@ -147,6 +148,9 @@ class CreateSandbox(Model):
     )
     resources: ResourcesOverride = ResourcesOverride()
     network: NetworkPolicy | None = None
+    volumes: list[VolumeMount] = Field(
+        [], max_length=16, description="Mounted in it. A fork has those of its snapshot's sandbox unless it names some."
+    )
     env: dict[str, str] = Field({}, max_length=256)
     identity: Identity = Field(Identity(), description="What its identity token says beside what Hutch knows of it.")
     secrets: list[SecretName] = Field(

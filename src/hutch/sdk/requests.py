@@ -41,6 +41,11 @@ def rollback_body(
         refuse(error)
 
 
+def mounts_of(volumes: Mapping[str, str] | None) -> list[dict[str, str]] | None:
+    """What the API calls volumes by the paths at which they are mounted."""
+    return None if volumes is None else [{"name": name, "path": path} for path, name in volumes.items()]
+
+
 def create_body(template: str | None, inputs: Sequence[Input], **fields: Any) -> dict[str, Any]:
     """The body of `POST /v1/sandboxes`; `InvalidRequest` when the server would refuse it."""
     given = {name: value for name, value in fields.items() if value is not None}

@@ -39,6 +39,7 @@ class SandboxRow:
     ended_at: float | None = None
     snapshot: str | None = None
     build: dict[str, Any] | None = None
+    volumes: list[dict[str, str]] | None = None
     taking: str | None = None
     paused_at: float | None = None
     hibernated: bool = False
@@ -114,6 +115,11 @@ class Sandboxes:
         return await self._select(
             select(sandboxes).where(sandboxes.c.state.in_(states), sandboxes.c.sealed_secrets.is_not(None))
         )
+
+    async def with_volumes(self, org: str | None = None) -> list[SandboxRow]:
+        """Those that have volumes and have not ended, of one org or of all."""
+        statement = select(sandboxes).where(sandboxes.c.volumes.is_not(None), sandboxes.c.ended_at.is_(None))
+        return await self._select(statement if org is None else statement.where(sandboxes.c.org == org))
 
     async def overdue(self, now: float) -> list[SandboxRow]:
         """Those whose lifetime is over, and that live."""

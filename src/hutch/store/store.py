@@ -21,6 +21,7 @@ from hutch.store.template_layers import TemplateLayers
 from hutch.store.template_logs import TemplateLogs
 from hutch.store.templates import Templates
 from hutch.store.uploads import Uploads
+from hutch.store.volumes import Volumes
 
 
 class Store:
@@ -41,6 +42,7 @@ class Store:
         self.readers = Readers(database)
         self.bookmarks = Bookmarks(database)
         self.uploads = Uploads(database)
+        self.volumes = Volumes(database)
         self.templates = Templates(database)
         self.template_logs = TemplateLogs(database)
         self.template_layers = TemplateLayers(database)

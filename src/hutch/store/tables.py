@@ -86,6 +86,7 @@ sandboxes = Table(
         comment="since `paused_at` only its disk is kept",
     ),
     Column("build", JSON(none_as_null=True), comment="for the steps of a template's build: model.BuildBoot"),
+    Column("volumes", JSON(none_as_null=True), comment="mounted in it: [{volume, name, path}]"),
     Column("fallback", String(8), comment="what it falls back to where memory cannot be thawed: disk, or nothing"),
     Column("resumed", JSON(none_as_null=True), comment="its last resume or rollback: {memory, ms, at}"),
     Column("idle_timeout", Float, comment="seconds without activity after which it is paused; never when unset"),
@@ -116,6 +117,17 @@ e2b_sandboxes = Table(
     Column("options", JSON, nullable=False, comment="what the call that made it asked for"),
     Column("timeout", Float, nullable=False, comment="seconds that it was last given"),
     Column("end_at", Float, comment="when it is killed or paused; unset while it is paused"),
+)
+
+volumes = Table(
+    "volumes",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("org", String(32), nullable=False),
+    Column("name", String(128), nullable=False, comment="its id once it is being removed"),
+    Column("created_at", Float, nullable=False),
+    Column("removed_at", Float, comment="since when it is being removed, its files first"),
+    Index("ix_volumes_org_name", "org", "name", unique=True),
 )
 
 tasks = Table(

@@ -14,11 +14,12 @@ from hutch_guest.processes import vfork
 from hutch_guest.processes.pipes import InputPipe, settle
 
 _READ = 256 * 1024
-_PYTHON = (
+PYTHON = (
     *("/.hutch/lib/ld-linux-x86-64.so.2", "--library-path", "/.hutch/lib"),
     *("/.hutch/bin/python3", "-s", "-S", "-P", "-B"),
 )
-_ENVIRONMENT = {"PYTHONHOME": "/.hutch/python"}
+ENVIRONMENT = {"PYTHONHOME": "/.hutch/python"}
+"""How the guest runs a Python program of its own as another process, and with what environment."""
 
 
 async def list_all(guest: Guest, request: Request) -> Response:
@@ -69,11 +70,11 @@ async def _start(guest: Guest, mode: str, *options: str) -> _Child:
     if layers is None:
         raise Conflict("this sandbox has no disk of its own")
     us = f"/proc/{os.getpid()}/fd/"
-    argv = [*_PYTHON, CHILD, mode, f"{us}{layers.written}", f"{us}{layers.image}", "/", *options]
+    argv = [*PYTHON, CHILD, mode, f"{us}{layers.written}", f"{us}{layers.image}", "/", *options]
     theirs_in, ours_in = os.pipe2(os.O_CLOEXEC)
     ours_out, theirs_out = os.pipe2(os.O_CLOEXEC)
     try:
-        await in_thread(vfork.start, argv[0], argv, _ENVIRONMENT, (theirs_in, theirs_out, 2))
+        await in_thread(vfork.start, argv[0], argv, ENVIRONMENT, (theirs_in, theirs_out, 2))
     except OSError as error:
         os.close(ours_in)
         os.close(ours_out)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from e2b import Sandbox, Secret, Template, Volume
+from e2b import Sandbox, Secret, Template
 
 
 def test_template_names() -> None:
@@ -16,8 +16,6 @@ def test_template_names() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: Volume.create("v"),
-        lambda: Volume.list(),
         lambda: Secret.create("s", "value"),
         lambda: Sandbox.create(mcp={"github": {}}),
     ],

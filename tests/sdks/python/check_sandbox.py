@@ -246,7 +246,7 @@ def test_idempotency_key(own: Create) -> None:
     [
         {"mcp": {"github": {}}},
         {"network": {"rules": {"example.org": [{"transform": {"headers": {"X": "1"}}}]}}},
-        {"volume_mounts": {"/data": "a-volume"}},
+        {"volume_mounts": {"/data": "no-such-volume"}},
     ],
 )
 def test_what_is_not_offered_is_refused(options: dict[str, Any]) -> None:

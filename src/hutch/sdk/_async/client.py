@@ -25,6 +25,8 @@ from hutch.model import (
     ResourcesOverride,
     TemplateInfo,
     UploadInput,
+    Volume,
+    VolumeList,
 )
 from hutch.model import Sandbox as SandboxInfo
 from hutch.model import Task as TaskInfo
@@ -37,7 +39,7 @@ from hutch.sdk._async.transport import LOST, SILENCE, AsyncTransport, at
 from hutch.sdk._shim import aio
 from hutch.sdk.config import find_server
 from hutch.sdk.inputs import AnyInput, LocalInput, read_input
-from hutch.sdk.requests import create_body
+from hutch.sdk.requests import create_body, mounts_of
 from hutch.sdk.tar import pack
 from hutch.sdk.wire import parse, unexpected
 
@@ -58,6 +60,7 @@ class AsyncHutch:
         self.templates = AsyncTemplates(self)
         self.secrets = AsyncSecrets(self.transport)
         self.keys = AsyncKeys(self)
+        self.volumes = AsyncVolumes(self)
         self.identity = AsyncIdentityKeys(self)
         self.llm = AsyncLlm(self)
 
@@ -124,6 +127,7 @@ class AsyncSandboxes:
         secrets: Sequence[str] = (),
         labels: Mapping[str, str] | None = None,
         identity: Identity | None = None,
+        volumes: Mapping[str, str] | None = None,
         lifetime: float | None = None,
         idle_timeout: float | None = None,
         from_snapshot: str | None = None,
@@ -154,6 +158,7 @@ class AsyncSandboxes:
             "secrets": list(secrets),
             "labels": dict(labels or {}),
             "identity": identity,
+            "volumes": mounts_of(volumes),
             "lifetime": lifetime,
             "idle_timeout": idle_timeout,
             "from_snapshot": from_snapshot,
@@ -238,6 +243,29 @@ class AsyncTemplates:
             if message["type"] == "done":
                 return parse(TemplateInfo, message["template"])
         raise unexpected("the build's messages ended before it was done")
+
+
+class AsyncVolumes:
+    """The volumes of a server. Sandboxes have them by `volumes` of their making."""
+
+    def __init__(self, client: AsyncHutch) -> None:
+        self._transport = client.transport
+
+    async def list(self) -> VolumeList:
+        """All of them, and what they take together."""
+        return parse(VolumeList, await self._transport.json("GET", "/v1/volumes"))
+
+    async def create(self, name: str) -> Volume:
+        """Make an empty one. `AlreadyExists` when there is one of this name."""
+        return parse(Volume, await self._transport.json("POST", "/v1/volumes", body={"name": name}))
+
+    async def get(self, name: str) -> Volume:
+        """One of them, by its name or id. `VolumeNotFound` when there is none."""
+        return parse(Volume, await self._transport.json("GET", at("volumes", name)))
+
+    async def delete(self, name: str) -> None:
+        """Delete it with its files. `Conflict` while a sandbox has it."""
+        await self._transport.request("DELETE", at("volumes", name))
 
 
 class AsyncKeys:

@@ -84,6 +84,7 @@ class AsyncSandbox:
         secrets: Sequence[str] = (),
         labels: Mapping[str, str] | None = None,
         identity: Identity | None = None,
+        volumes: Mapping[str, str] | None = None,
         lifetime: float | None = None,
         idle_timeout: float | None = None,
         from_snapshot: str | None = None,
@@ -101,7 +102,8 @@ class AsyncSandbox:
         `network`: `deny_all`, `allow_all`, rules and names of policies (`["packages", "*.example.com"]`), or a policy;
         without, the template's, which is `deny_all` unless it says so. `secrets`: names of those that it may use
         without seeing them; the network has to allow their hosts. `identity`: what its identity token
-        says beside what Hutch knows of it. Without `client`, one is made from the
+        says beside what Hutch knows of it. `volumes`: names by the paths at which they are mounted; a fork has
+        those of its snapshot's sandbox unless some are given. Without `client`, one is made from the
         environment or the credentials file, and closed with the sandbox.
         """
         from hutch.sdk._async.client import AsyncHutch
@@ -127,6 +129,7 @@ class AsyncSandbox:
                 secrets=secrets,
                 labels=labels,
                 identity=identity,
+                volumes=volumes,
                 lifetime=lifetime,
                 idle_timeout=idle_timeout,
                 from_snapshot=from_snapshot,

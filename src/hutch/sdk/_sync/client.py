@@ -26,6 +26,8 @@ from hutch.model import (
     ResourcesOverride,
     TemplateInfo,
     UploadInput,
+    Volume,
+    VolumeList,
 )
 from hutch.model import Sandbox as SandboxInfo
 from hutch.model import Task as TaskInfo
@@ -38,7 +40,7 @@ from hutch.sdk._sync.task import Task
 from hutch.sdk._sync.transport import LOST, SILENCE, Transport, at
 from hutch.sdk.config import find_server
 from hutch.sdk.inputs import AnyInput, LocalInput, read_input
-from hutch.sdk.requests import create_body
+from hutch.sdk.requests import create_body, mounts_of
 from hutch.sdk.tar import pack
 from hutch.sdk.wire import parse, unexpected
 
@@ -59,6 +61,7 @@ class Hutch:
         self.templates = Templates(self)
         self.secrets = Secrets(self.transport)
         self.keys = Keys(self)
+        self.volumes = Volumes(self)
         self.identity = IdentityKeys(self)
         self.llm = Llm(self)
 
@@ -125,6 +128,7 @@ class Sandboxes:
         secrets: Sequence[str] = (),
         labels: Mapping[str, str] | None = None,
         identity: Identity | None = None,
+        volumes: Mapping[str, str] | None = None,
         lifetime: float | None = None,
         idle_timeout: float | None = None,
         from_snapshot: str | None = None,
@@ -155,6 +159,7 @@ class Sandboxes:
             "secrets": list(secrets),
             "labels": dict(labels or {}),
             "identity": identity,
+            "volumes": mounts_of(volumes),
             "lifetime": lifetime,
             "idle_timeout": idle_timeout,
             "from_snapshot": from_snapshot,
@@ -239,6 +244,29 @@ class Templates:
             if message["type"] == "done":
                 return parse(TemplateInfo, message["template"])
         raise unexpected("the build's messages ended before it was done")
+
+
+class Volumes:
+    """The volumes of a server. Sandboxes have them by `volumes` of their making."""
+
+    def __init__(self, client: Hutch) -> None:
+        self._transport = client.transport
+
+    def list(self) -> VolumeList:
+        """All of them, and what they take together."""
+        return parse(VolumeList, self._transport.json("GET", "/v1/volumes"))
+
+    def create(self, name: str) -> Volume:
+        """Make an empty one. `AlreadyExists` when there is one of this name."""
+        return parse(Volume, self._transport.json("POST", "/v1/volumes", body={"name": name}))
+
+    def get(self, name: str) -> Volume:
+        """One of them, by its name or id. `VolumeNotFound` when there is none."""
+        return parse(Volume, self._transport.json("GET", at("volumes", name)))
+
+    def delete(self, name: str) -> None:
+        """Delete it with its files. `Conflict` while a sandbox has it."""
+        self._transport.request("DELETE", at("volumes", name))
 
 
 class Keys:

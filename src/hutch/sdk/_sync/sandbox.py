@@ -85,6 +85,7 @@ class Sandbox:
         secrets: Sequence[str] = (),
         labels: Mapping[str, str] | None = None,
         identity: Identity | None = None,
+        volumes: Mapping[str, str] | None = None,
         lifetime: float | None = None,
         idle_timeout: float | None = None,
         from_snapshot: str | None = None,
@@ -102,7 +103,8 @@ class Sandbox:
         `network`: `deny_all`, `allow_all`, rules and names of policies (`["packages", "*.example.com"]`), or a policy;
         without, the template's, which is `deny_all` unless it says so. `secrets`: names of those that it may use
         without seeing them; the network has to allow their hosts. `identity`: what its identity token
-        says beside what Hutch knows of it. Without `client`, one is made from the
+        says beside what Hutch knows of it. `volumes`: names by the paths at which they are mounted; a fork has
+        those of its snapshot's sandbox unless some are given. Without `client`, one is made from the
         environment or the credentials file, and closed with the sandbox.
         """
         from hutch.sdk._sync.client import Hutch
@@ -128,6 +130,7 @@ class Sandbox:
                 secrets=secrets,
                 labels=labels,
                 identity=identity,
+                volumes=volumes,
                 lifetime=lifetime,
                 idle_timeout=idle_timeout,
                 from_snapshot=from_snapshot,
