@@ -45,6 +45,8 @@ class Broker(Child):
             await self.forget(sandbox)
             return
         self._grants[sandbox] = grant
+        if not grant.hosts:
+            return  # all its secrets are told to its guest: nothing comes to the broker
         if self._socket is None:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self._socket.bind(f"\0{self.door}")
@@ -69,7 +71,7 @@ class Broker(Child):
         return ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
     def known(self) -> Iterable[dict[str, Any]]:
-        return map(self._set, self._grants)
+        return [self._set(sandbox) for sandbox, grant in self._grants.items() if grant.hosts]
 
     def hear(self, message: dict[str, Any]) -> None:
         if message["op"] == "report":
@@ -79,4 +81,7 @@ class Broker(Child):
         """Nothing is open without one."""
 
     def _set(self, sandbox: str) -> dict[str, Any]:
-        return {"op": "set", "sandbox": sandbox, "grant": self._grants[sandbox].model_dump(mode="json")}
+        grant = self._grants[sandbox]
+        needed = [each for each in grant.secrets if each.placeholder is not None]
+        told = grant.model_copy(update={"secrets": needed})
+        return {"op": "set", "sandbox": sandbox, "grant": told.model_dump(mode="json")}

@@ -49,9 +49,9 @@ class Granted:
             self._told = grant.authority
             self._contexts.clear()
         self._hosts = list(map(parse_host, grant.hosts))
-        hidden = [each for each in grant.secrets if each.placeholder is not None]
-        self._placeholders = {_bytes(each.placeholder): each.name for each in hidden}
-        self._uses = [(list(map(parse_host, each.hosts)), _use(each)) for each in hidden if each.value is not None]
+        self._placeholders = {_bytes(each.placeholder): each.name for each in grant.secrets}
+        usable = [each for each in grant.secrets if each.value is not None]
+        self._uses = [(list(map(parse_host, each.hosts)), _use(each)) for each in usable]
 
     def vouches(self, name: str, port: int) -> bool:
         """Whether connections to this host are opened here, whatever is left to use on them."""
