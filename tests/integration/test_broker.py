@@ -194,6 +194,9 @@ def test_a_placeholder_anywhere_else_is_refused_and_told(world: World, box: Box)
         "another's in basic": ["-H", f"Authorization: Basic {encoded}", "https://good.test/"],
         "beside a good one": ["-H", bearer, "-H", f"X-Other: {PLACEHOLDER}", "https://good.test/"],
     }
+    misplaced["without TLS"] = ["-H", bearer, "http://good.test/"]
+    misplaced["without TLS, in a body"] = ["-d", f"token={PLACEHOLDER}", "http://other.test/"]
+    assert box.curl("-d", "token=none", "http://other.test/", "http://other.test/")[0] == 200
     since = world.internet.mark()
     for what, options in misplaced.items():
         status, text = box.curl(*options)

@@ -12,17 +12,17 @@ from hutch.http1.framing import framing_of
 from hutch.http1.heads import HOP_BY_HOP, BadHead, Fields, Request, dump_request, length_of, parse_request, values
 
 MAX_HEAD = 64 << 10
-_DROPPED = (HOP_BY_HOP | {b"accept-encoding", b"sec-websocket-extensions"}) - {b"connection"}
-"""Beside what is of one connection only: what would make the answer unreadable."""
+_UNREADABLE = {b"accept-encoding", b"sec-websocket-extensions"}
+"""What would make the answer so that no value is found in it."""
 
 
 class Asking:
-    """`feed` gives what goes to the host. `host`: what every request must be for; `port`: if it says one. `swapper`
-    is asked for with each request: secrets change."""
+    """`feed` gives what goes to the host. `host`: what every request must be for (None: somebody else sees to that, and
+    answers need not be read); `port`: if it says one. `swapper` is asked for with each request: secrets change."""
 
-    def __init__(self, swapper: Callable[[], Swapper], host: str, port: int) -> None:
+    def __init__(self, swapper: Callable[[], Swapper], host: str | None, port: int) -> None:
         self._swapper = swapper
-        self._hosts = {host.encode(), f"{host}:{port}".encode()}
+        self._hosts = {host.encode(), f"{host}:{port}".encode()} if host is not None else set()
         self._buffer = bytearray()
         self._searched = 0
         self._body: Content | None = None
@@ -87,7 +87,7 @@ class Asking:
         self.swapped.append(swapped)
         if not framing.done:
             self._body, self._watch = Content(framing), watch(swapper.placeholders, "the body")
-        return dump_request(swapped.request, _passed_on(swapped.request))
+        return dump_request(swapped.request, _passed_on(swapped.request, readable=bool(self._hosts)))
 
     def _content(self, body: Content) -> bytes:
         content, taken = body.feed(bytes(self._buffer))
@@ -106,16 +106,18 @@ class Asking:
             raise Refused(400, "its request names a host twice")
         if request.minor == 0 and values(request.fields, b"transfer-encoding"):
             raise Refused(400, "its request is HTTP/1.0 and has a body in chunks")
-        if (request.get(b"host") or b"").lower() not in self._hosts:
+        if self._hosts and (request.get(b"host") or b"").lower() not in self._hosts:
             raise Refused(421, "its Host is not the one that its connection is for")
         if values(request.fields, b"upgrade") and not _is_websocket(request):
             raise Refused(501, "it asks for another protocol than WebSocket")
         return request
 
 
-def _passed_on(request: Request) -> Fields:
-    kept = [(key, value) for key, value in request.fields if key.lower() not in _DROPPED | {b"connection"}]
-    kept.append((b"Accept-Encoding", b"identity"))
+def _passed_on(request: Request, *, readable: bool) -> Fields:
+    dropped = HOP_BY_HOP | _UNREADABLE if readable else HOP_BY_HOP
+    kept = [(key, value) for key, value in request.fields if key.lower() not in dropped]
+    if readable:
+        kept.append((b"Accept-Encoding", b"identity"))
     if request.upgrades:
         return [*kept, (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
     return [*kept, (b"Connection", b"keep-alive" if request.keeps_alive else b"close")]

@@ -40,9 +40,19 @@ class Entrance(asyncio.Protocol):
         said = json.loads(self._line)
         granted = self._grants.find(said["sandbox"])
         place = Place(said["name"], said["address"], said["port"])
-        if granted is None or len(granted.sessions) >= MAX_SESSIONS or not granted.vouches(place.name, place.port):
+        if granted is None or len(granted.sessions) >= MAX_SESSIONS:
             self._transport.abort()
-            return
+        elif said["plain"]:
+            session = Session(granted, place, None, self._reporter)
+            self._transport.set_protocol(session)
+            session.connection_made(self._transport)
+            self._transport.write(GREETING)
+        elif granted.vouches(place.name, place.port):
+            self._open(granted, place)
+        else:
+            self._transport.abort()
+
+    def _open(self, granted: Granted, place: Place) -> None:
         self._transport.pause_reading()
         self._beginning = asyncio.get_running_loop().create_task(self._begin(granted, place))
 

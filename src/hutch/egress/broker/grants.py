@@ -62,6 +62,10 @@ class Granted:
         here = [use for hosts, use in self._uses if any(host.covers(name, port) for host in hosts)]
         return Swapper(here, self._placeholders)
 
+    def watcher(self) -> Swapper:
+        """For requests that nothing may be put into."""
+        return Swapper([], self._placeholders)
+
     def context(self, name: str) -> ssl.SSLContext:
         """To end the TLS of connections to this host with. Its name was judged before."""
         made, context = self._contexts.get(name, (0.0, None))

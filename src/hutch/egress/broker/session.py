@@ -40,12 +40,16 @@ class Place:
 
 
 class Session(asyncio.Protocol):
-    """The side of the sandbox, decrypted. The host's side is `_Outward`."""
+    """The side of the sandbox, decrypted. The host's side is `_Outward`. `trusted`: who vouches for the host. None:
+    nothing is encrypted; then no value is sent, and placeholders are only looked for."""
 
-    def __init__(self, granted: Granted, place: Place, trusted: ssl.SSLContext, reporter: Reporter) -> None:
+    def __init__(self, granted: Granted, place: Place, trusted: ssl.SSLContext | None, reporter: Reporter) -> None:
         self._granted, self._place, self._reporter = granted, place, reporter
         self._loop = asyncio.get_running_loop()
-        self._asking = Asking(lambda: granted.swapper(place.name, place.port), place.name, place.port)
+        if trusted is not None:
+            self._asking = Asking(lambda: granted.swapper(place.name, place.port), place.name, place.port)
+        else:
+            self._asking = Asking(granted.watcher, None, place.port)
         self._answering = Answering([])
         self._inward: asyncio.Transport | None = None
         self._outward: asyncio.Transport | None = None
@@ -206,13 +210,12 @@ class Session(asyncio.Protocol):
         if self._asking.waiting <= _HIGH_WATER:
             self.go_on("turn")
 
-    async def _connect(self, trusted: ssl.SSLContext) -> None:
+    async def _connect(self, trusted: ssl.SSLContext | None) -> None:
         place = self._place
+        secure: dict[str, Any] = {"ssl": trusted, "server_hostname": place.name} if trusted is not None else {}
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                await self._loop.create_connection(
-                    lambda: _Outward(self), place.address, place.port, ssl=trusted, server_hostname=place.name
-                )
+                await self._loop.create_connection(lambda: _Outward(self), place.address, place.port, **secure)
         except ssl.SSLCertVerificationError as error:
             self._unreachable(f"the host's certificate is not good: {error.verify_message}")
         except (OSError, TimeoutError) as error:

@@ -206,6 +206,7 @@ class Connection(asyncio.Protocol):
         assert self._guarded is not None
         address, port = self._target
         said = {"sandbox": self._guarded.id, "name": self._judge.said, "address": address, "port": port}
+        said["plain"] = self._judge.plain
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             made.connect(f"\0{self._wall.broker}")

@@ -26,8 +26,8 @@ class Judge:
         self._rules: dict[str, str] = {}
         self.said: str | None = None
         """The name that was said last, allowed or not."""
-        self.brokered = False
-        """The broker opens it."""
+        self.brokered = self.plain = False
+        """The broker opens it; or it is not encrypted, and the broker looks through it."""
         self.settled = False
         """What the guest still sends needs no judging."""
 
@@ -143,7 +143,8 @@ class Judge:
         named = permit.rule(name, self._port) is not None
         if named and name not in self._rules and not self._guarded.names.knows(name, self._address, self._began):
             raise Refused(f"{self._address} is not an address that {name} had")
-        self.brokered = isinstance(self._guard, TlsGuard) and permit.brokered(name, self._port)
+        self.plain = isinstance(self._guard, HttpGuard)
+        self.brokered = permit.watched if self.plain else permit.brokered(name, self._port)
         self._rules[name] = rule
 
     def _rule(self, name: str) -> str | None:

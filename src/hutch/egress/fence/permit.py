@@ -33,6 +33,11 @@ class Permit:
             found |= self._below[base]
         return found
 
+    @property
+    def watched(self) -> bool:
+        """Whether the sandbox has placeholders, which the broker looks for in what is not encrypted."""
+        return bool(self._brokered)
+
     def brokered(self, name: str, port: int) -> bool:
         """Whether the broker opens connections to this place."""
         return any(host.covers(name, port) for host in self._brokered)

@@ -65,6 +65,17 @@ def test_a_policy_is_not_widened() -> None:
     assert isinstance(OPEN, BrokeredRules) and OPEN.public
 
 
+@pytest.mark.parametrize("rules", [NAMED, OPEN])
+def test_what_is_not_encrypted_is_looked_through(rules: BrokeredRules) -> None:
+    sandbox = Guarded("sbx_a", "10.0.0.2", rules)
+    sandbox.names.add("good.test", [SHARED], 1e9)
+    judge = Judge(sandbox, (SHARED, 80), 1)
+    if judge.admit():  # of a network that is open the kernel lets it through by itself
+        return
+    judge.feed(b"GET / HTTP/1.1\r\nHost: good.test\r\n\r\n")
+    assert judge.brokered and judge.plain
+
+
 def test_an_open_network_goes_on_elsewhere() -> None:
     sandbox = Guarded("sbx_a", "10.0.0.2", OPEN)
     judge = Judge(sandbox, (ELSEWHERE, 443), 1)
