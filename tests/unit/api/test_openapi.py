@@ -14,8 +14,10 @@ from hutch.settings import Settings
 EXPORTED = Path(__file__).parents[3] / "docs" / "reference" / "openapi.json"
 
 
-@pytest.fixture
-def document(settings: Settings) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    root = tmp_path_factory.mktemp("api")
+    settings = Settings(data_dir=root / "data", run_dir=root / "run")
     return create_app(settings, Control(settings), lambda key: None).openapi()
 
 
