@@ -12,7 +12,8 @@ import pytest
 from tests.integration.control_host import assert_whole, controlled, finished, run_task, until
 from tests.node_host import NodeHost
 
-from hutch.model import CreateSandbox, ExecRequest, Fork, TaskState
+from hutch.model import CreateSandbox, ExecRequest, Fork, OrgBudget, TaskState
+from hutch.store import DEFAULT_ORG
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
 
@@ -127,6 +128,26 @@ async def test_a_budget_of_tokens_warns_and_stops_in_mid_run(llm_node: NodeHost)
     assert levels.count("warning") <= 1
     assert (task.state, [file.path for file in task.outputs]) == (TaskState.BUDGET_EXCEEDED, ["out"])
     assert task.usage.llm.tokens < 1000
+
+
+async def test_the_budget_of_an_organisation_stops_its_tasks(llm_node: NodeHost) -> None:
+    async with controlled(llm_node) as control:
+        await control._journal.catch_up()  # the node has counted what other tests have used
+        before = (await control.spending.of(DEFAULT_ORG)).day.tokens
+        await control.spending.set(DEFAULT_ORG, OrgBudget(day_tokens=before + 240))
+        try:
+            task, events = await run_task(control, calls(1000), llm_key=GOOD)
+        finally:
+            await control.spending.set(DEFAULT_ORG, OrgBudget())
+        (told,) = [event.data for event in events if event.type == "budget"]
+        assert (told["part"], told["level"], told["limit"]) == ("org_day_tokens", "exceeded", before + 240)
+        assert task.state is TaskState.BUDGET_EXCEEDED and task.result is not None
+        assert "tokens a day of the organisation" in (task.result.detail or "")
+
+        async def all_told() -> bool:
+            return (await control.spending.of(DEFAULT_ORG)).day.tokens >= max(told["used"], before + 240)
+
+        await until(all_told)
 
 
 @pytest.mark.parametrize("after", ["exit 1", "sleep 1000"])

@@ -61,6 +61,11 @@ class Account:
         """The running total."""
         return self._total.usage()
 
+    @property
+    def told(self) -> bool:
+        """Whether all of it is in the journal."""
+        return not self._unwritten
+
     def restore(self, usage: LlmUsage) -> None:
         """Starts from a total that an earlier gateway has left."""
         self._total = Figures.of(highest(usage, self.usage))

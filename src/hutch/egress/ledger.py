@@ -65,10 +65,10 @@ class Ledger:
         for key in gone:
             del self._lines[key]
 
-    def close(self) -> None:
-        """Takes no more, and is removed: nothing is under way."""
+    def close(self, *, keep: bool = False) -> None:
+        """Takes no more; nothing is under way. It is removed, unless something in it is told nowhere else."""
         self._end()
-        if self._path is not None:
+        if self._path is not None and not keep:
             self._path.unlink(missing_ok=True)
 
     def _end(self) -> None:

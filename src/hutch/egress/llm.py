@@ -21,7 +21,7 @@ from hutch.egress.account import Account, Journal, describe
 from hutch.egress.call import Call, exceeded_message
 from hutch.egress.ledger import Ledger
 from hutch.egress.listener import Server
-from hutch.egress.organisation import Organisation
+from hutch.egress.organisation import Organisation, today
 from hutch.egress.prices import PriceTable
 from hutch.egress.providers import ANTHROPIC, Provider, table
 from hutch.egress.refused import Refused
@@ -95,7 +95,10 @@ class LlmGateway:
         for account in self._accounts.values():
             await _end_calls(account)
         await self._write_orgs()
-        self._ledger.close()
+        told = all(account.told for account in self._accounts.values()) and not any(
+            org.unwritten for org in self._orgs.values()
+        )
+        self._ledger.close(keep=not told)
         if self._runner is not None:
             await self._runner.cleanup()
         if self._session is not None:
@@ -175,6 +178,7 @@ class LlmGateway:
         for bound in self._ledger.open():
             if bound.day:
                 self._org(bound.owner).restore(bound.day, bound.most)
+                self._ledger.forget(bound.owner, before=today()[:7])
             else:
                 self._left[bound.owner] = bound.most
 
@@ -293,10 +297,11 @@ def _ended(task: asyncio.Task[web.StreamResponse]) -> None:
 def _refusal(provider: Provider, refused: Refused) -> web.Response:
     """In the provider's shape; the header says, to clients that heed it, whether trying again can help."""
     retry = "true" if refused.status in (429, 502, 503) else "false"
+    wait = {"retry-after": "1"} if refused.status in (429, 503) else {}
     return web.Response(
         body=provider.error(refused.status, refused.message),
         status=refused.status,
-        headers={"content-type": "application/json", "x-should-retry": retry},
+        headers={"content-type": "application/json", "x-should-retry": retry} | wait,
     )
 
 

@@ -108,7 +108,7 @@ async def test_two_calls_cannot_both_take_the_last_dollar(
         prompt = "[model stall=1.5][model tokens=10000][model input_tokens=0]"
         calls = (ask(url, prompt, who[1], stream=False, max_tokens=10_000) for who in (A, B) * 5)
         statuses = sorted(status for status, _ in await asyncio.gather(*calls))
-        assert statuses == [200] * 5 + [429] * 5
+        assert statuses == [200] * 5 + [429] * 5, "and these are told to come again"
         org = made._orgs["org_1"]
         assert org.day.spent.usd == pytest.approx(1.0) and org.day.calls == 0
         # the last one is alone with 10 cents, and is let in, once
@@ -176,6 +176,21 @@ async def test_a_killed_gateway_counts_what_was_under_way(model: ScriptedModel, 
         await asyncio.sleep(1.2)
         assert journal.kinds("llm_usage")[-1]["usage"]["usd"] == pytest.approx(usage.usd)
         assert journal.kinds("llm_org_usage")[-1]["usage"]["usd"] == pytest.approx(usage.usd)
+
+
+async def test_what_the_journal_has_not_taken_stays_in_the_ledger(model: ScriptedModel, tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+
+    class Full(Journal):
+        async def __call__(self, *entry: Any) -> None:
+            raise OSError("no room")
+
+    for journal, left in ((Full(), True), (Journal(), False)):
+        async with gateway(model, journal, path) as (made, url):
+            grant(made, A)
+            assert (await ask(url, "[model tokens=800]"))[0] == 200
+        assert path.exists() == left
+    assert journal.kinds("llm_usage")[-1]["usage"]["output_tokens"] == 1600
 
 
 async def test_a_grant_that_is_taken_back_in_the_middle_counts_for_its_organisation(model: ScriptedModel) -> None:
