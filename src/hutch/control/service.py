@@ -44,7 +44,7 @@ from hutch.control.types import MAX_PAGE, Also, Download, Idempotency, Page, Upl
 from hutch.control.uploads import Uploader
 from hutch.control.views import row_states, sandbox_view
 from hutch.control.volumes import Volumes
-from hutch.errors import NodeUnavailable
+from hutch.errors import InvalidRequest, NodeUnavailable
 from hutch.fleet import Fleet, LocalFleet
 from hutch.identity.issuer import Issuer
 from hutch.model import (
@@ -348,7 +348,11 @@ class Control:
     ) -> Snapshot:
         """A snapshot of a running sandbox, which goes on, or of a paused one."""
         disk = request.fallback is not None
-        return await self._snapshots.take(sandbox_id, org, by=by, name=request.name, disk=disk, idempotency=idempotency)
+        if request.mode is SnapshotKind.DISK and disk:
+            raise InvalidRequest("`fallback` goes with a snapshot that has memory", field="fallback")
+        return await self._snapshots.take(
+            sandbox_id, org, by=by, name=request.name, kind=request.mode, disk=disk, idempotency=idempotency
+        )
 
     async def snapshots(self, sandbox_id: str, *, org: str = DEFAULT_ORG) -> Sequence[Snapshot]:
         """Those of one sandbox, oldest first."""

@@ -54,6 +54,7 @@ class Snapshots:
         by: str | None = None,
         name: str | None = None,
         reason: SnapshotReason = SnapshotReason.MANUAL,
+        kind: SnapshotKind = SnapshotKind.FULL,
         disk: bool = False,
         idempotency: Idempotency | None = None,
     ) -> Snapshot:
@@ -65,7 +66,7 @@ class Snapshots:
         if idempotency is not None:
             with suppress(SnapshotNotFound):
                 return _same(await find_snapshot(self._context, id, org), sandbox_id, name)
-        wish = SnapshotRequest(snapshot=id, name=name, created_by=by, reason=reason, disk=disk)
+        wish = SnapshotRequest(snapshot=id, name=name, created_by=by, reason=reason, kind=kind, disk=disk)
         return _same(await self._moves.snapshot(sandbox_id, wish), sandbox_id, name)
 
     async def get(self, snapshot_id: str, org: str) -> Snapshot:

@@ -11,13 +11,12 @@ from starlette.responses import JSONResponse, Response
 
 from hutch.e2b.bodies import ForkSandbox, TakeSnapshot
 from hutch.e2b.context import Call, gone
-from hutch.e2b.errors import NotOffered
 from hutch.e2b.lists import NEXT, page_size
 from hutch.e2b.sandboxes import check_timeout
 from hutch.e2b.templates import named, without_tag
 from hutch.e2b.views import handle, options_of_row, snapshot_view
 from hutch.errors import HutchError, InvalidRequest, SandboxNotRunning, SnapshotNotFound
-from hutch.model import CreateSnapshot, Fork, Sandbox, Snapshot, SnapshotReason, is_id
+from hutch.model import CreateSnapshot, Fork, Sandbox, Snapshot, SnapshotKind, SnapshotReason, is_id
 from hutch.model.e2b import hutch_sandbox_id
 from hutch.store.e2b import E2bRow
 from hutch.store.engine import Transaction
@@ -29,13 +28,11 @@ _IDENTITY = ("HUTCH_SANDBOX_ID", "E2B_SANDBOX_ID")
 async def take(call: Call) -> Response:
     """`POST /sandboxes/{id}/snapshots`: the sandbox goes on."""
     body = await call.body(TakeSnapshot)
-    if not body.memory:
-        raise NotOffered("a snapshot without the memory is not offered by Hutch", hint="Leave `memory` out.")
     sandbox = await call.living()
     try:
         taken = await call.control.take_snapshot(
             sandbox.id,
-            CreateSnapshot(name=body.name),
+            CreateSnapshot(name=body.name, mode=SnapshotKind.FULL if body.memory else SnapshotKind.DISK),
             by=call.caller.key_id,
             org=call.org,
             idempotency=call.idempotency,

@@ -105,6 +105,10 @@ class CreateSnapshot(Model):
     name: str | None = Field(
         None, min_length=1, max_length=256, description="Your tag; a named snapshot is kept until you delete it."
     )
+    mode: SnapshotKind = Field(
+        SnapshotKind.FULL,
+        description="`disk`: only what it has written. What is made of it is booted; it itself goes on as it is.",
+    )
     fallback: Literal["disk"] | None = Field(
         None,
         description="`disk`: with its disk apart beside memory, to boot from where memory does not fit (another "

@@ -140,7 +140,13 @@ class Pauser:
                     return known
                 raise AlreadyExists(f"{request.snapshot} is another sandbox's snapshot")
             if entry.record.snapshot is not None and entry.paused:
-                if request.disk and not (await snapshots.get(entry.record.snapshot)).disk:
+                stands_on = await snapshots.get(entry.record.snapshot)
+                if request.kind is SnapshotKind.DISK and stands_on.kind is not SnapshotKind.DISK:
+                    raise Conflict(
+                        f"{entry.id} is paused with its memory: only a running one can be asked for its disk alone",
+                        hint="Resume it first, or leave `mode` out.",
+                    )
+                if request.disk and not stands_on.disk:
                     raise Conflict(
                         f"{entry.id} is paused on {entry.record.snapshot}, which has no copy of its disk",
                         hint="Resume it first, or leave `fallback` out.",
@@ -171,6 +177,8 @@ class Pauser:
         except Exception as error:
             raise _freeze_error(entry, error) from error
         finally:
+            if request.kind is SnapshotKind.DISK:
+                await self._packer.go_on(entry)
             await self._limit(entry, handle)
             self._watch(entry)
         try:

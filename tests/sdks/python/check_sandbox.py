@@ -202,6 +202,23 @@ def test_snapshots(own: Create) -> None:
     assert not Sandbox.delete_snapshot(taken.snapshot_id)
 
 
+@pytest.mark.skipif(VERSION < (2, 52), reason="an option of newer clients")
+def test_a_snapshot_of_the_files_alone(own: Create) -> None:
+    made = own()
+    made.files.write("state", "one")
+    made.commands.run("sleep 1000", background=True, timeout=0)
+    taken = made.create_snapshot(mode="filesystem")
+    assert made.commands.run("pgrep -xc sleep").stdout == "1\n"  # it goes on
+    made.files.write("state", "two")
+    copy = own(taken.snapshot_id)
+    assert copy.files.read("state") == "one"
+    assert copy.commands.run("pgrep -xc sleep; true").stdout == "0\n"
+    made.pause()
+    with pytest.raises(SandboxException, match="409"):
+        made.create_snapshot(mode="filesystem")
+    assert Sandbox.delete_snapshot(taken.snapshot_id)
+
+
 def test_fork(own: Create) -> None:
     made = own(metadata={"of": "fork"}, envs={"MARK": "kept"})
     made.files.write("state", "parent")

@@ -235,13 +235,16 @@ class AsyncSandbox:
         self,
         name: str | None = None,
         *,
+        mode: Literal["full", "disk"] = "full",
         fallback: Literal["disk"] | None = None,
         idempotency_key: str | None = None,
     ) -> Snapshot:
         """A point to come back to, of memory, processes and files. It goes on; its connections to the outside are cut.
-        A snapshot with a name is kept until it is deleted. `fallback="disk"` keeps its files apart too, for where
+        A snapshot with a name is kept until it is deleted. With `mode="disk"` it is of the files alone: what is made
+        of it is booted. `fallback="disk"` keeps its files apart too, for where
         memory does not fit. However often the call is repeated, there is one of it."""
-        body = {key: value for key, value in (("name", name), ("fallback", fallback)) if value is not None}
+        given = {"name": name, "fallback": fallback, "mode": None if mode == "full" else mode}
+        body = {key: value for key, value in given.items() if value is not None}
         answer = await self._transport.json(
             "POST",
             f"{self._base}/snapshots",
