@@ -25,7 +25,6 @@ from hutch.control.types import Also, Idempotency
 from hutch.control.views import sandbox_view, shorten
 from hutch.errors import HutchError, IdempotencyConflict, NodeUnavailable, UploadNotFound, from_problem
 from hutch.model import (
-    AllowAll,
     BuildBoot,
     CreateSandbox,
     DenyAll,
@@ -37,7 +36,7 @@ from hutch.model import (
     VolumeMount,
     new_id,
 )
-from hutch.model.policies import expanded
+from hutch.model.policies import expanded, said
 from hutch.store.engine import Transaction
 from hutch.store.idempotency import IdempotencyRow
 from hutch.store.sandboxes import SandboxRow
@@ -62,6 +61,7 @@ class Creator:
         self._lifecycle = lifecycle
         self._supervisor = supervisor
         self._templates = templates
+        self._build_network = expanded(said(context.settings.build_network))
         self._boots: dict[str, asyncio.Task[Sandbox]] = {}
 
     async def create(
@@ -105,7 +105,7 @@ class Creator:
             node=(await self._context.fleet.place(resources)).name,
             template=template,
             resources=resources.model_dump(mode="json"),
-            network=AllowAll().model_dump(mode="json"),
+            network=self._build_network.model_dump(mode="json"),
             labels={"hutch": "template build"},
             keep=True,
             created_at=now,
@@ -264,18 +264,18 @@ class Creator:
 
     async def _boot_plain(self, row: SandboxRow, key: IdempotencyRow | None) -> Sandbox:
         """What the caller is answered: word for word what is kept for a repetition."""
-        said: Sandbox | None = None
+        told: Sandbox | None = None
 
         async def answer(connection: Transaction, running: SandboxRow) -> None:
-            nonlocal said
-            said = sandbox_view(running, None)
+            nonlocal told
+            told = sandbox_view(running, None)
             if key is not None:
-                view = said.model_dump(mode="json")
+                view = told.model_dump(mode="json")
                 await self._store.idempotency.answer_in(connection, key.owner, key.key, view)
 
         try:
             found = await self._lifecycle.boot(row, also=answer)
-            return said or sandbox_view(found, None)
+            return told or sandbox_view(found, None)
         except NodeUnavailable as error:
             await self._lifecycle.fail(row.id, error)
             raise

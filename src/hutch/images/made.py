@@ -102,16 +102,16 @@ class MadeTemplates:
             return False
         return True
 
-    def sweep(self) -> None:
-        """Remove layers that no template stands on. None may just be made."""
-        needed: set[str] = set()
+    def sweep(self, keep: frozenset[str] = frozenset()) -> None:
+        """Remove layers that no template stands on, but for these: they are just being made, or stood on soon."""
+        needed = set(keep)
         for name in self.names():
             with contextlib.suppress(InvalidTemplate):
                 made = self.find(name)
                 needed.update(made.layers if made is not None else ())
         parent = self._directory / "layers"
         for path in parent.iterdir() if parent.is_dir() else ():
-            if f"{_OWN}{path.name}" not in needed:
+            if f"{_OWN}{path.name.removeprefix('.').partition('.')[0]}" not in needed:
                 trash = parent / f".trash.{secrets.token_hex(4)}"
                 path.rename(trash)
                 shutil.rmtree(trash, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 from hutch.errors import Conflict, InvalidTemplate, TemplateNotBuilt, UnknownTemplate
 from hutch.images.lookup import find_build
@@ -22,38 +23,53 @@ class Maker:
         self._images = parts.images
         self._layers = layers
         self._one = asyncio.Lock()
-        """Layers that nobody names yet are not swept meanwhile."""
+        self._needed: Counter[str] = Counter()
+        """Layers that nobody names yet, and of which templates are just being made: they are not swept."""
 
     async def make(self, name: str, wanted: MadeTemplate) -> None:
         """Let the template be there, without an image so far. Done twice it is done once. Raises `NotFound` for a layer
         that is gone, `Conflict` when its base is another by now, `UnknownTemplate`, `TemplateNotBuilt`,
         `InvalidTemplate`, `TemplateBuildFailed`, `DiskFull`."""
         async with self._one:
-            if (there := self._images.made.find(name)) is not None and there.org != wanted.org:
-                raise Conflict(f"another organisation has a template of the name {name}", hint="Choose another name.")
-            below, base = await asyncio.to_thread(self._below, wanted)
-            layers = below
-            if wanted.layer is not None:
+            below, base = await asyncio.to_thread(self._begin, name, wanted)
+            layers = below if wanted.layer is None else (*below, own_layer(wanted.layer))
+            self._needed.update(layers)
+        try:
+            if wanted.layer is not None:  # it may take minutes, in which others make theirs
                 most = wanted.resources.disk_mib << 20 if wanted.base is not None else MOST_BYTES
                 await self._layers.unpack(wanted.layer, most)
-                layers = (*below, own_layer(wanted.layer))
-            if not layers or len(layers) > MOST_LAYERS:
-                raise InvalidTemplate(
-                    f"the template would have {len(layers)} layers; 1 to {MOST_LAYERS} can be put together",
-                    hint="Begin with a template that is not itself based on so many others.",
-                )
-            await asyncio.to_thread(self._images.made.write, name, wanted.org, _recipe(name, wanted, base), layers)
+            async with self._one:
+                await asyncio.to_thread(self._write, name, wanted, base, layers)
+        finally:
+            self._needed.subtract(layers)
 
     async def remove(self, name: str) -> None:
         """Forget it, and what only it stood on. Sandboxes and snapshots of it go on. No error when it is not there."""
         async with self._one:
             if await asyncio.to_thread(self._images.made.remove, name):
-                await asyncio.to_thread(self._images.made.sweep)
+                await asyncio.to_thread(self._images.made.sweep, frozenset(+self._needed))
 
     async def sweep(self) -> None:
         """Remove what an earlier daemon has left half-made."""
         async with self._one:
-            await asyncio.to_thread(self._images.made.sweep)
+            await asyncio.to_thread(self._images.made.sweep, frozenset(+self._needed))
+
+    def _begin(self, name: str, wanted: MadeTemplate) -> tuple[tuple[str, ...], Recipe | None]:
+        self._check_owner(name, wanted)
+        return self._below(wanted)
+
+    def _write(self, name: str, wanted: MadeTemplate, base: Recipe | None, layers: tuple[str, ...]) -> None:
+        self._check_owner(name, wanted)  # another may have been faster
+        if not layers or len(layers) > MOST_LAYERS:
+            raise InvalidTemplate(
+                f"the template would have {len(layers)} layers; 1 to {MOST_LAYERS} can be put together",
+                hint="Begin with a template that is not itself based on so many others.",
+            )
+        self._images.made.write(name, wanted.org, _recipe(name, wanted, base), layers)
+
+    def _check_owner(self, name: str, wanted: MadeTemplate) -> None:
+        if (there := self._images.made.find(name)) is not None and there.org != wanted.org:
+            raise Conflict(f"another organisation has a template of the name {name}", hint="Choose another name.")
 
     def _below(self, wanted: MadeTemplate) -> tuple[tuple[str, ...], Recipe | None]:
         if wanted.base is None:

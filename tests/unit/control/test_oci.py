@@ -264,3 +264,12 @@ def test_directories_that_nobody_names_are_bounded_as_well(monkeypatch: pytest.M
     layer.members = {f"{n}/{'a/' * 100}b": Member("file", 0o644, 0, 0, 0) for n in range(200)}
     with pytest.raises(PayloadTooLarge):
         flatten([layer])
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_file(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    with pytest.raises(InputFailed, match="cannot be read: Permission denied"):
+        _layout(tmp_path, "closed")

@@ -145,7 +145,14 @@ def _layout(directory: Path | None, wanted: str) -> Layout:
     if not name or "\0" in name or len(name) > 200 or any(part in ("", ".", "..") for part in parts):
         raise InvalidRequest(f"'oci:{wanted[:100]}' is no name of an image", field="fromImage")
     path = directory.joinpath(*parts)
-    if not (path / "index.json").is_file():
+    try:
+        there = (path / "index.json").is_file()
+    except OSError as error:
+        raise InputFailed(
+            f"the image oci:{name} cannot be read: {error.strerror}",
+            hint="The server's user (HUTCH_SERVER_USER) has to be able to read HUTCH_OCI_DIR.",
+        ) from error
+    if not there:
         raise InputFailed(f"there is no image oci:{name}")
     return Layout(path, tag if colon else None, f"oci:{wanted[:100]}")
 
