@@ -120,6 +120,10 @@ class Settings(BaseSettings):
     )
     max_upload: int = Field(8 << 30, gt=0, description="Largest input upload or fetched URL, in bytes.")
     max_artifact: int = Field(4 << 30, gt=0, description="Largest `outputs` artifact of one task, in bytes.")
+    audit_reads: bool = Field(True, description="Have calls that only read in the audit log as well.")
+    audit_retention: float = Field(
+        365 * 86400, ge=86400, description="Seconds for which records of the audit log are kept."
+    )
     allow_private_inputs: bool = Field(
         False, description="Let `inputs` be fetched from private addresses (development only)."
     )

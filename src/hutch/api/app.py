@@ -11,6 +11,7 @@ from typing import cast
 from fastapi import FastAPI
 
 from hutch.api import (
+    audit,
     code,
     execs,
     files,
@@ -32,6 +33,7 @@ from hutch.api import (
     uploads,
     volumes,
 )
+from hutch.api.auditing import Audited
 from hutch.api.auth import Authenticate
 from hutch.api.bodies import BodyLimit
 from hutch.api.context import RequestContext
@@ -72,6 +74,7 @@ def create_app(settings: Settings, control: Control, deliver_first_key: Callable
     app.openapi = lambda: build_openapi(app)  # type: ignore[method-assign]
     problems.install(app)
     _add_routes(app)
+    app.add_middleware(Audited)
     app.add_middleware(Authenticate)  # the last one added is the outermost
     app.add_middleware(E2bPaths, e2b=create_e2b_app(settings, control, lambda: cast(KeyRing, app.state.keys)))
     app.add_middleware(BodyLimit)
@@ -82,6 +85,6 @@ def create_app(settings: Settings, control: Control, deliver_first_key: Callable
 def _add_routes(app: FastAPI) -> None:
     for module in (
         *(sandboxes, states, snapshots, execs, code, files, tasks, uploads, volumes),
-        *(templates, secrets, keys, spending, node, gateway, pty, task_stream, health, identity),
+        *(templates, secrets, keys, spending, node, gateway, pty, task_stream, health, identity, audit),
     ):
         app.include_router(module.router)

@@ -67,6 +67,7 @@ COMMANDS = {
     "key": Command(_MORE, "keys", "app"),
     "budget": Command(_MORE, "budget", "app"),
     "volume": Command(_MORE, "volumes", "app"),
+    "audit": Command(_MORE, "audit", "app"),
     "identity": Command(_MORE, "identity", "app"),
     "tls": Command(_HOST, "tls", "app"),
     "e2b": Command(_MORE, "e2b", "e2b"),

@@ -18,6 +18,7 @@ from hutch.fleet import Node
 from hutch.identity.claims import claims_of
 from hutch.identity.issuer import Issuer, Sealing
 from hutch.model import IdentityAnswer, IdentityRequest
+from hutch.store.audit import Event, acting
 from hutch.store.sandboxes import LIVE
 
 log = structlog.get_logger("hutch.control")
@@ -111,5 +112,8 @@ class Identities:
             return IdentityAnswer(id=request.id, refused=_ENDED)
         task = (await store.tasks.of_sandboxes([row.id])).get(row.id)
         claims = claims_of(row, task.id if task is not None else None, request.image)
+        with acting(row.id):
+            detail = {"audience": request.audience, "sub": claims["sub"]}
+            await store.audit.record(Event(row.org, "identity", row.id, "issued", detail))
         token, expires_at = await self._issuer.sign(claims, request.audience)
         return IdentityAnswer(id=request.id, token=token, expires_at=expires_at)

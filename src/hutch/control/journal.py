@@ -17,6 +17,8 @@ from hutch.control.notifier import events_of, stop_of
 from hutch.errors import HutchError, NodeUnavailable
 from hutch.fleet import Node
 from hutch.model import Budget, JournalEntry, LimitBreach, LlmUsage
+from hutch.model.node import JournalKind
+from hutch.store.audit import Acting, Event, append
 from hutch.store.engine import Transaction
 from hutch.store.tasks import TaskRow
 
@@ -24,6 +26,13 @@ log = structlog.get_logger("hutch.control")
 
 _WAIT = 20.0
 _RETRY = (0.1, 2.0)
+_RECORDED: dict[JournalKind, tuple[str, str]] = {
+    "egress_refused": ("connection", "refused"),
+    "limit": ("limit", "reached"),
+    "llm_auth_failed": ("secret", "refused"),
+    "llm_budget_exceeded": ("budget", "exceeded"),
+}
+"""Kinds of entries that stand in the audit log as well: action and outcome."""
 
 
 class Journal:
@@ -90,8 +99,20 @@ class Journal:
         async with self._context.store.database.write() as connection:
             if await self._context.store.cursors.advance(connection, node_id, before, entries[-1].seq):
                 for entry in _condensed(entries):
+                    await self._record(connection, entry)
                     topics += await self._apply_entry(connection, entry)
         return topics
+
+    async def _record(self, connection: Transaction, entry: JournalEntry) -> None:
+        """What a sandbox was refused, in the audit log."""
+        if entry.kind in _RECORDED:
+            action, outcome = _RECORDED[entry.kind]
+            action = "secret" if entry.data.get("kind") == "secret" else action
+            org = await self._context.store.sandboxes.owner(connection, entry.sandbox)
+            if org is not None:
+                by = Acting(entry.sandbox)
+                record = Event(org, action, entry.sandbox, outcome, entry.data, by=by, time=entry.time)
+                await append(connection, record)
 
     async def _apply_entry(self, connection: Transaction, entry: JournalEntry) -> list[str]:
         try:

@@ -11,6 +11,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from hutch.blobs import FileBlobs
+from hutch.control.audit import Audit
 from hutch.control.builds import Builds
 from hutch.control.code import Code
 from hutch.control.context import Context, not_running
@@ -97,6 +98,7 @@ class Control:
     samples: Samples
     builds: Builds
     volumes: Volumes
+    audit: Audit
     issuer: Issuer
     identities: Identities
     spending: Spending
@@ -142,6 +144,7 @@ class Control:
                 self._supervisor.watch(),
                 self.builds.watch(),
                 self.identities.watch(),
+                self.audit.watch(),
                 self.identities.watch_age(),
             )
         ]
@@ -169,6 +172,7 @@ class Control:
         self._snapshots = Snapshots(context, self._guests, self._moves, rewinds, self._supervisor)
         self._forks = Forks(context, self._guests, self._snapshots, self._creator, self._lifecycle)
         self.tasks = Tasks(context, self._snapshots)
+        self.audit = Audit(context)
         self.issuer = issuer_of(context)
         self.identities = Identities(context, self.issuer, node)
         self.ports = Ports(context, self._guests)

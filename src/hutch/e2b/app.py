@@ -25,6 +25,7 @@ from hutch.e2b import (
     tags,
     volumes,
 )
+from hutch.e2b.auditing import recorded
 from hutch.e2b.context import Call, Server, call_of
 from hutch.e2b.errors import NotOffered
 from hutch.errors import HutchError
@@ -115,7 +116,7 @@ def create_e2b_app(settings: Settings, control: Control, keys: Callable[[], KeyR
 
 def _endpoint(server: Server, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
-        return await handler(await call_of(server, request))
+        return await recorded(await call_of(server, request), handler)
 
     return endpoint
 

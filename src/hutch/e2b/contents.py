@@ -17,6 +17,7 @@ from pydantic import Field
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from hutch.control.audit import token_call
 from hutch.e2b.bodies import Body
 from hutch.e2b.context import Server, body_of
 from hutch.errors import (
@@ -221,6 +222,8 @@ async def _open(server: Server, request: Request) -> AsyncIterator[Volume]:
     if not hmac.compare_digest(given.encode(), volumes.token(id).encode()):
         raise Unauthorized("this is not the token of the volume", hint="`Volume.connect` has it.")
     row = await volumes.by_id(id)
+    target = f"{request.url.path}?{request.url.query}"
+    await server.control.store.audit.record(token_call(row.org, "volume", row.id, request.method, target))
     async with volumes.using(row.id, row.org) as volume:
         yield volume
 

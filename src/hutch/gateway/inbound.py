@@ -189,6 +189,8 @@ class Inbound(Flow):
             return None
         exchange.place, exchange.door, exchange.request = place, door, entry.request
         self._door, self._counts = door, entry.known
+        if entry.known and exchange.keeps_connection:
+            await self._gateway.record(door, entry.request)
         if entry.known and exchange.to_guest:
             exchange.held.enter_context(self._gateway.ports.using(door))
         known = self._upstream

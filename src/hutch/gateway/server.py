@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 
+from hutch.control.audit import guest_call
 from hutch.control.ports import Door, Ports
 from hutch.control.service import Control
 from hutch.errors import GuestUnavailable, PortClosed, SandboxNotFound, SandboxNotRunning
@@ -87,6 +88,13 @@ class Gateway:
         except SandboxNotFound:
             raise refusals.not_found(place.sandbox_id) from None
         return place, door, check_access(request, door, place.port)
+
+    async def record(self, door: Door, request: Request) -> None:
+        """A call to the guest, in the audit log, before it is passed on."""
+        method, target = request.method.decode("latin-1"), request.target.decode("latin-1")
+        event = guest_call(door.org, door.sandbox_id, method, target)
+        if event is not None:
+            await self._control.store.audit.record(event)
 
     async def connect(self, door: Door, place: Place, upstream: Outbound, known: bool) -> str:
         """Open this connection; the token of the guest behind it. Raises `Refusal`."""

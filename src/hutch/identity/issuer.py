@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from hutch.identity import signing
 from hutch.model import Issuer as IssuerInfo
 from hutch.model import SigningKey
-from hutch.store import Store
+from hutch.store import DEFAULT_ORG, Store, audit
 from hutch.store.identity_keys import IdentityKeyRow
 
 log = structlog.get_logger(__name__)
@@ -143,6 +143,9 @@ class Issuer:
             elif grace == 0 and row.gone_at is not None:
                 await keys.note(connection, row.id, gone_at=min(now, row.gone_at))
         await keys.insert(connection, made)
+        await audit.append(
+            connection, audit.Event(DEFAULT_ORG, "identity_key", made.id, "rotated", {"grace": str(grace)})
+        )
         log.info("identity keys changed", next=made.id, grace=grace)
 
     async def _keys(self) -> list[IdentityKeyRow]:

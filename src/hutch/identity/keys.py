@@ -84,7 +84,7 @@ class KeyRing:
         async with self._store.database.write() as connection:
             if (await connection.execute(select(func.count()).select_from(keys))).scalar_one():
                 return False
-            await connection.execute(keys.insert().values(**record.__dict__))
+            await self._store.keys.add_in(connection, record)
             deliver(token.text)
         return True
 

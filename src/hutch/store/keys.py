@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, select, update
 
-from hutch.store.engine import Database
+from hutch.store import audit
+from hutch.store.engine import Database, Transaction
 from hutch.store.tables import keys
 
 
@@ -34,7 +35,12 @@ class Keys:
 
     async def add(self, record: KeyRecord) -> None:
         async with self._database.write() as connection:
-            await connection.execute(keys.insert().values(**record.__dict__))
+            await self.add_in(connection, record)
+
+    async def add_in(self, connection: Transaction, record: KeyRecord) -> None:
+        """`add` inside a transaction."""
+        await connection.execute(keys.insert().values(**record.__dict__))
+        await audit.append(connection, audit.Event(record.org, "key", record.id, "created", {"name": record.name}))
 
     async def get(self, key_id: str) -> KeyRecord | None:
         rows = await self._select(keys.c.id == key_id)
@@ -57,7 +63,10 @@ class Keys:
         """Whether the key was live before."""
         statement = update(keys).where(keys.c.id == key_id, keys.c.revoked_at.is_(None)).values(revoked_at=when)
         async with self._database.write() as connection:
-            return (await connection.execute(statement)).rowcount == 1
+            org = (await connection.execute(statement.returning(keys.c.org))).scalar_one_or_none()
+            if org is not None:
+                await audit.append(connection, audit.Event(org, "key", key_id, "revoked"))
+            return org is not None
 
     async def _select(self, *where: object) -> list[KeyRecord]:
         statement = select(keys).where(*where).order_by(keys.c.created_at)  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, delete, select, update
 
+from hutch.store import audit
 from hutch.store.engine import Database, Transaction
 from hutch.store.pages import after_cursor
 from hutch.store.tables import labels, sandboxes, tasks
@@ -74,6 +75,9 @@ class Sandboxes:
 
     async def insert(self, connection: Transaction, row: SandboxRow) -> None:
         await connection.execute(sandboxes.insert().values(**asdict(row)))
+        made = {"template": row.template, "from": row.snapshot, "forked_from": row.forked_from}
+        granted = [audit.Event(row.org, "secret", name, "granted", {"sandbox": row.id}) for name in row.secrets]
+        await audit.append(connection, audit.Event(row.org, "sandbox", row.id, row.state, made), *granted)
         if row.labels:
             values = [{"sandbox_id": row.id, "key": key, "value": value} for key, value in row.labels.items()]
             await connection.execute(labels.insert(), values)
@@ -154,12 +158,27 @@ class Sandboxes:
     async def change_in(self, connection: Transaction, sandbox_id: str, version: int, **values: Any) -> bool:
         """`change` inside a transaction."""
         same: list[ColumnElement[bool]] = [sandboxes.c.id == sandbox_id, sandboxes.c.version == version]
-        result = await connection.execute(update(sandboxes).where(*same).values(**values, version=version + 1))
-        return result.rowcount == 1
+        statement = update(sandboxes).where(*same).values(**values, version=version + 1).returning(sandboxes.c.org)
+        org = (await connection.execute(statement)).scalar_one_or_none()
+        if org is not None and "state" in values:
+            why = {name: values[name] for name in ("reason", "snapshot", "taking") if values.get(name)}
+            await audit.append(connection, audit.Event(org, "sandbox", sandbox_id, values["state"], why))
+        return org is not None
 
     async def note(self, connection: Transaction, sandbox_id: str, **values: Any) -> None:
         """Set columns that are no state (usage, breaches), whatever the version."""
-        await connection.execute(update(sandboxes).where(sandboxes.c.id == sandbox_id).values(**values))
+        statement = update(sandboxes).where(sandboxes.c.id == sandbox_id).values(**values)
+        if "network" not in values:
+            await connection.execute(statement)
+            return
+        org = (await connection.execute(statement.returning(sandboxes.c.org))).scalar_one_or_none()
+        if org is not None:
+            await audit.append(connection, audit.Event(org, "policy", sandbox_id, "in force", values["network"]))
+
+    async def owner(self, connection: Transaction, sandbox_id: str) -> str | None:
+        """The organisation whose it is."""
+        statement = select(sandboxes.c.org).where(sandboxes.c.id == sandbox_id)
+        return (await connection.execute(statement)).scalar_one_or_none()
 
     async def lock(self, connection: Transaction, sandbox_id: str) -> SandboxRow | None:
         """The row, locked until the end of the transaction."""

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from sqlalchemy import delete, func, select, update
 
+from hutch.store import audit
 from hutch.store.engine import Database, Transaction
 from hutch.store.tables import sandboxes, secrets
 
@@ -39,11 +40,13 @@ class Secrets:
             if known is not None:
                 row = SecretRow(**asdict(row) | {"created_at": known["created_at"]})
                 await connection.execute(update(secrets).where(key).values(**asdict(row)))
+                await audit.append(connection, _event(row, "replaced"))
                 return row
             count = select(func.count()).select_from(secrets).where(secrets.c.org == row.org)
             if (await connection.execute(count)).scalar_one() >= most:
                 return None
             await connection.execute(secrets.insert().values(**asdict(row)))
+            await audit.append(connection, _event(row, "set"))
         return row
 
     async def all(self, org: str) -> list[SecretRow]:
@@ -62,7 +65,10 @@ class Secrets:
         """Whether there was one."""
         statement = delete(secrets).where(secrets.c.org == org, secrets.c.name == name)
         async with self._database.write() as connection:
-            return bool((await connection.execute(statement)).rowcount)
+            there = bool((await connection.execute(statement)).rowcount)
+            if there:
+                await audit.append(connection, audit.Event(org, "secret", name, "deleted"))
+            return there
 
     async def reseal(self, connection: Transaction, row: SecretRow, sealed: bytes) -> None:
         """The same value, sealed anew, unless it was set meanwhile."""
@@ -88,3 +94,7 @@ class Secrets:
         async with self._database.read() as connection:
             rows = (await connection.execute(statement)).mappings().all()
         return [SecretRow(**row) for row in rows]
+
+
+def _event(row: SecretRow, outcome: str) -> audit.Event:
+    return audit.Event(row.org, "secret", row.name, outcome, {"hosts": row.hosts, "places": row.places})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hutch.store.audit import Audit
 from hutch.store.bookmarks import Bookmarks
 from hutch.store.e2b import E2bSandboxes
 from hutch.store.engine import Database
@@ -33,6 +34,7 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.audit = Audit(database)
         self.keys = Keys(database)
         self.identity_keys = IdentityKeys(database)
         self.sandboxes = Sandboxes(database)
@@ -64,4 +66,5 @@ class Store:
         return cls(database)
 
     async def close(self) -> None:
+        await self.audit.close()
         await self.database.close()

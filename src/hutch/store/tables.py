@@ -364,6 +364,33 @@ secrets = Table(
     Column("updated_at", Float, nullable=False),
 )
 
+audit_records = Table(
+    "audit_records",
+    metadata,
+    Column("org", String(32), primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("time", String(32), nullable=False),
+    Column("actor", String(64), nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("subject", String(64), nullable=False),
+    Column("outcome", String(64), nullable=False),
+    Column("request", String(64), nullable=False),
+    Column("detail", JSON, nullable=False),
+    Column("prev", String(64), nullable=False, comment="hash of the record before"),
+    Column("hash", String(64), nullable=False, comment="over all the rest: model.AuditRecord"),
+    Index("ix_audit_records_org_subject_seq", "org", "subject", "seq"),
+)
+
+audit_heads = Table(
+    "audit_heads",
+    metadata,
+    Column("org", String(32), primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", String(64), nullable=False),
+    Column("time", String(32), nullable=False),
+    Column("signature", String(128), nullable=False, comment="Ed25519, base64"),
+)
+
 node_cursor = Table(
     "node_cursor",
     metadata,

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import null, or_, select, update
 
+from hutch.store import audit
 from hutch.store.engine import Database, Transaction
 from hutch.store.pages import after_cursor
 from hutch.store.tables import prompts, tasks
@@ -68,6 +69,10 @@ class Tasks:
     async def insert(self, connection: Transaction, row: TaskRow, prompt: str) -> None:
         await connection.execute(tasks.insert().values(**asdict(row)))
         await connection.execute(prompts.insert().values(task_id=row.id, text=prompt))
+        made = {"sandbox": row.sandbox_id, "agent": row.agent, "model": row.model}
+        await audit.append(connection, audit.Event(row.org, "task", row.id, row.state, made))
+        if row.sealed_llm_key is not None:
+            await audit.append(connection, audit.Event(row.org, "secret", row.id, "granted", {"kind": "llm_key"}))
 
     async def get(self, task_id: str) -> TaskRow | None:
         rows = await self._select(select(tasks).where(tasks.c.id == task_id))
@@ -152,8 +157,11 @@ class Tasks:
         """Set columns on behalf of the worker that holds the lease. Raises `LeaseLost`, which undoes the whole
         transaction."""
         statement = update(tasks).where(tasks.c.id == task_id, tasks.c.fence == fence).values(**values)
-        if (await connection.execute(statement)).rowcount != 1:
+        org = (await connection.execute(statement.returning(tasks.c.org))).scalar_one_or_none()
+        if org is None:
             raise LeaseLost(task_id)
+        if "state" in values:
+            await audit.append(connection, audit.Event(org, "task", task_id, values["state"]))
 
     async def check(self, connection: Transaction, task_id: str, fence: int) -> None:
         """Raises `LeaseLost` when another worker has claimed the task; holds that off until the transaction ends."""
@@ -164,7 +172,10 @@ class Tasks:
     async def seize(self, connection: Transaction, task_id: str, **values: Any) -> None:
         """Set columns, and take the task from whoever works on it: its next write is refused."""
         statement = update(tasks).where(tasks.c.id == task_id)
-        await connection.execute(statement.values(**values, fence=tasks.c.fence + 1, lease_owner=None))
+        changed = statement.values(**values, fence=tasks.c.fence + 1, lease_owner=None).returning(tasks.c.org)
+        org = (await connection.execute(changed)).scalar_one_or_none()
+        if org is not None and "state" in values:
+            await audit.append(connection, audit.Event(org, "task", task_id, values["state"], {"rollback": True}))
 
     async def note(self, connection: Transaction, task_id: str, **values: Any) -> None:
         """Set columns that are not the worker's (usage, breaches, warned)."""

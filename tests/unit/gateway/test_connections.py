@@ -86,6 +86,7 @@ class Gateway:
     def __init__(self) -> None:
         self.ways: list[tuple[Outbound, Wire]] = []
         self.touched = 0
+        self.recorded: list[bytes] = []
         self.refusal: Refusal | None = None
         self.runs = True
         self.known = True
@@ -107,6 +108,9 @@ class Gateway:
             raise self.refusal
         door = Door(ID, "org", True, True, True, True, None, "t", "t")
         return Place(ID, 8000), door, Entry(request, self.known)
+
+    async def record(self, door: Door, request: Request) -> None:
+        self.recorded.append(request.target)
 
     async def connect(self, door: Door, place: Place, upstream: Outbound, known: bool) -> str:
         self.ways.append((upstream, Wire(upstream)))

@@ -30,6 +30,7 @@ from hutch.model import (
 )
 from hutch.model import Sandbox as SandboxInfo
 from hutch.model import Task as TaskInfo
+from hutch.model.audit import AuditPage
 from hutch.sdk._async.following import lines_of
 from hutch.sdk._async.sandbox import AsyncSandbox
 from hutch.sdk._async.secrets import AsyncSecrets
@@ -63,6 +64,7 @@ class AsyncHutch:
         self.volumes = AsyncVolumes(self)
         self.identity = AsyncIdentityKeys(self)
         self.llm = AsyncLlm(self)
+        self.audit = AsyncAudit(self)
 
     async def __aenter__(self) -> Self:
         return self
@@ -319,6 +321,36 @@ class AsyncIdentityKeys:
         settings say."""
         body = {} if grace is None else {"grace": grace}
         return parse(Issuer, await self._transport.json("POST", "/v1/identity/rotate", body=body))
+
+
+class AsyncAudit:
+    """The organisation's audit log."""
+
+    def __init__(self, client: AsyncHutch) -> None:
+        self._transport = client.transport
+
+    async def page(
+        self,
+        after: int = 0,
+        limit: int = 100,
+        *,
+        subject: str | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+    ) -> AuditPage:
+        """Records behind the one numbered `after`, oldest first."""
+        params = {"after": after, "limit": limit, "subject": subject, "actor": actor, "action": action}
+        return parse(AuditPage, await self._transport.json("GET", "/v1/audit", params=params))
+
+    async def export(self) -> AsyncIterator[dict[str, Any]]:
+        """The whole log, line by line, as `hutch.model.audit.Verifier` reads it."""
+        async with self._transport.stream("GET", "/v1/audit/export", timeout=SILENCE) as response:
+            try:
+                async for line in lines_of(response.aiter_text()):
+                    if line:
+                        yield json.loads(line)
+            except LOST as error:
+                raise self._transport.lost(error) from error
 
 
 async def _pages(transport: AsyncTransport, noun: str, params: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:

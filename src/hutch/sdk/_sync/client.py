@@ -31,6 +31,7 @@ from hutch.model import (
 )
 from hutch.model import Sandbox as SandboxInfo
 from hutch.model import Task as TaskInfo
+from hutch.model.audit import AuditPage
 from hutch.sdk._shim import blocking
 from hutch.sdk._sync.following import lines_of
 from hutch.sdk._sync.sandbox import Sandbox
@@ -64,6 +65,7 @@ class Hutch:
         self.volumes = Volumes(self)
         self.identity = IdentityKeys(self)
         self.llm = Llm(self)
+        self.audit = Audit(self)
 
     def __enter__(self) -> Self:
         return self
@@ -320,6 +322,36 @@ class IdentityKeys:
         settings say."""
         body = {} if grace is None else {"grace": grace}
         return parse(Issuer, self._transport.json("POST", "/v1/identity/rotate", body=body))
+
+
+class Audit:
+    """The organisation's audit log."""
+
+    def __init__(self, client: Hutch) -> None:
+        self._transport = client.transport
+
+    def page(
+        self,
+        after: int = 0,
+        limit: int = 100,
+        *,
+        subject: str | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+    ) -> AuditPage:
+        """Records behind the one numbered `after`, oldest first."""
+        params = {"after": after, "limit": limit, "subject": subject, "actor": actor, "action": action}
+        return parse(AuditPage, self._transport.json("GET", "/v1/audit", params=params))
+
+    def export(self) -> Iterator[dict[str, Any]]:
+        """The whole log, line by line, as `hutch.model.audit.Verifier` reads it."""
+        with self._transport.stream("GET", "/v1/audit/export", timeout=SILENCE) as response:
+            try:
+                for line in lines_of(response.iter_text()):
+                    if line:
+                        yield json.loads(line)
+            except LOST as error:
+                raise self._transport.lost(error) from error
 
 
 def _pages(transport: Transport, noun: str, params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,88 @@
+"""Every call with a key is in the audit log: one that may change something before it is carried out, and each one
+before it is answered. What cannot be recorded is not done."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from hutch.api.problems import ProblemResponse
+from hutch.api.sockets import refuse
+from hutch.control.audit import MAX_BODY, call
+from hutch.control.service import Control
+from hutch.errors import HutchError
+from hutch.identity import Caller
+from hutch.store.audit import acting
+
+_READS = ("GET", "HEAD", "OPTIONS")
+
+
+class Audited:
+    """Stands behind `Authenticate`: there is a caller, or there is nothing to record."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        caller: Caller | None = scope.get("state", {}).get("caller")
+        if scope["type"] not in ("http", "websocket") or caller is None:
+            return await self._app(scope, receive, send)
+        with acting(caller.key_id, scope["state"].get("request_id", "")):
+            try:
+                receive = await _begin(scope, receive, caller)
+            except HutchError as error:
+                if scope["type"] == "websocket":
+                    return await refuse(WebSocket(scope, receive, send), error)
+                return await ProblemResponse(error)(scope, receive, send)
+            await self._app(scope, receive, _ending(scope, send, caller))
+
+
+async def _begin(scope: Scope, receive: Receive, caller: Caller) -> Receive:
+    """Records a call that may change something; what its body is read by from then on."""
+    method = scope.get("method", "WS")
+    if method in _READS:
+        return receive
+    body, receive = await _peek(scope, receive)
+    event = call(caller.org, "begun", method, scope["path"], scope["query_string"].decode("latin-1"), body)
+    await _control(scope).store.audit.record(event)
+    return receive
+
+
+def _ending(scope: Scope, send: Send, caller: Caller) -> Send:
+    """Sends an answer when it is recorded. (A WebSocket has none.)"""
+    reads = scope["app"].state.settings.audit_reads
+
+    async def recorded(message: Message) -> None:
+        if message["type"] == "http.response.start" and (reads or scope["method"] not in _READS):
+            event = call(caller.org, str(message["status"]), scope["method"], scope["path"])
+            await _control(scope).store.audit.record(event)
+        await send(message)
+
+    return recorded
+
+
+async def _peek(scope: Scope, receive: Receive) -> tuple[bytes, Receive]:
+    """A small body of JSON, ahead of whoever reads it; empty for any other."""
+    headers = Headers(scope=scope)
+    length = headers.get("content-length", "")
+    small = length.isdecimal() and len(length) < 8 and 0 < int(length) <= MAX_BODY
+    if scope["type"] != "http" or not small or "json" not in headers.get("content-type", ""):
+        return b"", receive
+    messages: list[Message] = []
+    body = b""
+    while True:
+        messages.append(await receive())
+        body += messages[-1].get("body", b"")
+        if messages[-1]["type"] != "http.request" or not messages[-1].get("more_body", False):
+            break
+
+    async def again() -> Message:
+        return messages.pop(0) if messages else await receive()
+
+    return body, again
+
+
+def _control(scope: Scope) -> Control:
+    control: Control = scope["app"].state.control
+    return control

@@ -1,0 +1,146 @@
+"""The audit log, as the server keeps it: signed heads at intervals, calls from before they are carried out, exports."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+import time
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qsl
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from hutch.control.context import Context
+from hutch.model.audit import AuditHead, AuditKey, AuditPage, AuditRecord
+from hutch.store.audit import Acting, Event
+
+log = structlog.get_logger("hutch.control")
+
+SIGN_SECONDS = 60.0
+MAX_BODY = 64 << 10
+"""Larger bodies of calls are not looked into."""
+TOLD = (
+    *("command", "cwd", "user", "code", "language", "signal"),
+    *("template", "agent", "model", "network", "identity", "labels", "from", "snapshot", "turn", "count", "mode"),
+    *("allow", "deny", "policies", "public", "limits", "lifetime", "idle_timeout", "expires_in", "grace"),
+    *("day_usd", "day_tokens", "month_usd", "month_tokens"),
+    *("name", "path", "source", "destination", "templateID", "metadata", "timeout"),
+)
+"""Fields of bodies that are recorded. Not among them: environments, prompts, keys, what a command reads."""
+
+_TRIM_SECONDS = 86400.0
+_PAGE = 1000
+_CARRYING_ON = ("/health", "/metrics", "/process.Process/SendInput", "/process.Process/StreamInput")
+_QUERY = ("path", "user", "username", "from", "to", "name")
+_ID = re.compile(r"\b(?:sbx|tsk|snp|vol|key|tpl|upl|exe)_[a-z2-7]{22}\b")
+
+
+class Audit:
+    """Of one installation; each organisation has a chain of its own."""
+
+    def __init__(self, context: Context) -> None:
+        self._store = context.store
+        self._retention = context.settings.audit_retention
+        # Made from the master key, which is not in the database: nothing has to be stored, and nothing can be replaced.
+        self._key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(context.vault.token("audit")))
+
+    @property
+    def key(self) -> AuditKey:
+        """What heads are verified with."""
+        raw = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        return AuditKey(public=b64encode(raw).decode())
+
+    async def watch(self) -> None:
+        """Sign the newest records now and then, drop what is past its time, for ever."""
+        trimmed = -math.inf
+        while True:
+            try:
+                await self.sign()
+                if time.monotonic() - trimmed >= _TRIM_SECONDS:
+                    await self.trim()
+                    trimmed = time.monotonic()
+            except Exception:
+                log.exception("the audit log could not be signed")
+            await asyncio.sleep(SIGN_SECONDS)
+
+    async def trim(self) -> None:
+        """Drop what is past its time."""
+        horizon = datetime.now(UTC) - timedelta(seconds=self._retention)
+        while await self._store.audit.trim(horizon):
+            pass
+
+    async def sign(self) -> None:
+        """A head for each chain that has something new."""
+        for org, seq, digest in await self._store.audit.unsigned():
+            now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            head = AuditHead(org=org, seq=seq, hash=digest, time=now, signature="")
+            signature = b64encode(self._key.sign(head.signed())).decode()
+            await self._store.audit.add_head(head.model_copy(update={"signature": signature}))
+            log.info("audit head", org=org, seq=seq, hash=digest)  # a copy that is not in the database
+
+    async def page(
+        self, org: str, after: int, limit: int, subject: str | None, actor: str | None, action: str | None
+    ) -> AuditPage:
+        """Records behind `after`."""
+        found = await self._store.audit.page(org, after, limit, subject=subject, actor=actor, action=action)
+        return AuditPage(records=found, next=found[-1].seq if found else after)
+
+    async def export(self, org: str) -> AsyncIterator[AuditKey | AuditRecord | AuditHead]:
+        """All that there is: the key, then records, each head right after the one that it names. Ends with a head."""
+        await self.sign()
+        heads = await self._store.audit.heads(org)
+        yield self.key
+        after = 0
+        for head in heads:
+            while after < head.seq:
+                page = await self._store.audit.page(org, after, _PAGE, through=head.seq)
+                for record in page:
+                    yield record
+                after = page[-1].seq if page else head.seq
+            yield head
+
+
+def guest_call(org: str, sandbox_id: str, method: str, target: str) -> Event | None:
+    """A call to the guest of a sandbox by who has its token, before it is passed on; None for what only carries on
+    with a command that runs. Bodies are not looked into: they are streams of the guest's own protocol."""
+    if target.partition("?")[0] in _CARRYING_ON:
+        return None
+    return token_call(org, "guest", sandbox_id, method, target)
+
+
+def token_call(org: str, action: str, subject: str, method: str, target: str) -> Event:
+    """A call of who has the token of a sandbox or a volume, before it is carried out."""
+    path, _, query = target.partition("?")
+    asked = {name: value for name, value in parse_qsl(query) if name in _QUERY}
+    detail = {"method": method, "path": path[:256]} | ({"query": asked} if asked else {})
+    return Event(org, action, subject, "begun", detail, by=Acting(f"token:{subject}"))
+
+
+def subject_of(path: str) -> str:
+    """The id in a path that says most of what the call is about: the first one."""
+    found = _ID.search(path)
+    return found[0] if found else ""
+
+
+def call(org: str, outcome: str, method: str, path: str, query: str = "", body: bytes = b"") -> Event:
+    """A call of the API, before it is carried out (`begun`), or as it is answered."""
+    asked = {name: value for name, value in parse_qsl(query) if name in _QUERY}
+    given = told(body)
+    detail = {"method": method, "path": path[:256]} | ({"query": asked} if asked else {})
+    return Event(org, "call", subject_of(path), outcome, detail | ({"body": given} if given else {}))
+
+
+def told(body: bytes) -> dict[str, Any]:
+    """What is recorded of a body."""
+    try:
+        fields = json.loads(body) if 0 < len(body) <= MAX_BODY else {}
+    except (ValueError, RecursionError):
+        return {}
+    return {name: fields[name] for name in TOLD if name in fields} if isinstance(fields, dict) else {}

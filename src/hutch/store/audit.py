@@ -1,0 +1,260 @@
+"""The audit log's tables. Records are only ever added, in a chain (see `hutch.model.audit`); the oldest are dropped
+when they are past their time, and a record says so.
+
+`append` is for what is done in a transaction of its own: it is recorded in that one, or neither is. `record` is for all
+else: it returns when the record is durable. Records that wait for it together are written together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import delete, func, select, text
+
+from hutch.model.audit import GENESIS, TRIMMED, AuditHead, AuditRecord, canonical, digest_of
+from hutch.store.engine import Database, Transaction
+from hutch.store.tables import audit_heads, audit_records
+
+OURSELVES = "hutch"
+MAX_DETAIL = 8192
+_MAX_TEXT = 512
+_TRIM_AT_ONCE = 10_000
+
+
+@dataclass(frozen=True)
+class Acting:
+    """On whose behalf the running code works."""
+
+    actor: str
+    request: str = ""
+
+
+_BY_OURSELVES = Acting(OURSELVES)
+_acting: ContextVar[Acting] = ContextVar("acting", default=_BY_OURSELVES)
+
+
+@contextmanager
+def acting(actor: str, request: str = "") -> Iterator[None]:
+    """All that is recorded within is this actor's doing; also what tasks do that are made within."""
+    token = _acting.set(Acting(actor, request))
+    try:
+        yield
+    finally:
+        _acting.reset(token)
+
+
+@dataclass(frozen=True)
+class Event:
+    """What is to be recorded. By default it is the doing of whoever `acting` names."""
+
+    org: str
+    action: str
+    subject: str
+    outcome: str
+    detail: dict[str, Any] = field(default_factory=dict)
+    by: Acting = field(default_factory=_acting.get)
+    time: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+async def append(connection: Transaction, *events: Event) -> None:
+    """Record these as part of a transaction. Its last part, best: nobody else can record anything of the organisation
+    until it ends."""
+    for org in sorted({event.org for event in events}):
+        await _lock(connection, org)
+        seq, prev = await _tip(connection, org)
+        rows = []
+        for event in events:
+            if event.org == org:
+                seq += 1
+                rows.append(_row(event, seq, prev))
+                prev = rows[-1]["hash"]
+        await connection.execute(audit_records.insert(), rows)
+
+
+class Audit:
+    """The `audit_records` and `audit_heads` tables."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: list[tuple[Event, asyncio.Future[None]]] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    async def record(self, event: Event) -> None:
+        """Write it; it outlives us when this returns. Never inside a transaction: it is one."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((event, done))
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write())
+        await done
+
+    async def page(
+        self, org: str, after: int, limit: int, *, through: int | None = None, **equal: str | None
+    ) -> list[AuditRecord]:
+        """The oldest behind `after`, up to `through`, whose columns are as `equal` says."""
+        statement = select(audit_records).where(audit_records.c.org == org, audit_records.c.seq > after)
+        if through is not None:
+            statement = statement.where(audit_records.c.seq <= through)
+        for name, value in equal.items():
+            if value is not None:
+                statement = statement.where(audit_records.c[name] == value)
+        async with self._database.read() as connection:
+            found = await connection.execute(statement.order_by(audit_records.c.seq).limit(limit))
+            return [AuditRecord.model_validate(dict(row)) for row in found.mappings().all()]
+
+    async def heads(self, org: str) -> list[AuditHead]:
+        """The signed heads, oldest first."""
+        statement = select(audit_heads).where(audit_heads.c.org == org).order_by(audit_heads.c.seq)
+        async with self._database.read() as connection:
+            return [AuditHead.model_validate(dict(row)) for row in (await connection.execute(statement)).mappings()]
+
+    async def unsigned(self) -> list[tuple[str, int, str]]:
+        """Organisation, number and hash of each chain's newest record, where no head names it."""
+        newest = select(audit_records.c.org, func.max(audit_records.c.seq).label("seq")).group_by(audit_records.c.org)
+        tips = newest.subquery()
+        signed = select(audit_heads.c.org, func.max(audit_heads.c.seq).label("seq")).group_by(audit_heads.c.org)
+        heads = signed.subquery()
+        statement = (
+            select(audit_records.c.org, audit_records.c.seq, audit_records.c.hash)
+            .join(tips, (audit_records.c.org == tips.c.org) & (audit_records.c.seq == tips.c.seq))
+            .outerjoin(heads, heads.c.org == audit_records.c.org)
+            .where((heads.c.seq.is_(None)) | (heads.c.seq < audit_records.c.seq))
+        )
+        async with self._database.read() as connection:
+            return [(row.org, row.seq, row.hash) for row in (await connection.execute(statement)).all()]
+
+    async def add_head(self, head: AuditHead) -> None:
+        """Keep a head that was signed; no error when there is one at its place."""
+        async with self._database.write() as connection:
+            there = (audit_heads.c.org == head.org) & (audit_heads.c.seq == head.seq)
+            if (await connection.execute(select(audit_heads.c.seq).where(there))).first() is None:
+                await connection.execute(audit_heads.insert().values(**head.model_dump(exclude={"type"})))
+
+    async def trim(self, before: datetime) -> int:
+        """Drop records from before then, up to a signed head; how many. A record that says so is added with it."""
+        horizon, dropped = _stamp(before), 0
+        async with self._database.read() as connection:
+            orgs = (await connection.execute(select(audit_heads.c.org).distinct())).scalars().all()
+        for org in orgs:
+            async with self._database.write() as connection:
+                dropped += await _trim(connection, org, horizon)
+        return dropped
+
+    async def close(self) -> None:
+        """Let what is being written end."""
+        if self._writer is not None:
+            await asyncio.gather(self._writer, return_exceptions=True)
+
+    async def _write_all(self, events: Sequence[Event]) -> None:
+        if self._database.sqlite:
+            return await self._database.write_at_once(lambda connection: _append_at_once(connection, events))
+        async with self._database.write() as connection:
+            await append(connection, *events)
+
+    async def _write(self) -> None:
+        while self._waiting:
+            waiting, self._waiting = self._waiting, []
+            try:
+                await self._write_all([event for event, _ in waiting])
+            except Exception as error:
+                for _, done in waiting:
+                    if not done.done():
+                        done.set_exception(error)
+                continue
+            for _, done in waiting:
+                if not done.done():
+                    done.set_result(None)
+
+
+def _append_at_once(connection: sqlite3.Connection, events: Sequence[Event]) -> None:
+    """`append`, as SQLite itself is spoken to."""
+    tips: dict[str, tuple[int, str]] = {}
+    rows = []
+    for event in events:
+        seq, prev = tips.get(event.org) or connection.execute(_TIP, (event.org,)).fetchone() or (0, GENESIS)
+        row = _row(event, seq + 1, prev)
+        tips[event.org] = seq + 1, row["hash"]
+        rows.append(row | {"detail": json.dumps(row["detail"])})
+    connection.executemany(_INSERT, rows)
+
+
+async def _lock(connection: Transaction, org: str) -> None:
+    """A transaction that may write has SQLite to itself; elsewhere it is one at a time for each chain."""
+    if not connection.sqlite:
+        await connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:org))"), {"org": f"audit {org}"})
+
+
+async def _tip(connection: Transaction, org: str) -> tuple[int, str]:
+    statement = select(audit_records.c.seq, audit_records.c.hash).where(audit_records.c.org == org)
+    row = (await connection.execute(statement.order_by(audit_records.c.seq.desc()).limit(1))).first()
+    return (row.seq, row.hash) if row is not None else (0, GENESIS)
+
+
+_COLUMNS = [column.name for column in audit_records.columns]
+_TIP = f"SELECT seq, hash FROM {audit_records.name} WHERE org = ? ORDER BY seq DESC LIMIT 1"  # noqa: S608
+_INSERT = (
+    f"INSERT INTO {audit_records.name} ({', '.join(_COLUMNS)}) "  # noqa: S608
+    f"VALUES ({', '.join(':' + name for name in _COLUMNS)})"
+)
+
+
+async def _trim(connection: Transaction, org: str, horizon: str) -> int:
+    of_org, records = audit_records.c.org == org, audit_records.c
+    signed = select(func.max(audit_heads.c.seq)).where(audit_heads.c.org == org).scalar_subquery()
+    first = (await connection.execute(select(func.min(records.seq)).where(of_org))).scalar_one_or_none() or 0
+    old = select(records.seq, records.hash).where(
+        of_org, records.time < horizon, records.seq < signed, records.seq < first + _TRIM_AT_ONCE
+    )
+    last = (await connection.execute(old.order_by(records.seq.desc()).limit(1))).first()
+    if last is None:
+        return 0
+    await append(connection, Event(org, TRIMMED, org, "dropped", {"through": last.seq, "hash": last.hash}))
+    await connection.execute(delete(audit_heads).where(audit_heads.c.org == org, audit_heads.c.seq <= last.seq))
+    return (await connection.execute(delete(audit_records).where(of_org, records.seq <= last.seq))).rowcount
+
+
+def _row(event: Event, seq: int, prev: str) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "org": event.org,
+        "seq": seq,
+        "time": _stamp(event.time),
+        "actor": event.by.actor,
+        "action": event.action,
+        "subject": event.subject[:64],
+        "outcome": event.outcome[:64],
+        "request": event.by.request,
+        "detail": _bounded(event.detail),
+        "prev": prev,
+    }
+    return row | {"hash": digest_of(row)}
+
+
+def _stamp(when: datetime) -> str:
+    return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _bounded(detail: dict[str, Any]) -> dict[str, Any]:
+    """As it comes back from a database: JSON, without what one of them cannot keep, and not too much of it."""
+    kept: dict[str, Any] = json.loads(json.dumps(_plain(detail), default=str))
+    size = len(canonical(kept))
+    return kept if size <= MAX_DETAIL else {"left_out": sorted(kept)[:16], "bytes": size}
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    if isinstance(value, str):
+        cut = value if len(value) <= _MAX_TEXT else value[:_MAX_TEXT] + "…"
+        return cut.encode("utf-8", "replace").decode().replace("\0", "�")
+    if isinstance(value, bool | int | None):
+        return value
+    if depth < 4 and isinstance(value, dict):
+        return {_plain(str(key)): _plain(each, depth + 1) for key, each in list(value.items())[:64]}
+    if depth < 4 and isinstance(value, list | tuple):
+        return [_plain(each, depth + 1) for each in value[:64]]
+    return _plain(str(value))

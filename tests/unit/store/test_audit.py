@@ -1,0 +1,237 @@
+"""The audit log is a chain: what is done to it shows, and what is recorded stays."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import delete, text, update
+
+from hutch.model.audit import GENESIS, AuditHead, AuditKey, AuditRecord, Verifier
+from hutch.store import Store
+from hutch.store.audit import MAX_DETAIL, Acting, Event, acting, append
+from hutch.store.tables import audit_records
+
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
+OTHER_KEY = Ed25519PrivateKey.from_private_bytes(bytes(31) + b"\1")
+
+
+@pytest.fixture
+async def store(tmp_path: Path, database: Callable[[Path], str]) -> AsyncIterator[Store]:
+    store = await Store.open(database(tmp_path / "hutch.db"))
+    yield store
+    await store.close()
+
+
+def event(number: int = 0, org: str = "o", **more: Any) -> Event:
+    return Event(org, "call", f"sbx_{number}", "begun", {"number": number}, **more)
+
+
+async def sign(store: Store, key: Ed25519PrivateKey = KEY) -> None:
+    for org, seq, digest in await store.audit.unsigned():
+        head = AuditHead(org=org, seq=seq, hash=digest, time="2026-01-01T00:00:00.000Z", signature="")
+        await store.audit.add_head(head.model_copy(update={"signature": b64encode(key.sign(head.signed())).decode()}))
+
+
+async def export(store: Store, key: Ed25519PrivateKey = KEY, org: str = "o") -> list[dict[str, Any]]:
+    lines: list[dict[str, Any]] = [
+        AuditKey(public=b64encode(key.public_key().public_bytes_raw()).decode()).model_dump()
+    ]
+    heads = {head.seq: head for head in await store.audit.heads(org)}
+    for record in await store.audit.page(org, 0, 10_000):
+        lines.append(json.loads(record.model_dump_json()))
+        if record.seq in heads:
+            lines.append(heads[record.seq].model_dump())
+    return lines
+
+
+def wrong(lines: list[dict[str, Any]], pinned: str | None = None, known: AuditHead | None = None) -> list[str]:
+    return list(Verifier(pinned, known).read(lines))
+
+
+@pytest.fixture
+async def lines(store: Store) -> list[dict[str, Any]]:
+    """Key, records 1 to 3, head, records 4 to 6, head."""
+    for number in range(6):
+        await store.audit.record(event(number))
+        if number in (2, 5):
+            await sign(store)
+    return await export(store)
+
+
+async def test_a_chain_that_nobody_touched_is_whole(lines: list[dict[str, Any]]) -> None:
+    verifier = Verifier()
+    assert list(verifier.read(lines)) == []
+    assert (verifier.records, verifier.heads) == (6, 2)
+    assert [line["seq"] for line in lines if line["type"] == "record"] == [1, 2, 3, 4, 5, 6]
+    assert lines[1]["prev"] == GENESIS
+
+
+@pytest.mark.parametrize("field", ["time", "actor", "action", "subject", "outcome", "request", "detail"])
+async def test_an_edited_record_is_found(lines: list[dict[str, Any]], field: str) -> None:
+    lines[2][field] = {"number": 9} if field == "detail" else "other"
+    assert wrong(lines) == ["record 2 was changed: it does not have the hash that it names"]
+
+
+async def test_an_edited_record_with_a_new_hash_is_found(store: Store, lines: list[dict[str, Any]]) -> None:
+    lines[2]["actor"] = "another"
+    lines[2]["hash"] = AuditRecord.model_validate(lines[2]).digest()
+    assert wrong(lines) == ["record 3 does not follow on 2: one of them was put in another's place"]
+
+
+@pytest.mark.parametrize("gone", [1, 2, 3, 5, 6, 7])
+async def test_a_removed_record_is_found(lines: list[dict[str, Any]], gone: int) -> None:
+    del lines[gone]
+    assert any("missing" in each for each in wrong(lines))
+
+
+async def test_moved_records_are_found(lines: list[dict[str, Any]]) -> None:
+    lines[2], lines[3] = lines[3], lines[2]
+    assert any("stands after" in each for each in wrong(lines))
+    lines[2]["seq"], lines[3]["seq"] = 2, 3
+    assert any("was changed" in each for each in wrong(lines))
+
+
+async def test_a_chain_made_anew_without_the_key_is_found(store: Store, lines: list[dict[str, Any]]) -> None:
+    async with store.database.write() as connection:
+        await connection.execute(delete(audit_records))
+    for number in range(6):
+        await store.audit.record(event(number + 100))
+    assert any("not the one that was signed" in each for each in wrong(await export(store)))
+    async with store.database.write() as connection:
+        await connection.execute(text("DELETE FROM audit_heads"))
+    await sign(store, OTHER_KEY)
+    pinned = lines[0]["public"]
+    assert any("another key" in each for each in wrong(await export(store, OTHER_KEY), pinned))
+    forged = await export(store)  # the right key, heads of another
+    assert any("not signed with this server's key" in each for each in wrong(forged))
+
+
+async def test_a_cut_end_is_found_by_who_has_kept_a_head(store: Store, lines: list[dict[str, Any]]) -> None:
+    head = AuditHead.model_validate(lines[-1])
+    async with store.database.write() as connection:
+        await connection.execute(text("DELETE FROM audit_records WHERE seq > 3"))
+        await connection.execute(text("DELETE FROM audit_heads WHERE seq > 3"))
+    cut = await export(store)
+    assert wrong(cut) == []
+    assert wrong(cut, known=head) == ["records 4 to 6 are missing: they were in the earlier export"]
+    for number in range(6):
+        await store.audit.record(event(number + 100))
+    await sign(store)
+    assert wrong(await export(store), known=head) == ["record 6 is another than in the earlier export"]
+
+
+async def test_an_end_that_is_not_signed_is_told(store: Store, lines: list[dict[str, Any]]) -> None:
+    await store.audit.record(event(7))
+    assert wrong(await export(store)) == ["its end is not signed"]
+
+
+async def test_old_records_go_and_a_record_says_so(store: Store) -> None:
+    now = datetime.now(UTC)
+    for number in range(4):
+        await store.audit.record(event(number, time=now - timedelta(days=9 - number)))
+    await sign(store)
+    for number in range(4, 6):
+        await store.audit.record(event(number))
+    await sign(store)
+    assert await store.audit.trim(now - timedelta(days=7, hours=1)) == 2
+    assert await store.audit.trim(now - timedelta(days=7, hours=1)) == 0
+    await sign(store)
+    assert wrong(await export(store)) == []
+    assert await store.audit.trim(now + timedelta(days=1)) == 4  # the newest that is signed stays
+    await sign(store)
+    assert wrong(await export(store)) == []
+    async with store.database.write() as connection:  # more than the record says
+        await connection.execute(text("DELETE FROM audit_records WHERE seq = (SELECT min(seq) FROM audit_records)"))
+    assert wrong(await export(store))
+
+
+async def test_organisations_have_chains_of_their_own(store: Store) -> None:
+    async with store.database.write() as connection:
+        await append(connection, event(1, "a"), event(1, "b"), event(2, "a"))
+    await store.audit.record(event(2, "b"))
+    assert [record.seq for record in await store.audit.page("a", 0, 10)] == [1, 2]
+    await sign(store)
+    assert [wrong(await export(store, org=org)) for org in ("a", "b")] == [[], []]
+
+
+async def test_many_at_once_are_one_chain(store: Store) -> None:
+    async def in_a_transaction(number: int) -> None:
+        async with store.database.write() as connection:
+            await append(connection, event(number))
+
+    await asyncio.gather(
+        *(store.audit.record(event(number)) for number in range(50)), *map(in_a_transaction, range(20))
+    )
+    await sign(store)
+    found = await export(store)
+    assert wrong(found) == []
+    assert len(found) == 1 + 70 + 1
+
+
+async def test_what_is_undone_is_not_recorded(store: Store) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with store.database.write() as connection:
+            await append(connection, event(1))
+            raise ZeroDivisionError
+    assert await store.audit.page("o", 0, 10) == []
+
+
+async def test_who_acts_is_recorded_also_of_what_was_begun_then(store: Store) -> None:
+    with acting("key_a", "req_1"):
+        first = asyncio.create_task(store.audit.record(event(1)))
+        later = asyncio.create_task(_later(store))
+    await store.audit.record(event(3))
+    await asyncio.gather(first, later)
+    found = {record.subject: (record.actor, record.request) for record in await store.audit.page("o", 0, 10)}
+    assert found == {"sbx_1": ("key_a", "req_1"), "sbx_2": ("key_a", "req_1"), "sbx_3": ("hutch", "")}
+
+
+async def _later(store: Store) -> None:
+    await asyncio.sleep(0)
+    await store.audit.record(event(2))
+
+
+async def test_a_disk_that_is_full_is_told_to_all_who_wait(store: Store) -> None:
+    async with store.database.write() as connection:
+        await connection.execute(text("DROP TABLE audit_records"))
+    results = await asyncio.gather(*(store.audit.record(event(1)) for _ in range(3)), return_exceptions=True)
+    assert all(isinstance(each, Exception) for each in results)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.characters(categories=["Cs"]),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=5), inner, max_size=5),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.text(max_size=10), JSON, max_size=5))
+async def test_whatever_is_told_is_kept_so_that_it_verifies(store: Store, detail: dict[str, Any]) -> None:
+    async with store.database.write() as connection:
+        await connection.execute(text("DELETE FROM audit_records"))
+    await store.audit.record(Event("o", "call", "x" * 100, "y" * 100, detail, by=Acting("hutch")))
+    (record,) = await store.audit.page("o", 0, 10)
+    assert record.digest() == record.hash
+
+
+async def test_what_is_told_is_bounded(store: Store) -> None:
+    await store.audit.record(Event("o", "call", "", "", {str(number): "x" * 10_000 for number in range(1000)}))
+    (record,) = await store.audit.page("o", 0, 10)
+    assert len(json.dumps(record.detail)) <= MAX_DETAIL + 100
+
+
+async def test_a_record_that_is_changed_in_the_database_is_found(store: Store, lines: list[dict[str, Any]]) -> None:
+    async with store.database.write() as connection:
+        await connection.execute(update(audit_records).where(audit_records.c.seq == 4).values(actor="key_b"))
+    assert wrong(await export(store)) == ["record 4 was changed: it does not have the hash that it names"]
