@@ -140,7 +140,8 @@ class Call:
                 allow_redirects=False,
             )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self._free = True
+            # one that was heard and is silent for a quarter of an hour may have worked all the time
+            self._free = not isinstance(error, TimeoutError) or isinstance(error, aiohttp.ConnectionTimeoutError)
             if self._body.too_large:
                 raise too_large() from error
             log.warning("model provider cannot be reached", url=url, error=type(error).__name__)

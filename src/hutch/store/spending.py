@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
+from sqlalchemy.exc import IntegrityError
 
 from hutch.store.engine import Database, Transaction
 from hutch.store.tables import llm_budgets, llm_days
@@ -25,10 +26,15 @@ class Spending:
 
     async def set_budget(self, org: str, budget: dict[str, Any]) -> None:
         """In the place of the one before."""
-        async with self._database.write() as connection:
-            await connection.execute(delete(llm_budgets).where(llm_budgets.c.org == org))
-            values = {"org": org, "budget": budget, "changed_at": time.time()}
-            await connection.execute(llm_budgets.insert().values(values))
+        values = {"budget": budget, "changed_at": time.time()}
+        change = update(llm_budgets).where(llm_budgets.c.org == org).values(values)
+        try:
+            async with self._database.write() as connection:
+                if (await connection.execute(change)).rowcount == 0:
+                    await connection.execute(llm_budgets.insert().values(org=org, **values))
+        except IntegrityError:  # another caller has just set the first one
+            async with self._database.write() as connection:
+                await connection.execute(change)
 
     async def note(self, connection: Transaction, org: str, day: str, node: str, usage: dict[str, Any]) -> None:
         """What went through a node on that day so far. Idempotent."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
@@ -13,7 +14,9 @@ import pytest
 from aiohttp import web
 from tests.unit.egress.google_model import GoogleModel
 
+from hutch.egress import llm
 from hutch.egress.llm import LlmGateway
+from hutch.egress.providers import ANTHROPIC
 from hutch.model import LlmGrant, LlmUsage
 from hutch.settings import LlmEndpoint
 
@@ -195,6 +198,32 @@ async def test_errors_of_the_provider_pass_unchanged_and_cost_nothing(status: in
                     assert answer.headers["x-should-retry"] == "true" and answer.headers["request-id"] == "req_1"
         assert bench.usage == LlmUsage() and bench.entries == []
         assert bench.gateway._accounts["sbx_a"]._purse.calls == 0
+
+
+async def test_a_provider_that_was_heard_and_is_silent_may_charge(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llm, "_PROVIDER_SILENCE", 0.3)
+    silent = asyncio.Event()
+
+    async def wait(request: web.Request) -> web.StreamResponse:
+        await request.read()
+        await silent.wait()
+        return web.Response()
+
+    async with serving(wait) as base, gateway("anthropic", base) as bench:
+        async with aiohttp.ClientSession(headers={"x-api-key": PLACEHOLDER}) as client:
+            body = {"model": "claude-opus-5", "max_tokens": 3, "messages": ["word " * 1000]}
+            async with client.post(f"{bench.url}/v1/messages", json=body) as answer:
+                assert answer.status == 502
+        silent.set()
+        assert 1000 < bench.usage.input_tokens < 1500 and bench.usage.output_tokens == 3
+        bench.gateway._providers["anthropic"] = replace(ANTHROPIC, base_url="http://127.0.0.1:1")
+        before = bench.usage
+        async with (
+            aiohttp.ClientSession(headers={"x-api-key": PLACEHOLDER}) as client,
+            client.post(f"{bench.url}/v1/messages", json=body) as answer,
+        ):
+            assert answer.status == 502
+        assert bench.usage == before, "one that was not reached charges nothing"
 
 
 async def test_a_stream_that_fails_before_it_has_used_anything_costs_nothing() -> None:
