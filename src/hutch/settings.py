@@ -175,10 +175,10 @@ class Settings(BaseSettings):
         "itself: each is an image on the node's disk.",
     )
     builds_at_once: int = Field(2, ge=1, le=64, description="Template builds through E2B's API that run at a time.")
-    build_network: list[str] = Field(
-        ["allow_all"],
-        description="What the steps of a template build may reach, as rules of a `network` (JSON in the environment: "
-        '`["packages", "*.example.com"]`); `["deny_all"]`: nothing.',
+    build_network: str = Field(
+        "allow_all",
+        description="What the steps of a template build may reach: `allow_all`, `deny_all`, or rules and names of "
+        "policies with commas between them (`packages,*.example.com`).",
     )
     build_timeout: float = Field(3600, gt=0, description="Seconds that one of them may take.")
     warm_pool_mib: int | None = Field(

@@ -61,7 +61,7 @@ class Creator:
         self._lifecycle = lifecycle
         self._supervisor = supervisor
         self._templates = templates
-        self._build_network = expanded(said(context.settings.build_network))
+        self._build_network = expanded(said(context.settings.build_network.replace(",", " ").split()))
         self._boots: dict[str, asyncio.Task[Sandbox]] = {}
 
     async def create(
