@@ -116,26 +116,27 @@ class Audit:
             return [AuditHead.model_validate(dict(row)) for row in (await connection.execute(statement)).mappings()]
 
     async def unsigned(self) -> list[tuple[str, int, str]]:
-        """Organisation, number and hash of each chain's newest record, where no head names it."""
-        newest = select(audit_records.c.org, func.max(audit_records.c.seq).label("seq")).group_by(audit_records.c.org)
-        tips = newest.subquery()
-        signed = select(audit_heads.c.org, func.max(audit_heads.c.seq).label("seq")).group_by(audit_heads.c.org)
-        heads = signed.subquery()
-        statement = (
-            select(audit_records.c.org, audit_records.c.seq, audit_records.c.hash)
-            .join(tips, (audit_records.c.org == tips.c.org) & (audit_records.c.seq == tips.c.seq))
-            .outerjoin(heads, heads.c.org == audit_records.c.org)
-            .where((heads.c.seq.is_(None)) | (heads.c.seq < audit_records.c.seq))
-        )
+        """Organisation, number and hash of each chain's newest record, where no head names it. Steps from one to the
+        next in the index: what there is of each is not read."""
+        found, org = [], ""
+        records, heads = audit_records.c, audit_heads.c
         async with self._database.read() as connection:
-            return [(row.org, row.seq, row.hash) for row in (await connection.execute(statement)).all()]
+            while (org := await _only(connection, select(func.min(records.org)).where(records.org > org))) is not None:
+                seq, digest = await _tip(connection, org)
+                signed = await _only(connection, select(func.max(heads.seq)).where(heads.org == org))
+                if signed is None or signed < seq:
+                    found.append((org, seq, digest))
+        return found
 
     async def add_head(self, head: AuditHead) -> None:
-        """Keep a head that was signed; no error when there is one at its place."""
+        """Keep a head that was signed; no error when there is one at its place. Of one hour the last is kept: it
+        vouches for all that the others did."""
+        of_org, column = audit_heads.c.org == head.org, audit_heads.c
         async with self._database.write() as connection:
-            there = (audit_heads.c.org == head.org) & (audit_heads.c.seq == head.seq)
-            if (await connection.execute(select(audit_heads.c.seq).where(there))).first() is None:
+            if (await connection.execute(select(column.seq).where(of_org, column.seq == head.seq))).first() is None:
                 await connection.execute(audit_heads.insert().values(**head.model_dump(exclude={"type"})))
+            older = column.time.startswith(head.time[:13], autoescape=True) & (column.seq < head.seq)
+            await connection.execute(delete(audit_heads).where(of_org, older))
 
     async def trim(self, before: datetime) -> int:
         """Drop records from before then, up to a signed head; how many. A record that says so is added with it."""
@@ -189,6 +190,10 @@ async def _lock(connection: Transaction, org: str) -> None:
     """A transaction that may write has SQLite to itself; elsewhere it is one at a time for each chain."""
     if not connection.sqlite:
         await connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:org))"), {"org": f"audit {org}"})
+
+
+async def _only(connection: Transaction, statement: Any) -> Any:
+    return (await connection.execute(statement)).scalar_one_or_none()
 
 
 async def _tip(connection: Transaction, org: str) -> tuple[int, str]:

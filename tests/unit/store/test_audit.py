@@ -36,9 +36,10 @@ def event(number: int = 0, org: str = "o", **more: Any) -> Event:
     return Event(org, "call", f"sbx_{number}", "begun", {"number": number}, **more)
 
 
-async def sign(store: Store, key: Ed25519PrivateKey = KEY) -> None:
+async def sign(store: Store, key: Ed25519PrivateKey = KEY, at: str | None = None) -> None:
     for org, seq, digest in await store.audit.unsigned():
-        head = AuditHead(org=org, seq=seq, hash=digest, time="2026-01-01T00:00:00.000Z", signature="")
+        hour = f"2026-01-{1 + seq // 24:02}T{seq % 24:02}:00:00.000Z" if at is None else at
+        head = AuditHead(org=org, seq=seq, hash=digest, time=hour, signature="")
         await store.audit.add_head(head.model_copy(update={"signature": b64encode(key.sign(head.signed())).decode()}))
 
 
@@ -153,6 +154,15 @@ async def test_old_records_go_and_a_record_says_so(store: Store) -> None:
     async with store.database.write() as connection:  # more than the record says
         await connection.execute(text("DELETE FROM audit_records WHERE seq = (SELECT min(seq) FROM audit_records)"))
     assert wrong(await export(store))
+
+
+async def test_one_head_an_hour_is_kept(store: Store) -> None:
+    for minute in ("10:01", "10:59", "11:00", "11:01"):
+        await store.audit.record(event())
+        await sign(store, at=f"2026-01-01T{minute}:00.000Z")
+    assert [head.seq for head in await store.audit.heads("o")] == [2, 4]
+    assert wrong(await export(store)) == []
+    assert await store.audit.unsigned() == []
 
 
 async def test_organisations_have_chains_of_their_own(store: Store) -> None:
