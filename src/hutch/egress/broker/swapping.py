@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from hutch.egress.broker.refusal import Misplaced
-from hutch.http1.heads import Fields, Request
+from hutch.http1.heads import Request
 
 _BEARERS = (b"bearer", b"token")
 """Schemes of `Authorization` that carry a token and nothing else; the second is GitHub's older one."""
@@ -50,7 +50,7 @@ class Swapper:
         fields = [(key, self._field(key, value, done)) for key, value in request.fields]
         target = self._target(request.target, done)
         done.request = Request(request.method, target, request.minor, fields)
-        self._check(done.request.fields, target)
+        self._check(done.request)
         return done
 
     def _field(self, key: bytes, value: bytes, done: Swapped) -> bytes:
@@ -104,11 +104,12 @@ class Swapper:
                 return key + equals + quoted
         return part
 
-    def _check(self, fields: Fields, target: bytes) -> None:
-        path, _, query = target.partition(b"?")
+    def _check(self, request: Request) -> None:
+        path, _, query = request.target.partition(b"?")
+        self._look([request.method], "the method")
         self._look(_forms(path), "the path")
         self._look(_forms(query), "the query")
-        for key, value in fields:
+        for key, value in request.fields:
             name = key.decode("latin-1")[:64]
             self._look([key], "a header's name")
             texts = [value]

@@ -56,6 +56,7 @@ def test_a_value_goes_where_it_is_for_and_only_there(place: str, sent: bytes, ex
     "sent",
     [
         head(target=b"/" + SHOWN),
+        head(method=SHOWN + b"GET"),
         head(target=b"/" + b"".join(b"%%%02x" % each for each in SHOWN)),
         head(target=b"/" + b"".join(b"%%25%02x" % each for each in SHOWN)),
         head(target=b"/?other=" + SHOWN),
