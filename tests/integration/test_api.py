@@ -119,14 +119,30 @@ async def test_plain_sandbox_runs_when_the_call_returns(client: httpx.AsyncClien
 async def test_the_network_of_a_sandbox_changes_and_what_it_refuses_is_told(
     client: httpx.AsyncClient, machine: ApiMachine
 ) -> None:
-    made = await machine.create(network={"mode": "rules", "allow": ["Example.org"], "policies": ["packages"]})
+    assert (await client.put("/v1/policies/team", json={"allow": ["y.org"]})).json()["sandboxes"] == 0
+    made = await machine.create(network={"mode": "rules", "allow": ["Example.org"], "policies": ["packages", "team"]})
     box = f"/v1/sandboxes/{made['id']}"
-    assert {"example.org", "pypi.org"} <= set(made["network"]["allow"])
-    await run(client, box, "python3 -c 'import socket; socket.create_connection((\"192.0.2.7\", 443), 5)' || true")
+    assert (made["network"]["allow"], made["network"]["policies"]) == (["example.org"], ["packages", "team"])
+    knock = "python3 -c 'import socket; socket.create_connection((\"192.0.2.7\", 443), 0.2)' || true"
+    await run(client, box, knock)
     page = (await client.get(f"{box}/egress", params={"wait": 20})).json()
     (entry,) = page["entries"]
     assert (entry["allowed"], entry["address"], entry["reason"]) == (False, "192.0.2.7", "not in policy")
     assert page["next"] == entry["seq"]
+    saved = (await client.put("/v1/policies/team", json={"allow": ["192.0.2.7:443"]})).json()
+    assert (saved["sandboxes"], saved["pending"]) == (1, 0)
+    await run(client, box, knock)
+    page = (await client.get(f"{box}/egress", params={"wait": 20, "after": page["next"]})).json()
+    assert [(each["allowed"], each["rule"]) for each in page["entries"]] == [(True, "192.0.2.7:443")]
+    for method, name, status, code in (
+        ("DELETE", "team", 409, "conflict"),
+        ("PUT", "packages", 400, "invalid_policy"),
+        ("PUT", "Not-A-Name", 400, "invalid_request"),
+        ("GET", "nothing", 404, "not_found"),
+    ):
+        body = {"json": {"allow": []}} if method == "PUT" else {}
+        answer = await client.request(method, f"/v1/policies/{name}", **body)
+        assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
     changed = await client.put(f"{box}/network", json={"mode": "rules", "allow": ["192.0.2.7:443"]})
     assert changed.json()["network"]["allow"] == ["192.0.2.7:443"]
     for wrong in ({"allow": ["*"]}, {"allow": ["10.0.0.1"]}, {"policies": ["nothing"]}, {"deny": ["example.org"]}):
@@ -136,6 +152,7 @@ async def test_the_network_of_a_sandbox_changes_and_what_it_refuses_is_told(
         assert (again.status_code, again.json()["code"]) == (400, "invalid_policy"), again.text
     fork = (await client.post(f"{box}/fork", json={"count": 1})).json()["sandboxes"][0]
     assert fork["network"]["allow"] == ["192.0.2.7:443"]
+    assert (await client.delete("/v1/policies/team")).status_code == 204
     for each in (made, fork):
         await client.delete(f"/v1/sandboxes/{each['id']}")
 

@@ -415,10 +415,19 @@ def test_policies_and_what_they_refuse(hutch: Hutch) -> None:
     assert b"blocked: 192.0.2.66:443 (not in policy)" in hutch("egress", made["id"], "--refused")
     assert hutch.json("policy", "set", made["id"], "packages", "*.example.com")["policies"] == ["packages"]
     assert hutch.json("policy", "learn", made["id"]) == {"mode": "rules", "allow": []}
-    assert "packages" in hutch.json("policy", "ls")
+    assert hutch.json("policy", "save", "mine", "example.org", "--from", made["id"])["allow"] == ["example.org"]
+    hutch("policy", "set", made["id"], "mine")
+    known = {each["name"]: (each["built_in"], each["sandboxes"]) for each in hutch.json("policy", "ls")}
+    assert known["mine"] == (False, 1) and known["packages"] == (True, 0)
+    assert hutch("policy", "show", "mine").split() == [b"example.org"]
+    hutch("policy", "rm", "mine", code=None)
+    assert "1 sandbox stands on the policy mine" in hutch.said
+    hutch("policy", "save", "mine", code=None)
+    assert "needs rules" in hutch.said
     hutch("policy", "set", made["id"], "*", code=None)
     assert "it is everything" in hutch.said
     hutch("kill", made["id"])
+    hutch("policy", "rm", "mine")
 
 
 def test_secrets_that_nobody_sees(hutch: Hutch) -> None:

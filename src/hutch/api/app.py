@@ -20,6 +20,7 @@ from hutch.api import (
     identity,
     keys,
     node,
+    policies,
     problems,
     pty,
     sandboxes,
@@ -85,6 +86,6 @@ def create_app(settings: Settings, control: Control, deliver_first_key: Callable
 def _add_routes(app: FastAPI) -> None:
     for module in (
         *(sandboxes, states, snapshots, execs, code, files, tasks, uploads, volumes),
-        *(templates, secrets, keys, spending, node, gateway, pty, task_stream, health, identity, audit),
+        *(templates, secrets, policies, keys, spending, node, gateway, pty, task_stream, health, identity, audit),
     ):
         app.include_router(module.router)

@@ -22,6 +22,7 @@ from hutch.model import (
     TimelineEntry,
 )
 from hutch.model.egress import EgressEntry
+from hutch.model.named_policy import NamedPolicy
 
 
 class Problem(BaseModel):
@@ -49,6 +50,10 @@ class ForkedSandboxes(Model):
 
 class SecretList(Model):
     secrets: list[Secret]
+
+
+class PolicyList(Model):
+    policies: list[NamedPolicy]
 
 
 class Rekeyed(Model):

@@ -48,7 +48,7 @@ COMMANDS = {
     "cp": Command(_RUN, "copying", "cp"),
     "kill": Command(_RUN, "sandboxes", "kill"),
     "egress": Command(_RUN, "egress", "egress"),
-    "policy": Command(_RUN, "egress", "policy"),
+    "policy": Command(_RUN, "policies", "app"),
     "pause": Command(_STATES, "states", "pause"),
     "resume": Command(_STATES, "states", "resume"),
     "snapshot": Command(_STATES, "snapshots", "snapshots"),

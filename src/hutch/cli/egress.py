@@ -1,20 +1,16 @@
-"""`hutch egress` and `hutch policy`: what a sandbox reaches, and may."""
+"""`hutch egress`: what a sandbox reaches."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
 from hutch.cli.common import Connection, Json, SandboxArgument, connection, find_sandbox, leave, run
-from hutch.cli.console import note, one_line, out, print_json
+from hutch.cli.console import one_line, out, print_json
 from hutch.cli.units import human_bytes
 from hutch.model.egress import EgressEntry
-from hutch.model.learning import learned
-from hutch.model.policies import BUILT_IN
-
-policy = typer.Typer(no_args_is_help=True, help="What sandboxes may reach.")
 
 
 def egress(
@@ -51,49 +47,3 @@ def _line(entry: EgressEntry) -> Text:
     if entry.kind == "name" and entry.addresses:
         text += f"  is {', '.join(entry.addresses[:4])}"
     return Text.assemble((f"{entry.time.astimezone():%H:%M:%S} ", "dim"), (text, "" if entry.allowed else "red"))
-
-
-@policy.command("ls")
-def list_policies(json: Json = False) -> None:
-    """List the named policies and their rules."""
-    if json:
-        return print_json({name: list(rules) for name, rules in BUILT_IN.items()})
-    for name, rules in BUILT_IN.items():
-        out.print(Text.assemble((f"{name:<14}", "bold"), " ".join(rules) or "nothing"))
-
-
-@policy.command("set")
-def set_policy(
-    ctx: typer.Context,
-    sandbox: SandboxArgument,
-    rules: Annotated[list[str], typer.Argument(metavar="RULE...", help="As for `hutch run --network`.")],
-    json: Json = False,
-) -> None:
-    """Change what a sandbox may reach, at once. What is open and not allowed any more is reset."""
-    with connection(ctx).client() as client:
-        info = client.sandboxes.get(find_sandbox(client, sandbox)).set_network(rules)
-    if json:
-        print_json(info.network)
-    else:
-        note(f"{info.id}: {' '.join(rules)}")
-
-
-@policy.command("learn")
-def learn(ctx: typer.Context, sandbox: SandboxArgument, json: Json = False) -> None:
-    """Print the smallest policy that allows what a sandbox has reached, for example one run with `--network public`."""
-    with connection(ctx).client() as client:
-        made = client.sandboxes.get(find_sandbox(client, sandbox))
-        entries: list[EgressEntry] = []
-        while page := made.egress(entries[-1].seq if entries else 0, limit=1000):
-            entries += page
-    found = learned(entries)
-    if json:
-        return print_json(_short(found.model_dump(mode="json", exclude_defaults=True)))
-    for rule in found.allow:
-        out.print(Text(f"--network '{rule}'" if "*" in rule else f"--network {rule}"))
-    if not found.allow:
-        note("it has reached nothing")
-
-
-def _short(policy: dict[str, Any]) -> dict[str, Any]:
-    return {"mode": "rules", "allow": []} | policy

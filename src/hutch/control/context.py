@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from uuid import uuid4
+from weakref import WeakValueDictionary
 
 from hutch.blobs import FileBlobs
 from hutch.control.notifier import Notifier
@@ -32,6 +34,11 @@ class Context:
     notifier: Notifier = field(default_factory=Notifier)
     instance: str = field(default_factory=lambda: uuid4().hex)
     """Owner of this process's leases."""
+    _networks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+
+    def network_of(self, sandbox_id: str) -> asyncio.Lock:
+        """Held while its node is told what it may reach, and while that is written down."""
+        return self._networks.setdefault(sandbox_id, asyncio.Lock())
 
     def node_of(self, row: SandboxRow) -> Node:
         """The node that the sandbox was placed on."""

@@ -17,6 +17,7 @@ from hutch.control.context import Context, event
 from hutch.control.found import find_snapshot
 from hutch.control.grants import new_placeholder, seal_key
 from hutch.control.lifecycle import Lifecycle, seal_env
+from hutch.control.networks import meaning
 from hutch.control.notifier import sandbox as topic
 from hutch.control.secret_grants import choose
 from hutch.control.supervisor import Supervisor
@@ -140,8 +141,9 @@ class Creator:
         sandbox_id = new_id("sbx")
         base = source.resources if source is not None and source.resources is not None else template.resources
         resources = request.resources.over(base)
-        network = expanded(request.network or template.network or DenyAll())
-        sealed_secrets = await choose(self._context, sandbox_id, org, request.secrets, network)
+        network = request.network or template.network or DenyAll()
+        meant = await meaning(self._context, org, network)
+        sealed_secrets = await choose(self._context, sandbox_id, org, request.secrets, meant.policy)
         row = SandboxRow(
             id=sandbox_id,
             org=org,
@@ -150,6 +152,7 @@ class Creator:
             template=template.name,
             resources=resources.model_dump(mode="json"),
             network=network.model_dump(mode="json"),
+            policies_told=meant.revisions,
             labels=request.labels,
             keep=request.keep or request.agent is None,
             sealed_env=seal_env(self._context, sandbox_id, request.env),

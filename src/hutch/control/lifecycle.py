@@ -22,7 +22,7 @@ from typing import Any
 import structlog
 from pydantic import TypeAdapter
 
-from hutch.control import secret_grants
+from hutch.control import networks, secret_grants
 from hutch.control.context import Context, not_running
 from hutch.control.mounts import Mounts
 from hutch.control.notifier import events_of, sandbox, stop_of
@@ -38,7 +38,6 @@ log = structlog.get_logger("hutch.control")
 DEADLINE_GRACE = 60.0
 """The node destroys a task's sandbox by itself only so long after its deadline: the server needs the time to collect
 the outputs of a task that has timed out."""
-_POLICY: TypeAdapter[NetworkPolicy] = TypeAdapter(NetworkPolicy)
 _ENV: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
 
 
@@ -73,7 +72,8 @@ class Lifecycle:
         node = self._context.node_of(row)
         try:
             secrets = await secret_grants.secret_grant(self._context, row)
-            facts = await node.boot(row.id, self._request(row, llm, secrets, grace))
+            network = (await networks.meaning(self._context, row.org, networks.asked(row))).policy
+            facts = await node.boot(row.id, self._request(row, network, llm, secrets, grace))
         except NodeUnavailable:
             raise
         except HutchError as error:
@@ -84,6 +84,7 @@ class Lifecycle:
             if (running := await self._running(row, facts, also)) is not None:
                 if await secret_grants.secret_grant(self._context, row) != secrets:  # set while it was booted
                     await secret_grants.tell(self._context, running)
+                await self._catch_up(running)
                 return running
             row = await self._get(row.id)
         if row.state == "running":
@@ -183,16 +184,31 @@ class Lifecycle:
         )
         return await self._tell_task(connection, row.id, stop)
 
-    def _request(self, row: SandboxRow, llm: LlmGrant | None, secrets: SecretGrant | None, grace: float) -> BootRequest:
+    async def _catch_up(self, row: SandboxRow) -> None:
+        """Its policies may have been changed while it was booted, and it may be that an earlier process had it booted:
+        the row has the revisions of when it was made. What fails, the reconciler does."""
+        try:
+            if await networks.behind(self._context, row):
+                await networks.tell(self._context, row.id)
+        except HutchError as error:
+            log.warning("node not told of a changed policy", sandbox=row.id, error=str(error))
+
+    def _request(
+        self,
+        row: SandboxRow,
+        network: NetworkPolicy,
+        llm: LlmGrant | None,
+        secrets: SecretGrant | None,
+        grace: float,
+    ) -> BootRequest:
         env = {}
         if row.sealed_env is not None:
             env = _ENV.validate_json(self._context.vault.unseal(row.sealed_env, f"sandboxes.env:{row.id}"))
-        policy = secret_grants.enforced(self._context, row, _POLICY.validate_python(row.network))
         return BootRequest.model_validate(
             {
                 "template": row.template,
                 "resources": row.resources,
-                "network": policy.model_dump(),
+                "network": secret_grants.enforced(self._context, row, network).model_dump(),
                 "deadline": row.deadline + grace,
                 "env": env,
                 "llm": llm,

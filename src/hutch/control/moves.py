@@ -18,7 +18,7 @@ from typing import Any
 
 import structlog
 
-from hutch.control import secret_grants
+from hutch.control import networks, secret_grants
 from hutch.control.arrivals import Arrivals
 from hutch.control.context import Context, not_running
 from hutch.control.known import KnownGuests
@@ -232,6 +232,8 @@ class Moves:
         node, places, taking = self._context.node_of(row), self._context.places, row.taking or ""
         if row.sealed_secrets is not None and row.state in ("resuming", "rolling_back"):
             await secret_grants.tell(self._context, row)  # its guest is told of them when it is thawed
+        if row.state in ("resuming", "rolling_back") and await networks.behind(self._context, row):
+            await networks.tell(self._context, row.id)
         match row.state:
             case "pausing":
                 async with places.kept(row.id, taking, SnapshotReason.PAUSE):

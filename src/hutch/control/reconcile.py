@@ -14,6 +14,7 @@ from hutch.control.create import Creator
 from hutch.control.grants import llm_grant
 from hutch.control.lifecycle import Lifecycle
 from hutch.control.moves import Moves
+from hutch.control.policies import Policies
 from hutch.control.secrets import Secrets
 from hutch.control.spending import Spending
 from hutch.control.together import each
@@ -39,6 +40,7 @@ class Reconciler:
         creator: Creator,
         spending: Spending,
         secrets: Secrets,
+        policies: Policies,
         node: Node,
     ) -> None:
         self._context = context
@@ -47,6 +49,7 @@ class Reconciler:
         self._creator = creator
         self._spending = spending
         self._secrets = secrets
+        self._policies = policies
         self._node = node
         self._instance: str | None = None
         self._asked = asyncio.Event()
@@ -83,6 +86,7 @@ class Reconciler:
         await self._spending.tell(self._node)
         await self._renew_grants()
         await self._secrets.catch_up()
+        await self._policies.catch_up(rows)
 
     async def _compare(self, row: SandboxRow, found: NodeSandbox | None) -> None:
         if row.state == "stopping":

@@ -8,9 +8,9 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
-from weakref import WeakValueDictionary
 
 from hutch.blobs import FileBlobs
+from hutch.control import networks
 from hutch.control.audit import Audit
 from hutch.control.builds import Builds
 from hutch.control.code import Code
@@ -28,11 +28,11 @@ from hutch.control.known import KnownGuests
 from hutch.control.lifecycle import Lifecycle
 from hutch.control.moves import Moves
 from hutch.control.places import Places
+from hutch.control.policies import Policies
 from hutch.control.ports import Ports
 from hutch.control.reconcile import Reconciler
 from hutch.control.rewinds import Rewinds
 from hutch.control.samples import Samples
-from hutch.control.secret_grants import enforced
 from hutch.control.secrets import Secrets
 from hutch.control.snapshots import Snapshots
 from hutch.control.spending import Spending
@@ -69,7 +69,6 @@ from hutch.model import (
     UpdateSandbox,
 )
 from hutch.model.egress import EgressEntry
-from hutch.model.policies import expanded
 from hutch.secrets import Keyring, Vault
 from hutch.settings import Settings
 from hutch.store import DEFAULT_ORG, Store
@@ -103,13 +102,13 @@ class Control:
     identities: Identities
     spending: Spending
     secrets: Secrets
+    policies: Policies
 
     def __init__(self, settings: Settings, fleet: Fleet | None = None) -> None:
         self._settings = settings
         self._fleet = fleet if fleet is not None else LocalFleet(settings)
         self._background: list[asyncio.Task[None]] = []
         self._opened = AsyncExitStack()
-        self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def start(self) -> None:
         """Open the database (migrating it), take over what an earlier process left, start the background work."""
@@ -162,8 +161,9 @@ class Control:
         self._templates = Templates(context, self._journal)
         self._creator = Creator(context, self._lifecycle, self._supervisor, self._templates)
         self.spending, self.secrets = Spending(context), Secrets(context)
+        self.policies = Policies(context)
         self._reconciler = Reconciler(
-            context, self._lifecycle, self._moves, self._creator, self.spending, self.secrets, node
+            context, self._lifecycle, self._moves, self._creator, self.spending, self.secrets, self.policies, node
         )
         self._sweeper = Sweeper(context, self._lifecycle)
         self._uploader = Uploader(context)
@@ -275,15 +275,10 @@ class Control:
     async def set_network(self, sandbox_id: str, policy: NetworkPolicy, *, org: str = DEFAULT_ORG) -> Sandbox:
         """What it may reach from now on; a paused one, when it is resumed. `SandboxNotRunning` when it has ended,
         `InvalidPolicy` for a policy that is not there."""
-        policy = expanded(policy)
         row = await self._moves.settled((await self._guests.row(sandbox_id, org)).id)
         if row.state not in ("running", "paused"):
             raise not_running(row)
-        # One after the other: what is noted last, which forks are given, is what the node was told last.
-        async with self._changing.setdefault(row.id, asyncio.Lock()):
-            await self._context.node_of(row).set_network(row.id, enforced(self._context, row, policy))
-            async with self.store.database.write() as connection:
-                await self.store.sandboxes.note(connection, row.id, network=policy.model_dump(mode="json"))
+        await networks.change(self._context, row, policy)
         return await self.get(sandbox_id, org=org)
 
     async def egress(

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from hutch.errors import InvalidPolicy, InvalidTemplate, UnknownTemplate
 from hutch.images import carrying
-from hutch.model import Recipe
-from hutch.model.policies import expanded
+from hutch.model import NetworkPolicy, NetworkRules, Recipe
+from hutch.model.policies import BUILT_IN, expanded
 
 FILE = "template.toml"
 FORMAT = 3
@@ -84,7 +84,7 @@ def read(path: Path) -> Recipe:
     try:
         recipe = Recipe.model_validate({"name": path.parent.name} | data)
         if recipe.network is not None:
-            expanded(recipe.network)
+            _check_network(recipe.network)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
@@ -103,6 +103,12 @@ def read(path: Path) -> Recipe:
     if recipe.files is not None:
         return recipe.model_copy(update={"files": str(carrying.find(path, recipe.files))})
     return recipe
+
+
+def _check_network(network: NetworkPolicy) -> None:
+    """Policies of an organisation are looked up when a sandbox is made: here, their names will do."""
+    names = network.policies if isinstance(network, NetworkRules) else []
+    expanded(network, {name: () for name in names if name not in BUILT_IN})
 
 
 def key(chain: list[Recipe]) -> str:

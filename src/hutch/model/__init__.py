@@ -21,6 +21,7 @@ from hutch.model.ids import is_id, new_id
 from hutch.model.key import ApiKey, CreateKey, NewApiKey
 from hutch.model.llm import BUILT_IN, PROVIDER_NAME, LlmApi
 from hutch.model.made import LAYER, MADE_NAME, BuildBoot, KeepLayer, LayerInfo, MadeTemplate
+from hutch.model.named_policy import NamedPolicy, PutPolicy
 from hutch.model.network import AllowAll, DenyAll, NetworkLimits, NetworkPolicy, NetworkRules
 from hutch.model.node import (
     BootRequest,
@@ -123,6 +124,7 @@ __all__ = [
     "LlmUsage",
     "MadeTemplate",
     "Model",
+    "NamedPolicy",
     "NetworkLimits",
     "NetworkPolicy",
     "NetworkRules",
@@ -135,6 +137,7 @@ __all__ = [
     "Pause",
     "PauseRequest",
     "PtySize",
+    "PutPolicy",
     "PutSecret",
     "Recipe",
     "Resources",

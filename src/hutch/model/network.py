@@ -67,7 +67,7 @@ class NetworkRules(Model):
     )
     public: bool = Field(False, description="Besides, all that `allow_all` reaches, but for `deny`.")
     policies: list[Annotated[str, Field(pattern=POLICY_NAME)]] = Field(
-        [], max_length=16, description="Named policies whose rules are added to `allow`."
+        [], max_length=16, description="Named policies whose rules count besides `allow`."
     )
     limits: NetworkLimits = NetworkLimits()
 

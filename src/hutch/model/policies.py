@@ -51,6 +51,10 @@ BUILT_IN: Mapping[str, tuple[str, ...]] = {
 """What each allows."""
 
 
+WORDS = frozenset(("public",))
+"""What could be the name of a policy, and is said for a mode."""
+
+
 def said(network: NetworkPolicy | str | Sequence[str]) -> NetworkPolicy:
     """A policy as people write it in one word or a few: `deny_all`, `allow_all`, `public` (the same, with names
     in the egress log), or rules and names of policies. Raises
@@ -68,12 +72,21 @@ def said(network: NetworkPolicy | str | Sequence[str]) -> NetworkPolicy:
     return NetworkRules(allow=[word for word in words if word not in named], policies=named)
 
 
-def expanded(policy: NetworkPolicy, own: Mapping[str, list[str]] | None = None) -> NetworkPolicy:
-    """The policy with the rules of the named ones that it has; `own` are the organisation's. Raises `InvalidPolicy`."""
+def expanded(policy: NetworkPolicy, own: Mapping[str, Sequence[str]] | None = None) -> NetworkPolicy:
+    """The policy with the rules of the named ones that it has; `own` are the organisation's, and go before built-in
+    ones of their names: those came later. Raises `InvalidPolicy`."""
     if not isinstance(policy, NetworkRules) or not policy.policies:
         return policy
-    known = {**(own or {}), **{name: list(rules) for name, rules in BUILT_IN.items()}}
-    for name in policy.policies:
+    rules = together(policy.allow, policy.policies, own or {})
+    if len(rules) > MAX_RULES:
+        raise InvalidPolicy(f"{len(rules)} rules, with those of its policies: at most {MAX_RULES}", field="network")
+    return policy.model_copy(update={"allow": rules})
+
+
+def together(allow: Sequence[str], names: Sequence[str], own: Mapping[str, Sequence[str]]) -> list[str]:
+    """These rules and those of the named policies, each once. Raises `InvalidPolicy`."""
+    known: dict[str, Sequence[str]] = {**BUILT_IN, **own}
+    for name in names:
         if name not in known:
             raise InvalidPolicy(
                 f"there is no policy {name}",
@@ -81,7 +94,4 @@ def expanded(policy: NetworkPolicy, own: Mapping[str, list[str]] | None = None) 
                 field="network.policies",
                 value=name,
             )
-    rules = dict.fromkeys([*policy.allow, *(rule for name in policy.policies for rule in known[name])])
-    if len(rules) > MAX_RULES:
-        raise InvalidPolicy(f"{len(rules)} rules, with those of its policies: at most {MAX_RULES}", field="network")
-    return policy.model_copy(update={"allow": list(rules)})
+    return list(dict.fromkeys([*allow, *(rule for name in names for rule in known[name])]))

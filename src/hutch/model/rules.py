@@ -188,8 +188,9 @@ def _name(target: str, scheme: str | None, ports: Ports | None) -> NameRule:
         hint = "Names in other scripts are written in their `xn--` form." if not target.isascii() else None
         raise _Wrong(f"{target} is no host name", hint or "`*` may stand for the first part only: `*.example.com`.")
     if "." not in name:
-        what = "it is a whole top-level domain" if wildcard else "a name has two parts at least"
-        raise _Wrong(what, f"Name what is meant: `*.example.{name}`." if wildcard else None)
+        if wildcard:
+            raise _Wrong("it is a whole top-level domain", f"Name what is meant: `*.example.{name}`.")
+        raise _Wrong("a name has two parts at least", "Names of policies go into `policies` of a sandbox's network.")
     if scheme == "udp":
         raise _Wrong("UDP cannot be judged by its name", "Allow its address: `udp://192.0.2.1:123`.")
     listed = ports or NAME_PORTS

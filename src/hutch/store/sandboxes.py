@@ -31,6 +31,7 @@ class SandboxRow:
     labels: dict[str, str] = field(default_factory=dict)
     keep: bool = False
     sealed_env: bytes | None = None
+    policies_told: dict[str, str] = field(default_factory=dict)
     secrets: list[str] = field(default_factory=list)
     sealed_secrets: bytes | None = None
     guest_token: str | None = None
@@ -57,6 +58,21 @@ class SandboxRow:
     created_by: str | None = None
     forked_from: str | None = None
     identity: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A sandbox, and the named policies that its network stands on."""
+
+    id: str
+    network: dict[str, Any]
+    policies_told: dict[str, str]
+
+    @property
+    def policies(self) -> list[str]:
+        """Their names."""
+        names: list[str] = self.network.get("policies", [])
+        return names
 
 
 MOVING = ("pausing", "hibernating", "resuming", "rolling_back")
@@ -124,6 +140,13 @@ class Sandboxes:
         """Those that have volumes and have not ended, of one org or of all."""
         statement = select(sandboxes).where(sandboxes.c.volumes.is_not(None), sandboxes.c.ended_at.is_(None))
         return await self._select(statement if org is None else statement.where(sandboxes.c.org == org))
+
+    async def policies_of(self, connection: Transaction, org: str) -> list[Standing]:
+        """What the organisation's sandboxes that have not ended stand on."""
+        columns = sandboxes.c.id, sandboxes.c.network, sandboxes.c.policies_told
+        statement = select(*columns).where(sandboxes.c.org == org, sandboxes.c.state.in_(LIVE))
+        rows = (await connection.execute(statement.order_by(sandboxes.c.id))).all()
+        return [Standing(row.id, row.network, row.policies_told) for row in rows]
 
     async def overdue(self, now: float) -> list[SandboxRow]:
         """Those whose lifetime is over, and that live."""

@@ -12,6 +12,7 @@ from hutch.store.identity_keys import IdentityKeys
 from hutch.store.keys import Keys
 from hutch.store.migrate import upgrade
 from hutch.store.nodes import NodeCursors
+from hutch.store.policies import Policies
 from hutch.store.readers import Readers
 from hutch.store.sandboxes import Sandboxes
 from hutch.store.secrets import Secrets
@@ -52,6 +53,7 @@ class Store:
         self.idempotency = IdempotencyKeys(database)
         self.spending = Spending(database)
         self.secrets = Secrets(database)
+        self.policies = Policies(database)
         self.cursors = NodeCursors(database)
 
     @classmethod

@@ -55,7 +55,10 @@ sandboxes = Table(
     Column("node", String(128), comment="the fleet's name of the node it was placed on"),
     Column("template", String(128), nullable=False),
     Column("resources", JSON, nullable=False),
-    Column("network", JSON, nullable=False),
+    Column("network", JSON, nullable=False, comment="as it was asked for: named policies by their names"),
+    Column(
+        "policies_told", JSON, nullable=False, server_default="{}", comment="revisions of those that its node was told"
+    ),
     Column("labels", JSON, nullable=False),
     Column("keep", Boolean, nullable=False, server_default=false(), comment="outlives its task"),
     Column("sealed_env", LargeBinary, comment="environment, encrypted, until the sandbox is booted"),
@@ -389,6 +392,17 @@ audit_heads = Table(
     Column("hash", String(64), nullable=False),
     Column("time", String(32), nullable=False),
     Column("signature", String(128), nullable=False, comment="Ed25519, base64"),
+)
+
+policies = Table(
+    "policies",
+    metadata,
+    Column("org", String(32), primary_key=True),
+    Column("name", String(63), primary_key=True),
+    Column("allow", JSON, nullable=False, comment="rules"),
+    Column("revision", String(32), nullable=False, comment="another one with every change"),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
 )
 
 node_cursor = Table(

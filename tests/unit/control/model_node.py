@@ -103,6 +103,7 @@ class ModelNode(Node):
         self.grants: dict[str, LlmGrant | None] = {}
         self.secrets: dict[str, SecretGrant | None] = {}
         self.boots: dict[str, BootRequest] = {}
+        self.networks: dict[str, NetworkPolicy] = {}
         self.processes: list[ExecState] = []
         self.agent = ModelAgent()
         self._frozen: dict[str, Any] = {}
@@ -208,6 +209,7 @@ class ModelNode(Node):
         if request.from_snapshot is not None and request.from_snapshot not in self.records:
             raise SnapshotNotFound("gone")
         self.boots[sandbox_id] = request
+        self.networks.setdefault(sandbox_id, request.network)
         self.boxes.setdefault(
             sandbox_id,
             NodeSandbox(
@@ -335,6 +337,7 @@ class ModelNode(Node):
 
     async def set_network(self, sandbox_id: str, policy: NetworkPolicy) -> None:
         self._alive()
+        self.networks[sandbox_id] = policy
 
     async def set_llm(self, sandbox_id: str, grant: LlmGrant | None) -> None:
         self._alive()

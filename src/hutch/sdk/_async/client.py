@@ -32,6 +32,7 @@ from hutch.model import Sandbox as SandboxInfo
 from hutch.model import Task as TaskInfo
 from hutch.model.audit import AuditPage
 from hutch.sdk._async.following import lines_of
+from hutch.sdk._async.policies import AsyncPolicies
 from hutch.sdk._async.sandbox import AsyncSandbox
 from hutch.sdk._async.secrets import AsyncSecrets
 from hutch.sdk._async.snapshots import AsyncSnapshots
@@ -60,6 +61,7 @@ class AsyncHutch:
         self.tasks = AsyncTasks(self)
         self.templates = AsyncTemplates(self)
         self.secrets = AsyncSecrets(self.transport)
+        self.policies = AsyncPolicies(self.transport)
         self.keys = AsyncKeys(self)
         self.volumes = AsyncVolumes(self)
         self.identity = AsyncIdentityKeys(self)

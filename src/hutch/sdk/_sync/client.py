@@ -34,6 +34,7 @@ from hutch.model import Task as TaskInfo
 from hutch.model.audit import AuditPage
 from hutch.sdk._shim import blocking
 from hutch.sdk._sync.following import lines_of
+from hutch.sdk._sync.policies import Policies
 from hutch.sdk._sync.sandbox import Sandbox
 from hutch.sdk._sync.secrets import Secrets
 from hutch.sdk._sync.snapshots import Snapshots
@@ -61,6 +62,7 @@ class Hutch:
         self.tasks = Tasks(self)
         self.templates = Templates(self)
         self.secrets = Secrets(self.transport)
+        self.policies = Policies(self.transport)
         self.keys = Keys(self)
         self.volumes = Volumes(self)
         self.identity = IdentityKeys(self)

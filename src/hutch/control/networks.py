@@ -1,0 +1,93 @@
+"""What a sandbox may reach, as its node is told it: the policy that was asked for, with the rules that its named ones
+have at that time. A row remembers names, and which revisions of them its node was told: where another one is current,
+whoever comes by (a change of the policy, a resume, the reconciler) tells the node anew."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter
+
+from hutch.control import secret_grants
+from hutch.control.context import Context, not_running
+from hutch.errors import SandboxNotFound
+from hutch.model import NetworkPolicy, NetworkRules
+from hutch.model.policies import BUILT_IN, expanded
+from hutch.store.policies import PolicyRow
+from hutch.store.sandboxes import LIVE, SandboxRow, Standing
+
+_POLICY: TypeAdapter[NetworkPolicy] = TypeAdapter(NetworkPolicy)
+_BUILT_IN = {name: hashlib.sha256("\n".join(rules).encode()).hexdigest()[:32] for name, rules in BUILT_IN.items()}
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """A policy with the rules of its named ones, and which revisions of them these are."""
+
+    policy: NetworkPolicy
+    revisions: dict[str, str]
+
+
+async def meaning(context: Context, org: str, policy: NetworkPolicy) -> Meaning:
+    """What it means now. Raises `InvalidPolicy`."""
+    if not isinstance(policy, NetworkRules) or not policy.policies:
+        return Meaning(policy, {})
+    rows = await context.store.policies.all(org)
+    whole = expanded(policy, {row.name: row.allow for row in rows})
+    return Meaning(whole, current(policy.policies, rows))
+
+
+def current(names: Sequence[str], own: Sequence[PolicyRow]) -> dict[str, str]:
+    """The revisions of these policies."""
+    known: Mapping[str, str] = {**_BUILT_IN, **{row.name: row.revision for row in own}}
+    return {name: known.get(name, "") for name in names}
+
+
+def asked(row: SandboxRow) -> NetworkPolicy:
+    """As it was asked for."""
+    return _POLICY.validate_python(row.network)
+
+
+async def behind(context: Context, row: SandboxRow) -> bool:
+    """Whether its node has to be told anew."""
+    names = Standing(row.id, row.network, row.policies_told).policies
+    return bool(names) and current(names, await context.store.policies.all(row.org)) != row.policies_told
+
+
+async def tell(context: Context, sandbox_id: str) -> None:
+    """Tell its node what it may reach now. Nothing to do before it has come up, and when it has ended. Raises what the
+    node says."""
+    async with context.network_of(sandbox_id):
+        row = await context.store.sandboxes.get(sandbox_id)
+        if row is None or row.state not in LIVE or row.state == "starting":
+            return
+        meant = await meaning(context, row.org, asked(row))
+        await _set(context, row, meant)
+        async with context.store.database.write() as connection:
+            await context.store.sandboxes.note(connection, row.id, policies_told=meant.revisions)
+
+
+async def change(context: Context, row: SandboxRow, policy: NetworkPolicy) -> None:
+    """Another policy, from now on. Raises `InvalidPolicy`, `SandboxNotRunning`, and what the node says; it has what it
+    had before then."""
+    # One after the other: what is noted last, which forks are given, is what the node was told last.
+    async with context.network_of(row.id):
+        meant = await meaning(context, row.org, policy)
+        await _set(context, row, meant)
+        values = {"network": policy.model_dump(mode="json"), "policies_told": meant.revisions}
+        async with context.store.database.write() as connection:
+            await context.store.sandboxes.note(connection, row.id, **values)
+    # A policy that was changed meanwhile was told to those only of which it was noted that they stand on it.
+    found = await context.store.sandboxes.get(row.id)
+    if found is None:
+        raise SandboxNotFound(f"no sandbox {row.id}")
+    if found.state not in LIVE:
+        raise not_running(found)
+    if await behind(context, found):
+        await tell(context, row.id)
+
+
+async def _set(context: Context, row: SandboxRow, meant: Meaning) -> None:
+    await context.node_of(row).set_network(row.id, secret_grants.enforced(context, row, meant.policy))
