@@ -4,7 +4,7 @@ import { createRequire } from 'node:module'
 import { after, before, test } from 'node:test'
 
 const require = createRequire(process.env.PACKAGES + '/')
-const { CommandExitError, NotFoundError, Sandbox, TimeoutError } = require('e2b')
+const { CommandExitError, NotFoundError, Sandbox, TimeoutError, Volume } = require('e2b')
 
 let sandbox
 before(async () => {
@@ -100,4 +100,20 @@ test('pause, resume, fork, snapshot, kill', async () => {
   await assert.rejects(waiting.wait())
   assert.equal(await again.kill(), false)
   await assert.rejects(again.getInfo())
+})
+
+test('volumes', async () => {
+  const volume = await Volume.create('js')
+  try {
+    await volume.writeFile('/in.txt', 'from outside')
+    await volume.makeDir('/dir')
+    const made = await Sandbox.create({ timeoutMs: 120_000, volumeMounts: { '/data': volume } })
+    assert.equal(await made.files.read('/data/in.txt'), 'from outside')
+    await made.commands.run('echo inside > /data/dir/out.txt')
+    assert.equal(await volume.readFile('/dir/out.txt'), 'inside\n')
+    assert.deepEqual((await volume.list('/')).map((entry) => entry.path), ['/dir', '/in.txt'])
+    await made.kill()
+  } finally {
+    assert.equal(await Volume.destroy(volume.volumeId), true)
+  }
 })
