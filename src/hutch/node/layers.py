@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -44,6 +45,8 @@ class Layers:
         self._directory = self._cache.root / "steps"
         self._packer = Packer(parts)
         self._used: dict[str, int] = {}
+        self._putting = threading.Lock()
+        """One layer is put, and others make room for it, at a time: in threads."""
 
     def find(self, key: str) -> LayerInfo:
         """Say that it is used. Raises `NotFound`."""
@@ -87,8 +90,8 @@ class Layers:
 
     async def restore(self, entry: Entry, handle: Handle, key: str) -> None:
         """Put a layer into a sandbox that has just been booted. Raises `NotFound`, `GuestUnavailable`, `BootFailed`."""
-        self.find(key)
         with self._using(key):
+            self.find(key)
             record = entry.record
             putting = self._parts.disks.restore(record.address, record.guest_token, self._directory / key)
             await unless_doomed(entry, putting, handle, BootFailed)
@@ -119,8 +122,9 @@ class Layers:
 
     def _put(self, path: Path, key: str) -> None:
         self._directory.mkdir(mode=0o700, exist_ok=True)
-        path.rename(self._directory / key)
-        self._shrink(key)
+        with self._putting:
+            path.rename(self._directory / key)
+            self._shrink(key)
 
     def _shrink(self, new: str) -> None:
         """Down to what the settings allow, but for the one that has just come."""
