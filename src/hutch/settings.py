@@ -84,6 +84,11 @@ class Settings(BaseSettings):
     subnet_pool: str = Field(
         "10.200.0.0/14", description="Private range from which each node takes a free /20 for its slots."
     )
+    private_networks: str = Field(
+        "",
+        description="Private networks that policies may name, with commas between them: "
+        "`10.20.0.0/16,192.168.7.0/24`. Sandboxes reach no others, and these only by rules about their addresses.",
+    )
     egress_resolver: str | None = Field(
         None,
         pattern=r"^[0-9.]+(:[0-9]{1,5})?$",

@@ -320,6 +320,40 @@ async def test_rules_about_addresses_open_none_of_the_hosts_own(node: Node, worl
         assert await connect(slot.namespace, own, port) == "refused"
 
 
+async def test_a_private_network_that_the_operator_allows_is_reached_by_rules_about_it_alone(
+    node: Node, world: World
+) -> None:
+    wide = NetworkRules(allow=["10.97.25.0/24", "10.96.0.0/15"], public=True)
+    slot = await node.pool.acquire("sbx_a", wide)
+    assert await connect(slot.namespace, PRIVATE, world.port) == "refused"  # this node allows none
+    own, outside = "10.97.25.77", "10.96.25.25"
+    sh(f"ip addr add {own}/32 dev {world.link}; ip route add {outside}/32 via {world.address}")
+    sh(f"ip -n {world.namespace} addr add {outside}/32 dev lo")
+    other = LinuxSlotPool(node_id(), POOL, 0, services(node.port), "10.97.0.0/16")
+    await other.start({})
+    try:
+        slot = await other.acquire("sbx_b", wide)
+        neighbour = await other.acquire("sbx_c", wide)
+        assert await connect(slot.namespace, PRIVATE, world.port) == f"said {world.host}"
+        with listening(None) as port:
+            for address, to in (
+                (own, port),  # the host's own, in the same network
+                (outside, world.port),
+                (world.address, world.port),
+                (world.host, port),
+                (METADATA, 80),
+                (slot.host_address, port),
+                (neighbour.guest_address, 49983),
+                ((await node.pool.acquire("sbx_d", AllowAll())).guest_address, 49983),
+            ):
+                assert await connect(slot.namespace, address, to) == "refused", address
+        for policy in (AllowAll(), NetworkRules(public=True), NetworkRules(allow=[f"{PRIVATE}:1"])):
+            await other.set_policy(slot, policy)
+            assert await connect(slot.namespace, PRIVATE, world.port) == "refused"
+    finally:
+        await other.remove_all()
+
+
 async def test_the_next_guest_of_an_address_has_none_of_the_connections_of_the_last(node: Node, world: World) -> None:
     slot = await node.pool.acquire("sbx_a", AllowAll())
     talk = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
@@ -31,6 +32,8 @@ class Context:
     keyring: Keyring
     blobs: FileBlobs
     places: Places
+    private: tuple[IPv4Network, ...] = ()
+    """Private networks that policies may name."""
     notifier: Notifier = field(default_factory=Notifier)
     instance: str = field(default_factory=lambda: uuid4().hex)
     """Owner of this process's leases."""

@@ -15,6 +15,7 @@ from hutch.control.context import Context, not_running
 from hutch.errors import SandboxNotFound
 from hutch.model import NetworkPolicy, NetworkRules
 from hutch.model.policies import BUILT_IN, expanded
+from hutch.model.private import check_private
 from hutch.store.policies import PolicyRow
 from hutch.store.sandboxes import LIVE, SandboxRow, Standing
 
@@ -32,10 +33,11 @@ class Meaning:
 
 async def meaning(context: Context, org: str, policy: NetworkPolicy) -> Meaning:
     """What it means now. Raises `InvalidPolicy`."""
-    if not isinstance(policy, NetworkRules) or not policy.policies:
+    if not isinstance(policy, NetworkRules):
         return Meaning(policy, {})
-    rows = await context.store.policies.all(org)
+    rows = await context.store.policies.all(org) if policy.policies else []
     whole = expanded(policy, {row.name: row.allow for row in rows})
+    check_private(whole.addresses, context.private)
     return Meaning(whole, current(policy.policies, rows))
 
 

@@ -13,8 +13,9 @@ from hutch.control.together import each
 from hutch.control.views import moment
 from hutch.errors import Conflict, InvalidPolicy, LimitReached, NotFound
 from hutch.model.named_policy import MAX_POLICIES, NamedPolicy, PutPolicy, check_own_name
-from hutch.model.network import MAX_RULES
+from hutch.model.network import MAX_RULES, NetworkRules
 from hutch.model.policies import BUILT_IN, together
+from hutch.model.private import check_private
 from hutch.store.engine import Transaction
 from hutch.store.policies import PolicyRow
 from hutch.store.sandboxes import SandboxRow, Standing
@@ -35,6 +36,7 @@ class Policies:
     async def put(self, name: str, request: PutPolicy, org: str) -> NamedPolicy:
         """Make it, or give it other rules, and tell the nodes of its sandboxes. `InvalidPolicy`, `LimitReached`."""
         check_own_name(name)
+        check_private(NetworkRules(allow=request.allow).addresses, self._context.private, field="allow")
         now = time.time()
         row = PolicyRow(org, name, list(dict.fromkeys(request.allow)), uuid4().hex, now, now)
         async with self._database.write() as connection:

@@ -69,6 +69,7 @@ from hutch.model import (
     UpdateSandbox,
 )
 from hutch.model.egress import EgressEntry
+from hutch.model.private import private_networks
 from hutch.secrets import Keyring, Vault
 from hutch.settings import Settings
 from hutch.store import DEFAULT_ORG, Store
@@ -124,7 +125,8 @@ class Control:
             await self._fleet.start()
             opened.push_async_callback(self._fleet.stop)
             blobs, places = FileBlobs(settings.server_dir / "blobs"), Places(self.store)
-            self._assemble(Context(settings, self.store, self._fleet, vault, keyring, blobs, places))
+            private = private_networks(settings.private_networks, settings.subnet_pool)
+            self._assemble(Context(settings, self.store, self._fleet, vault, keyring, blobs, places, private))
             await self.secrets.finish_rekey()
             if self.store.database.sqlite:
                 await self.store.tasks.break_leases()  # we have the lock: whoever held them is dead

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from hutch.errors import InvalidPolicy
 from hutch.model.network import MAX_RULES, POLICY_NAME, AllowAll, DenyAll, NetworkPolicy, NetworkRules
@@ -51,6 +52,7 @@ BUILT_IN: Mapping[str, tuple[str, ...]] = {
 """What each allows."""
 
 
+PolicyT = TypeVar("PolicyT", bound=NetworkPolicy)
 WORDS = frozenset(("public",))
 """What could be the name of a policy, and is said for a mode."""
 
@@ -72,7 +74,7 @@ def said(network: NetworkPolicy | str | Sequence[str]) -> NetworkPolicy:
     return NetworkRules(allow=[word for word in words if word not in named], policies=named)
 
 
-def expanded(policy: NetworkPolicy, own: Mapping[str, Sequence[str]] | None = None) -> NetworkPolicy:
+def expanded(policy: PolicyT, own: Mapping[str, Sequence[str]] | None = None) -> PolicyT:
     """The policy with the rules of the named ones that it has; `own` are the organisation's, and go before built-in
     ones of their names: those came later. Raises `InvalidPolicy`."""
     if not isinstance(policy, NetworkRules) or not policy.policies:

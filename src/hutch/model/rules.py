@@ -31,7 +31,10 @@ CLOSED = tuple(
         "224.0.0.0/3",  # multicast, reserved, broadcast
     )
 )
-"""Never reachable from a sandbox, whatever its policy."""
+"""Not public: never reachable from a sandbox, but for private networks that the operator lets policies name."""
+
+PRIVATE = tuple(IPv4Network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"))
+"""Those of `CLOSED` of which that may be said."""
 
 Protocol = Literal["tcp", "udp"]
 Ports = tuple[tuple[int, int], ...]
@@ -96,8 +99,8 @@ Rule = NameRule | AddressRule
 
 
 def parse_rule(text: str, *, field: str = "network.allow", open_to_all: bool = False) -> Rule:
-    """The rule that is written so. `open_to_all`: networks that are never reachable, or are everything, are not
-    refused. Raises `InvalidPolicy`."""
+    """The rule that is written so; private networks are not refused here. `open_to_all`: neither are those that are
+    never reachable, or are everything. Raises `InvalidPolicy`."""
     try:
         return _parse(text, open_to_all)
     except _Wrong as wrong:
@@ -173,7 +176,7 @@ def _address(target: str, scheme: str | None, ports: Ports | None, open_to_all: 
         if network.prefixlen == 0:
             raise _Wrong("it is everything", 'Say `{"mode": "allow_all"}`, or `"public": true` beside the rules.')
         for closed in CLOSED:
-            if network.overlaps(closed):
+            if network.overlaps(closed) and not (closed in PRIVATE and network.subnet_of(closed)):
                 raise _Wrong(f"{closed} is never reachable from a sandbox", "Only public addresses may be allowed.")
     protocols: tuple[Protocol, ...] = ("tcp", "udp") if scheme is None else ("tcp",) if scheme == "tcp" else ("udp",)
     return AddressRule(network, protocols, ports or ALL_PORTS)

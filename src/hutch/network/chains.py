@@ -31,7 +31,7 @@ def upward(rules: NetworkRules, services: Services) -> list[str]:
     if limits.mbit is not None:
         lines.insert(1, _policed(limits.mbit))
     if rules.addresses:  # one of them may be about an address of the host's own, which is as public
-        lines += ["fib daddr type != unicast goto refuse", "ip daddr @closed goto refuse"]
+        lines += ["fib daddr type != unicast goto refuse", "ip daddr @sealed goto refuse"]
     lines += [line for rule in rules.addresses for line in _accept(rule)]
     lines += [f"ip daddr {{ {', '.join(rules.deny)} }} goto refuse"] * bool(rules.deny)
     return [*lines, f"goto {OPEN_CHAIN}" if rules.public else "goto refuse"]

@@ -13,9 +13,11 @@ told the guest the address, is a connection there led to the fence. Everything e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import IPv4Network
 
 from hutch.model import AllowAll, DenyAll, NetworkPolicy, NetworkRules
+from hutch.model.private import never
 from hutch.model.rules import CLOSED
 from hutch.network.base import IDENTITY_ADDRESS, LLM_ADDRESS, Services, Slot
 from hutch.network.chains import OPEN_CHAIN, PASSING_CHAIN, downward, forwarded, upward
@@ -55,6 +57,11 @@ table inet {table} {{
   set closed {{
     type ipv4_addr; flags interval; auto-merge
     elements = {{ {closed} }}
+  }}
+  set sealed {{
+    comment "what no rule of a sandbox opens: `closed` without the private networks that the operator allows"
+    type ipv4_addr; flags interval; auto-merge
+    elements = {{ {sealed} }}
   }}
   set held {{
     type ipv4_addr; flags dynamic; size 4096
@@ -165,11 +172,18 @@ class Firewall:
     """The table `hutch_<node>`. Its methods block for about 0.1 ms: call them from one thread. They raise
     `NftError`."""
 
-    def __init__(self, node: str, subnet: str, services: Services) -> None:
+    def __init__(
+        self,
+        node: str,
+        subnet: str,
+        services: Services,
+        private: Sequence[IPv4Network] = (),
+    ) -> None:
         self._table = f"hutch_{node}"
         self._links = f"h{node}x*"
         self._subnet = subnet
         self._services = services
+        self._private = private
         self._group = group_of(node)
         self._nft = Nft()
         self._policies: dict[Slot, NetworkPolicy] = {}
@@ -190,6 +204,7 @@ class Firewall:
             ports=f"{services.llm}, {services.identity}, {services.tcp}, {services.dns}",
             subnet=self._subnet,
             closed=", ".join((*map(str, CLOSED), self._subnet)),
+            sealed=", ".join((*map(str, never(self._private)), self._subnet)),
             resolved=MAX_RESOLVED,
             everything=OPEN_CHAIN,
             passing=PASSING_CHAIN,

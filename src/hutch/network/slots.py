@@ -16,6 +16,7 @@ import structlog
 
 from hutch.errors import InternalError, LimitReached
 from hutch.model import AllowAll, DenyAll, NetworkPolicy, NetworkRules
+from hutch.model.private import private_networks
 from hutch.network import namespaces, subnets
 from hutch.network.base import Services, Slot, SlotPool
 from hutch.network.chains import forwarded
@@ -37,11 +38,12 @@ class LinuxSlotPool(SlotPool):
     All that touches the kernel runs in threads, one thing after the other.
     """
 
-    def __init__(self, node: str, subnet_pool: str, ahead: int, services: Services) -> None:
+    def __init__(self, node: str, subnet_pool: str, ahead: int, services: Services, private: str = "") -> None:
         self._node = node
         self._pool = IPv4Network(subnet_pool)
         self._ahead = ahead
         self._services = services
+        self._private = private_networks(private, subnet_pool)
         self._kernel = asyncio.Lock()
         self._free: list[Slot] = []
         self._lent: set[int] = set()
@@ -218,7 +220,7 @@ class LinuxSlotPool(SlotPool):
 
     def _settle(self, subnet: IPv4Network) -> None:
         self._subnet = subnet
-        self._firewall = Firewall(self._node, str(subnet), self._services)
+        self._firewall = Firewall(self._node, str(subnet), self._services, self._private)
         self._firewall.install([self.slot(index) for index in self._lent], self._policies)
 
     def _tear_down(self) -> None:

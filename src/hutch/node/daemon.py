@@ -196,7 +196,9 @@ class Daemon:
             broker=broker.uid,
             resolver=fence.resolver,
         )
-        slots = LinuxSlotPool(self._home.id, settings.subnet_pool, settings.slots_ahead, services)
+        slots = LinuxSlotPool(
+            self._home.id, settings.subnet_pool, settings.slots_ahead, services, settings.private_networks
+        )
         fence.lead(slots)
         return slots, fence, broker
 

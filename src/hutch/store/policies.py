@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 
 from sqlalchemy import delete, func, select, update
 
+from hutch.store import audit
 from hutch.store.engine import Database, Transaction
 from hutch.store.tables import policies
 
@@ -38,11 +39,13 @@ class Policies:
                 return PolicyRow(**known)
             row = replace(row, created_at=known["created_at"])
             await connection.execute(update(policies).where(key).values(**asdict(row)))
+            await audit.append(connection, _event(row, "replaced"))
             return row
         count = select(func.count()).select_from(policies).where(policies.c.org == row.org)
         if (await connection.execute(count)).scalar_one() >= most:
             return None
         await connection.execute(policies.insert().values(**asdict(row)))
+        await audit.append(connection, _event(row, "set"))
         return row
 
     async def all(self, org: str) -> list[PolicyRow]:
@@ -58,4 +61,11 @@ class Policies:
     async def delete(self, connection: Transaction, org: str, name: str) -> bool:
         """Whether there was one."""
         statement = delete(policies).where(policies.c.org == org, policies.c.name == name)
-        return bool((await connection.execute(statement)).rowcount)
+        found = bool((await connection.execute(statement)).rowcount)
+        if found:
+            await audit.append(connection, audit.Event(org, "policy", name, "deleted"))
+        return found
+
+
+def _event(row: PolicyRow, outcome: str) -> audit.Event:
+    return audit.Event(row.org, "policy", row.name, outcome, {"allow": row.allow})

@@ -61,6 +61,9 @@ async def test_kept_listed_replaced_and_forgotten(control: Control, monkeypatch:
     await control.policies.delete("mine", DEFAULT_ORG)
     with pytest.raises(NotFound):
         await control.policies.get("mine", DEFAULT_ORG)
+    records = [each for each in await control.store.audit.page(DEFAULT_ORG, 0, 100) if each.action == "policy"]
+    assert [each.outcome for each in records] == ["set", "replaced", "replaced", "deleted"]
+    assert records[1].detail == {"allow": []}
 
 
 async def test_a_change_is_one_for_all_that_stand_on_it(control: Control, node: ModelNode) -> None:
@@ -180,3 +183,22 @@ async def test_a_policy_that_changes_while_a_sandbox_is_given_it(
     monkeypatch.setattr(node, "set_network", late)
     await control.set_network(box.id, OWN)
     assert reached(node, box) == {"own.org", "y.org"}
+
+
+async def test_private_addresses_are_the_operators_choice(settings: Settings, node: ModelNode) -> None:
+    inner = NetworkRules(allow=["10.20.3.4:22"])
+    async with controlling(settings, node) as control:
+        box = await make(control, NetworkRules(allow=["a.b"]))
+        for call in (make(control, inner), control.set_network(box.id, inner), save(control, "10.20.3.4:22")):
+            with pytest.raises(InvalidPolicy, match="is private") as caught:
+                await call
+            assert "HUTCH_PRIVATE_NETWORKS" in str(caught.value.hint)
+    opened = settings.model_copy(update={"private_networks": "10.20.0.0/16"})
+    async with controlling(opened, node) as control:
+        await control.set_network(box.id, inner)
+        assert reached(node, box) == {"10.20.3.4:22"}
+        await save(control, "10.20.0.0/16")
+        with pytest.raises(InvalidPolicy, match="is private"):
+            await save(control, "10.0.0.0/8")
+        other = await make(control, NetworkRules(policies=["mine"]))
+        assert reached(node, other) == {"10.20.0.0/16"}

@@ -57,7 +57,7 @@ def test_lists_become_rules() -> None:
     policy = policy_of(Network.model_validate({"denyOut": ["8.8.8.8"], "allowOut": ["8.8.8.8"]}), None)
     assert policy == NetworkRules(allow=["8.8.8.8"], deny=["8.8.8.8"], public=True)
     assert opens(policy)
-    for wrong in ({"denyOut": ["example.org"]}, {"denyOut": ["0.0.0.0/0"], "allowOut": ["10.0.0.1"]}):
+    for wrong in ({"denyOut": ["example.org"]}, {"denyOut": ["0.0.0.0/0"], "allowOut": ["169.254.1.1"]}):
         with pytest.raises(InvalidPolicy):
             policy_of(Network.model_validate(wrong), None)
 

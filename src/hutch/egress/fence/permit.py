@@ -65,6 +65,12 @@ class Permit:
         denied = closed(place) or any(place in network for network in self._denied)
         return PUBLIC if self._public and not denied else None
 
+    def tells(self, name: str, address: str) -> bool:
+        """Whether it may know that the name has this address: a public one, or a private one that a rule lets through
+        by itself."""
+        open_anyway = any(self.direct(address, port) for port in self.ports(name))
+        return open_anyway or not closed(IPv4Address(address))
+
     def _bases(self, name: str) -> list[str]:
         """Of the wildcards that cover it, the longest first."""
         labels = name.split(".")
@@ -73,5 +79,5 @@ class Permit:
 
 
 def closed(address: IPv4Address) -> bool:
-    """Whether no sandbox may reach it."""
+    """Whether it is not public."""
     return any(address in network for network in CLOSED)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from ipaddress import IPv4Address
 
 from hutch.egress.fence import dns_wire
 from hutch.egress.fence.dns_wire import NOERROR, NXDOMAIN, SERVFAIL, BadMessage, Question
 from hutch.egress.fence.guarded import Guarded, Wall
-from hutch.egress.fence.permit import closed
 from hutch.egress.fence.refusal import Refused
 from hutch.model.rules import clean_name
 
@@ -75,7 +73,7 @@ async def _resolve(wall: Wall, guarded: Guarded, question: Question, name: str) 
             kind="name", sandbox=guarded.id, name=name, allowed=True, reason="the name server does not answer"
         )
         return dns_wire.answer(question, SERVFAIL)
-    addresses = [address for address in found.addresses if not closed(IPv4Address(address))][:MAX_ADDRESSES]
+    addresses = [address for address in found.addresses if guarded.permit.tells(name, address)][:MAX_ADDRESSES]
     if found.addresses and not addresses:
         raise Refused(f"it has the address {found.addresses[0]}, which is not public")
     if addresses and not await _let_in(wall, guarded, name, addresses, min(found.ttl, MAX_TTL)):

@@ -63,3 +63,15 @@ def test_a_flood_of_requests_or_of_pieces_ends(head: bytes, piece: bytes) -> Non
         other = Judge(sandbox, (GOOD, 80), 1)
         other.admit()
         other.feed(REQUEST)
+
+
+def test_private_addresses_are_told_where_a_rule_lets_them_through_by_themselves() -> None:
+    permit = Permit(NetworkRules(allow=["git.corp.test", "db.corp.test:5432", "10.20.0.0/16:443"], public=True))
+    assert permit.tells("git.corp.test", "10.20.0.5") and permit.tells("other.test", "1.2.3.4")
+    for name, address in (
+        ("git.corp.test", "10.21.0.5"),
+        ("db.corp.test", "10.20.0.5"),
+        ("other.test", "10.20.0.5"),
+        ("git.corp.test", "169.254.169.254"),
+    ):
+        assert not permit.tells(name, address)
