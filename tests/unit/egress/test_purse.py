@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -73,6 +73,7 @@ class Calls(RuleBasedStateMachine):
 
 
 TestCalls = Calls.TestCase
+TestCalls.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 
 
 @given(usd=st.floats(0, 10), tokens=st.integers(0, 100))

@@ -51,12 +51,15 @@ def test_values_stand_where_they_may(data: bytes, draw: st.DataObject) -> None:
                 before, written = asking.waiting, written + asking.answered()
                 if asking.current is None and asking.waiting == before:
                     break
-    assert SHOWN not in written, "a placeholder is swapped or stops everything"
     for line in written.split(b"\r\n"):
+        # a line of a request may begin with the end of the body before it, and be no placeholder for that
+        begins = line.endswith((b" HTTP/1.1", b" HTTP/1.0"))
+        assert begins or SHOWN not in line, "a placeholder is swapped or stops everything"
         assert REAL not in line or line.lower().startswith(b"authorization: "), line
     for parser in (by_llhttp, by_h11):
         read = parser(written)
         assert len(read) <= asked + 1, (parser.__name__, written)
+        assert not any(SHOWN in one.target + b"\n" + one.body for one in read), (parser.__name__, written)
         assert all(set(one.hosts) <= {b"good.test", b"GOOD.test:80", b"GOOD.test"} for one in read), (
             parser.__name__,
             written,
