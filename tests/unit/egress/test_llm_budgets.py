@@ -74,26 +74,26 @@ LONG = "[model chunks=4000][model slow=0.001][model input_tokens=10][model say="
 async def test_an_organisations_budget_cuts_the_streams_of_all_its_sandboxes(model: ScriptedModel) -> None:
     journal = Journal()
     async with gateway(model, journal) as (made, url):
-        made.set_budgets({"org_1": OrgBudget(day_tokens=6000, month_usd=1000.0)})
+        made.set_budgets({"org_1": OrgBudget(day_tokens=20_000, month_usd=1000.0)})
         grant(made, A)
         grant(made, B)
         said = await asyncio.gather(
             ask(url, LONG, A[1]), ask(url, LONG, B[1]), ask(url, LONG, A[1]), ask(url, LONG, B[1])
         )
-        assert all("budget of this organisation for this day is used up: 6000 tokens" in text for _, text in said)
+        assert all("budget of this organisation for this day is used up: 20000 tokens" in text for _, text in said)
         status, text = await ask(url, "hi", B[1])
         assert status == 403 and "organisation" in text
         both = [made.usage(id) for id, _ in (A, B)]
         assert all(used is not None and used.tokens > 1000 for used in both)
-        assert 6000 <= sum(used.tokens for used in both if used) < 6500, "no more than a chunk of each too much"
+        assert 20_000 <= sum(used.tokens for used in both if used) < 21_000, "no more than a chunk of each too much"
         exceeded = {sandbox: data["part"] for sandbox, kind, data in journal if kind == "llm_budget_exceeded"}
         assert exceeded == {"sbx_a": "org_day_tokens", "sbx_b": "org_day_tokens"}
-        made.set_budgets({"org_1": OrgBudget(day_tokens=9000)})
+        made.set_budgets({"org_1": OrgBudget(day_tokens=30_000)})
         assert (await ask(url, "hi", B[1]))[0] == 200, "a higher limit is in force at once"
         made.set_budgets({})
     told = journal.kinds("llm_org_usage")[-1]
     assert told["org"] == "org_1" and told["usage"]["requests"] == 5
-    assert told["usage"]["output_tokens"] + told["usage"]["input_tokens"] > 6000
+    assert told["usage"]["output_tokens"] + told["usage"]["input_tokens"] > 20_000
 
 
 async def test_two_calls_cannot_both_take_the_last_dollar(
