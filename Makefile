@@ -8,7 +8,7 @@ export PYTHONDONTWRITEBYTECODE :=
 PYTEST := $(PYTHON) -m pytest
 # Files side by side, as most tests wait rather than compute; in the order of `testpaths`, so that the long ones do not
 # come last. `make test PARALLEL=` runs one after the other.
-PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
+PARALLEL ?= -n 3 --dist loadfile --no-loadscope-reorder
 RUN = $(PYTEST) $(PARALLEL)
 AGAIN = || { echo 'Once more, what failed: a shared machine may have been slow. What passes only now wants mending.'; \
 	$(PYTEST) --last-failed --last-failed-no-failures none; }

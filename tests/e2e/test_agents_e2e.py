@@ -85,8 +85,9 @@ async def test_the_key_is_nowhere_in_the_sandbox_the_logs_the_events_or_the_data
     assert task["state"] == "succeeded", task["result"]
     assert any(request["headers"].get("x-api-key") == PROVIDER_KEY for request in model.requests)
     assert "ANTHROPIC_API_KEY" in texts(events)
+    pattern = f"{PROVIDER_KEY[:-1]}[{PROVIDER_KEY[-1]}]"  # not the key itself: commands are in the audit log
     search = {
-        "command": f"grep -rac {PROVIDER_KEY} /home /tmp /etc /var /run /proc/1/environ | grep -v ':0$'",
+        "command": f"grep -rac '{pattern}' /home /tmp /etc /var /run /proc/1/environ | grep -v ':0$'",
         "user": "root",
     }
     async with machine.client() as client:

@@ -18,7 +18,7 @@ DISK = {"kind": "disk"}
 TICKING = "while :; do echo >> /tmp/ticks; sleep 0.05; done"
 TWO_TICKS = (
     "a=$(wc -l < /tmp/ticks); "
-    "for i in $(seq 100); do b=$(wc -l < /tmp/ticks); [ $b -gt $a ] && break; sleep 0.1; done; echo $a $b"
+    "for i in $(seq 600); do b=$(wc -l < /tmp/ticks); [ $b -gt $a ] && break; sleep 0.1; done; echo $a $b"
 )
 """How many ticks there were, and soon after."""
 

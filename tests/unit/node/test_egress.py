@@ -54,18 +54,18 @@ async def node(tmp_path: Path) -> AsyncIterator[Node]:
 )
 async def test_a_fence_that_was_taken_over_spoils_no_log(node: Node, wrong: dict[str, object]) -> None:
     said = REFUSED | {"sandbox": node.entry.id} | wrong if wrong else {"sandbox": node.entry.id}
-    node.egress.fence(dict(said))
-    node.egress.fence(REFUSED | {"sandbox": node.entry.id, "port": 444})
+    node.egress.told(dict(said))
+    node.egress.told(REFUSED | {"sandbox": node.entry.id, "port": 444})
     assert [entry.port for entry in await node.log.read(node.entry.id, 0, 10, 5)] == [444]
     assert await node.news() == ["blocked: evil.test:444 (not in policy)"]
 
 
 async def test_a_refusal_is_news_once_and_again_when_the_sandbox_has_been_paused(node: Node) -> None:
     for _ in range(3):
-        node.egress.fence(REFUSED | {"sandbox": node.entry.id})
+        node.egress.told(REFUSED | {"sandbox": node.entry.id})
     assert len(await node.news()) == 1
     node.egress.forget(node.entry)
-    node.egress.fence(REFUSED | {"sandbox": node.entry.id})
+    node.egress.told(REFUSED | {"sandbox": node.entry.id})
     assert len(await node.news()) == 2
 
 
