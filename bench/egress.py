@@ -23,6 +23,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from harness import Row, report, spread
 
 SERVER, RESOLVER = "25.25.26.10", "25.25.26.53"
@@ -339,4 +341,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # standard output is the table's
     main()
