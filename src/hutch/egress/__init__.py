@@ -1,1 +1,1 @@
-"""What leaves a sandbox passes here. In this version: the LLM gateway."""
+"""What leaves a sandbox passes here: the LLM gateway, the fence, the broker, and the door for its identity."""

@@ -1,4 +1,4 @@
-"""Who calls: API keys."""
+"""Who calls: API keys; and who a sandbox is: the tokens that say so."""
 
 from hutch.identity.keys import Caller, KeyRing
 
