@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 
 from harness import Row, report, spread
-from hutch.egress.llm import LlmGateway
+from hutch.egress.llm.gateway import LlmGateway
 from hutch.model import LlmGrant, OrgBudget
 
 PLACEHOLDER = "hutch-placeholder"

@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from hutch.demo.scripted_model import ScriptedModel
-from hutch.egress.llm import MAX_CALLS, LlmGateway
+from hutch.egress.llm.gateway import MAX_CALLS, LlmGateway
 from hutch.model import LlmGrant, LlmUsage
 
 KEY = "sk-ant-the-real-key-0123456789abcdef"

@@ -15,7 +15,7 @@ import structlog
 from aiohttp import web
 
 from hutch.egress.listener import Server
-from hutch.egress.refused import Refused
+from hutch.egress.llm.refused import Refused
 from hutch.model import IdentityAnswer
 from hutch.model.identity import AUDIENCE
 from hutch.network.base import IDENTITY_ADDRESS, IDENTITY_NAME

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
-from hutch.egress.refused import Refused
+from hutch.egress.llm.refused import Refused
 from hutch.model import IdentityAnswer, IdentityRequest
 from hutch.node.entry import Entry, Registry
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
-from hutch.egress.llm import LlmGateway
+from hutch.egress.llm.gateway import LlmGateway
 from hutch.model import OrgBudget
 from hutch.node.home import write_atomic
 

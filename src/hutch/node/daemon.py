@@ -18,7 +18,7 @@ from hutch.descriptors import raise_limit
 from hutch.egress.brokering import Broker
 from hutch.egress.fencing import Fence
 from hutch.egress.identity import IdentityDoor
-from hutch.egress.llm import LlmGateway
+from hutch.egress.llm.gateway import LlmGateway
 from hutch.errors import HutchError
 from hutch.images.catalog import ImageStore
 from hutch.model import NodeInfo

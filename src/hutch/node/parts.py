@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hutch.egress.brokering import Broker
 from hutch.egress.fencing import Fence
 from hutch.egress.identity import IdentityDoor
-from hutch.egress.llm import LlmGateway
+from hutch.egress.llm.gateway import LlmGateway
 from hutch.images.catalog import ImageStore
 from hutch.network.base import SlotPool
 from hutch.node.asking import Desk

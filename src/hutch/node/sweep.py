@@ -6,7 +6,7 @@ import asyncio
 
 import structlog
 
-from hutch.egress.organisation import today
+from hutch.egress.llm.organisation import today
 from hutch.errors import HutchError, InternalError
 from hutch.node.ending import Ender
 from hutch.node.entry import Entry

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hutch.egress.prices import PriceTable, Tokens
+from hutch.egress.llm.prices import PriceTable, Tokens
 from hutch.errors import InvalidRequest
 
 TABLE = PriceTable.load()

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from hutch.egress.providers import ANTHROPIC, OPENAI, Provider
+from hutch.egress.llm.providers import ANTHROPIC, OPENAI, Provider
 
 
 @pytest.mark.parametrize(

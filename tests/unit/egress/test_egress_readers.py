@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.egress.google_model import answers
 
-from hutch.egress.arrays import ArrayReader
-from hutch.egress.hiding import UsageHider
-from hutch.egress.prices import PriceTable, Tokens
-from hutch.egress.readers import AnthropicReader, GoogleReader, OpenAiReader
-from hutch.egress.usage import UsageReader
+from hutch.egress.llm.arrays import ArrayReader
+from hutch.egress.llm.hiding import UsageHider
+from hutch.egress.llm.prices import PriceTable, Tokens
+from hutch.egress.llm.readers import AnthropicReader, GoogleReader, OpenAiReader
+from hutch.egress.llm.usage import UsageReader
 
 GOOGLE = Tokens(input=2007, output=100, cache_read=1000, reasoning=60, audio_input=100)
 TEXTS = ['He said "hi {", ', "and } [ \\ went", " on."]

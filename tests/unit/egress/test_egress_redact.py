@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hutch.egress.redact import Redactor, redact
+from hutch.egress.llm.redact import Redactor, redact
 
 KEY = "sk-ant-aaab-secret"
 PIECES = st.lists(st.sampled_from([KEY, KEY[:5], KEY[3:], "a", "aa", "sk-", "hello ", "\n", KEY + KEY]), max_size=12)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from hutch.demo import model_anthropic, model_openai
 from hutch.demo.model_script import Conversation, Manner, Text, Thinking
-from hutch.egress.prices import Tokens
-from hutch.egress.readers import AnthropicReader, OpenAiReader
-from hutch.egress.sse import SseReader
-from hutch.egress.usage import UsageReader
+from hutch.egress.llm.prices import Tokens
+from hutch.egress.llm.readers import AnthropicReader, OpenAiReader
+from hutch.egress.llm.sse import SseReader
+from hutch.egress.llm.usage import UsageReader
 
 TALK = Conversation("some-model", "hello", 0)
 PARTS = [Thinking("hm, let me see"), Text("Hello! How are you today?")]

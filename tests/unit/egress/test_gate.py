@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from hutch.egress import gate as module
-from hutch.egress.gate import Gate
-from hutch.egress.refused import Refused
+from hutch.egress.llm import gate as module
+from hutch.egress.llm.gate import Gate
+from hutch.egress.llm.refused import Refused
 
 
 async def call(gate: Gate, seconds: float) -> float:

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from hutch.egress.identity import IdentityDoor
-from hutch.egress.refused import Refused
+from hutch.egress.llm.refused import Refused
 from hutch.model import IdentityAnswer
 
 GOOD = {"Metadata-Flavor": "Hutch", "Host": "identity.hutch"}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hutch.egress import ledger as module
-from hutch.egress.ledger import Bound, Ledger
+from hutch.egress.llm import ledger as module
+from hutch.egress.llm.ledger import Bound, Ledger
 from hutch.model import LlmUsage
 
 

@@ -12,12 +12,12 @@ import aiohttp
 import pytest
 
 from hutch.demo.scripted_model import ScriptedModel
-from hutch.egress import account as account_module
-from hutch.egress.entry import Entry
-from hutch.egress.ledger import Ledger
-from hutch.egress.llm import LlmGateway
-from hutch.egress.organisation import Organisation
-from hutch.egress.prices import Tokens
+from hutch.egress.llm import account as account_module
+from hutch.egress.llm.entry import Entry
+from hutch.egress.llm.gateway import LlmGateway
+from hutch.egress.llm.ledger import Ledger
+from hutch.egress.llm.organisation import Organisation
+from hutch.egress.llm.prices import Tokens
 from hutch.model import LlmGrant, LlmUsage, OrgBudget
 
 PLACEHOLDER = "hutch-placeholder"

@@ -14,9 +14,9 @@ import pytest
 from aiohttp import web
 from tests.unit.egress.google_model import GoogleModel
 
-from hutch.egress import llm
-from hutch.egress.llm import LlmGateway
-from hutch.egress.providers import ANTHROPIC
+from hutch.egress.llm import gateway as llm
+from hutch.egress.llm.gateway import LlmGateway
+from hutch.egress.llm.providers import ANTHROPIC
 from hutch.model import LlmGrant, LlmUsage
 from hutch.settings import LlmEndpoint
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from hutch.egress.purse import NOTHING, Cost, Purse
+from hutch.egress.llm.purse import NOTHING, Cost, Purse
 
 PARTS = ("llm_usd", "llm_tokens")
 

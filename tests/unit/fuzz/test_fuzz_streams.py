@@ -10,11 +10,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from hutch.egress.arrays import ArrayReader
-from hutch.egress.hiding import UsageHider
-from hutch.egress.readers import AnthropicReader, GoogleReader, OpenAiReader
-from hutch.egress.sse import SseReader
-from hutch.egress.usage import UsageReader
+from hutch.egress.llm.arrays import ArrayReader
+from hutch.egress.llm.hiding import UsageHider
+from hutch.egress.llm.readers import AnthropicReader, GoogleReader, OpenAiReader
+from hutch.egress.llm.sse import SseReader
+from hutch.egress.llm.usage import UsageReader
 from hutch.errors import GuestUnavailable, InvalidPolicy
 from hutch.fleet.frames import FrameParser
 from hutch.model.rules import CLOSED, PRIVATE, AddressRule, NameRule, parse_rule

@@ -23,7 +23,7 @@ from typing import Any, TypeVar, cast
 from hutch.egress.brokering import Broker
 from hutch.egress.fencing import Fence
 from hutch.egress.identity import IdentityDoor
-from hutch.egress.llm import LlmGateway
+from hutch.egress.llm.gateway import LlmGateway
 from hutch.errors import GuestUnavailable
 from hutch.images.cache import Cache
 from hutch.images.lookup import BuiltImage

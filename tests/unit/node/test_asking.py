@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from hutch.egress.refused import Refused
+from hutch.egress.llm.refused import Refused
 from hutch.model import DenyAll, IdentityAnswer, Resources
 from hutch.node import asking
 from hutch.node.asking import AT_ONCE, BURST, Desk

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.unit.node.machine import Host, daemon
 
-from hutch.egress.organisation import today
+from hutch.egress.llm.organisation import today
 from hutch.model import LlmUsage, OrgBudget
 
 

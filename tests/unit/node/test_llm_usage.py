@@ -9,8 +9,8 @@ import pytest
 from tests.unit.node.machine import Daemon, Host, daemon
 from tests.unit.node.test_state_killed import SANDBOX, hibernate, pause, resume, rollback, running
 
-from hutch.egress.entry import Entry
-from hutch.egress.prices import Tokens
+from hutch.egress.llm.entry import Entry
+from hutch.egress.llm.prices import Tokens
 from hutch.model import LlmUsage
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from hutch.egress.figures import NONE, Figures
-from hutch.egress.prices import Tokens
-from hutch.egress.purse import NOTHING, Cost, Purse
+from hutch.egress.llm.figures import NONE, Figures
+from hutch.egress.llm.prices import Tokens
+from hutch.egress.llm.purse import NOTHING, Cost, Purse
 
 if TYPE_CHECKING:
-    from hutch.egress.organisation import Organisation
+    from hutch.egress.llm.organisation import Organisation
 
 
 @dataclass(eq=False)

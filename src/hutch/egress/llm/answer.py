@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 
-from hutch.egress.refused import Refused
+from hutch.egress.llm.refused import Refused
 
 MAX_ANSWER = 32 << 20
 """Largest answer that is not streamed."""

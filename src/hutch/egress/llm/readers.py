@@ -6,8 +6,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from hutch.egress.prices import Tokens
-from hutch.egress.usage import UsageReader, count, items, mapping
+from hutch.egress.llm.prices import Tokens
+from hutch.egress.llm.usage import UsageReader, count, items, mapping
 
 _APART = ("compaction", "advisor_message")
 """Samplings of one call that are charged beside what its usage says, and listed in `iterations`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from operator import add, sub
 from typing import NamedTuple
 
-from hutch.egress.prices import Tokens
+from hutch.egress.llm.prices import Tokens
 from hutch.model import LlmUsage
 
 

@@ -2,7 +2,7 @@
 
 A provider says the exact figures early (Anthropic: input at the start) or only at the very end (OpenAI). Until it has
 said them, output is estimated from the text that went by, so that a budget also stops a stream in its middle; the
-exact figures replace the estimate. What each provider says is in `hutch.egress.readers`.
+exact figures replace the estimate. What each provider says is in `hutch.egress.llm.readers`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from hutch.egress.arrays import ArrayReader
-from hutch.egress.prices import Tokens
-from hutch.egress.sse import SseReader
+from hutch.egress.llm.arrays import ArrayReader
+from hutch.egress.llm.prices import Tokens
+from hutch.egress.llm.sse import SseReader
 
 CHARACTERS_PER_TOKEN = 4
 """For estimates: about right for English and code, and never far off for long."""

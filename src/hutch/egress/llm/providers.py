@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hutch.egress.readers import AnthropicReader, GoogleReader, OpenAiReader
-from hutch.egress.usage import UsageReader
+from hutch.egress.llm.readers import AnthropicReader, GoogleReader, OpenAiReader
+from hutch.egress.llm.usage import UsageReader
 from hutch.model import LlmApi
 from hutch.settings import LlmEndpoint
 

@@ -9,16 +9,16 @@ import aiohttp
 import structlog
 from aiohttp import web
 
-from hutch.egress import answer
-from hutch.egress.account import STEP, Account, describe
-from hutch.egress.body import RequestBody, too_large
-from hutch.egress.entry import Entry
-from hutch.egress.hiding import UsageHider
-from hutch.egress.prices import Tokens
-from hutch.egress.providers import QUERY, Provider, Route
-from hutch.egress.purse import NOTHING
-from hutch.egress.redact import Redactor, redact
-from hutch.egress.refused import Refused
+from hutch.egress.llm import answer
+from hutch.egress.llm.account import STEP, Account, describe
+from hutch.egress.llm.body import RequestBody, too_large
+from hutch.egress.llm.entry import Entry
+from hutch.egress.llm.hiding import UsageHider
+from hutch.egress.llm.prices import Tokens
+from hutch.egress.llm.providers import QUERY, Provider, Route
+from hutch.egress.llm.purse import NOTHING
+from hutch.egress.llm.redact import Redactor, redact
+from hutch.egress.llm.refused import Refused
 from hutch.model import LlmGrant
 
 _ASSUMED_OUTPUT = 32_000

@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 import structlog
 
-from hutch.egress.entry import Entry, open_figures
-from hutch.egress.figures import NONE, Figures
-from hutch.egress.gate import Gate
-from hutch.egress.ledger import Bound, Ledger
-from hutch.egress.organisation import Organisation
-from hutch.egress.prices import Price, PriceTable, Tokens
-from hutch.egress.purse import NOTHING, Cost, Purse
-from hutch.egress.refused import Refused
+from hutch.egress.llm.entry import Entry, open_figures
+from hutch.egress.llm.figures import NONE, Figures
+from hutch.egress.llm.gate import Gate
+from hutch.egress.llm.ledger import Bound, Ledger
+from hutch.egress.llm.organisation import Organisation
+from hutch.egress.llm.prices import Price, PriceTable, Tokens
+from hutch.egress.llm.purse import NOTHING, Cost, Purse
+from hutch.egress.llm.refused import Refused
 from hutch.model import LlmGrant, LlmUsage
 from hutch.model.budget import highest
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from aiohttp import web
 
-from hutch.egress.refused import Refused
-from hutch.egress.usage import CHARACTERS_PER_TOKEN, count, mapping
+from hutch.egress.llm.refused import Refused
+from hutch.egress.llm.usage import CHARACTERS_PER_TOKEN, count, mapping
 
 MAX_REQUEST = 64 << 20
 

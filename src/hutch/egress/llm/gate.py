@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from hutch.egress.refused import Refused
+from hutch.egress.llm.refused import Refused
 
 MAX_WAITING = 32
 _READ = 0.25

@@ -17,14 +17,14 @@ import aiohttp
 import structlog
 from aiohttp import web
 
-from hutch.egress.account import Account, Journal, describe
-from hutch.egress.call import Call, exceeded_message
-from hutch.egress.ledger import Ledger
 from hutch.egress.listener import Server
-from hutch.egress.organisation import Organisation, today
-from hutch.egress.prices import PriceTable
-from hutch.egress.providers import ANTHROPIC, Provider, table
-from hutch.egress.refused import Refused
+from hutch.egress.llm.account import Account, Journal, describe
+from hutch.egress.llm.call import Call, exceeded_message
+from hutch.egress.llm.ledger import Ledger
+from hutch.egress.llm.organisation import Organisation, today
+from hutch.egress.llm.prices import PriceTable
+from hutch.egress.llm.providers import ANTHROPIC, Provider, table
+from hutch.egress.llm.refused import Refused
 from hutch.model import LlmGrant, LlmUsage, OrgBudget
 from hutch.settings import LlmEndpoint
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
-from hutch.egress.entry import Entry, open_figures
-from hutch.egress.figures import NONE, Figures
-from hutch.egress.ledger import Bound
-from hutch.egress.purse import Cost, Purse
+from hutch.egress.llm.entry import Entry, open_figures
+from hutch.egress.llm.figures import NONE, Figures
+from hutch.egress.llm.ledger import Bound
+from hutch.egress.llm.purse import Cost, Purse
 from hutch.model import LlmUsage, OrgBudget
 from hutch.model.budget import highest
 
