@@ -303,11 +303,11 @@ async def test_a_budget_of_time_warns_and_stops(control: Control) -> None:
     levels = [event.data["level"] for event in events if event.type == "budget"]
     assert (levels, task.state) == (["warning", "exceeded"], TaskState.BUDGET_EXCEEDED)
     assert [file.path for file in task.outputs] == ["out"]
-    assert 1.9 < task.usage.run_time < 6
+    assert 1.9 < task.usage.run_time < 20  # the stop takes as long as the machine is slow
 
 
 async def test_a_lifetime_that_ends_stops_the_task_and_keeps_its_outputs(control: Control) -> None:
-    task, events = await run_task(control, "echo done > out; sleep 1000", lifetime=4, outputs=["out"])
+    task, events = await run_task(control, "echo done > out; sleep 1000", lifetime=8, outputs=["out"])
     assert_whole(events)
     assert (task.state, [file.path for file in task.outputs]) == (TaskState.TIMED_OUT, ["out"])
 
