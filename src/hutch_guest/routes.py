@@ -18,6 +18,7 @@ _STATIC = {
     ("POST", "/hutch/prepare"): "api.system:prepare",
     ("POST", "/hutch/thaw"): "api.thaw:thaw",
     ("POST", "/hutch/token"): "api.token:renew",
+    ("POST", "/hutch/secrets"): "api.secrets:take",
     ("GET", "/hutch/stats"): "api.system:stats",
     ("POST", "/hutch/limit"): "api.limit:limit",
     ("POST", "/hutch/connect"): "api.connect:connect",

@@ -303,6 +303,54 @@ def test_another_value_at_once_and_none(world: World, box: Box) -> None:
     put(grant(box.authority))
 
 
+def test_header_rules_and_an_authority_that_comes_while_it_runs(world: World, box: Box) -> None:
+    """A sandbox that was made without any secret."""
+    plain = Box.__new__(Box)
+    plain.world, plain.seen = world, 0
+    plain.made = world.node.boot(network={"mode": "rules", "allow": RULES})
+    authority = Authority.make("hutch broker of a test that runs", ["good.test"])
+    given = {"Authorization": f"Bearer {TOKEN}", "X-Team": "blue"}
+    told = {
+        "authority": authority.certificate,
+        "key": authority.key,
+        "hosts": ["*.good.test", "good.test"],
+        "secrets": [],
+        "headers": [
+            {"host": "*.good.test", "headers": {"X-Team": "wide"}},
+            {"host": "good.test", "headers": given, "secrets": {"openai": TOKEN}},
+        ],
+    }
+    assert world.node.call("PUT", f"/sandboxes/{plain.id}/secrets", told).status == 200
+    policy = {"mode": "rules", "allow": RULES, "brokered": told["hosts"]}
+    assert world.node.call("PUT", f"/sandboxes/{plain.id}/network", policy).status == 200
+    since = world.internet.mark()
+    ran = plain.curls(
+        [
+            ["-H", "authorization: Basic bWU6bWU=", "-H", "x-team: red", "https://good.test/echo"],
+            ["https://good.test/echo?again"],
+            ["http://good.test/"],
+        ]
+    )
+    assert [status for status, _ in ran] == [200] * 3, ran
+    assert TOKEN not in ran[0][1] and "[redacted]" in ran[0][1] and "X-Team: blue" in ran[0][1]
+    first, _, unencrypted = [each["head"] for each in world.internet.requests(since)]
+    assert f"Authorization: Bearer {TOKEN}" in first and "Basic" not in first and "red" not in first
+    assert "blue" not in unencrypted and TOKEN not in unencrypted
+    assert "200" in plain.python(
+        "import urllib.request as u; print(u.urlopen('https://api.good.test/').status)"
+    ), "a program that reads the list of the system"
+    assert not box.sh("curl -sSo /dev/null https://good.test/").stderr  # another sandbox has its own
+    (entry, *_) = [each for each in plain.told(2) if each["name"] == "good.test"]
+    assert entry["allowed"] and entry["secret"] == "openai"
+    told["headers"] = [{"host": "good.test", "headers": {}, "missing": ["openai"]}]
+    assert world.node.call("PUT", f"/sandboxes/{plain.id}/secrets", told).status == 200
+    assert plain.curl("https://good.test/")[0] == 403
+    gone = {"mode": "rules", "allow": RULES}
+    assert world.node.call("PUT", f"/sandboxes/{plain.id}/secrets", told | {"hosts": [], "headers": []}).status == 200
+    assert world.node.call("PUT", f"/sandboxes/{plain.id}/network", gone).status == 200
+    assert plain.curl("-k", "https://good.test/")[0] == 200
+
+
 def test_with_an_open_network_hosts_of_secrets_are_brokered_all_the_same(world: World, box: Box) -> None:
     policy = brokered(AllowAll(), ALL).model_dump(mode="json")
     assert world.node.call("PUT", f"/sandboxes/{box.id}/network", policy).status == 200

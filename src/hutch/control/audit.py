@@ -34,12 +34,14 @@ TOLD = (
     *("name", "path", "source", "destination", "templateID", "metadata", "timeout"),
 )
 """Fields of bodies that are recorded. Not among them: environments, prompts, keys, what a command reads."""
+_HIDING = ("rules", "egressProxy")
+"""Parts of E2B's `network` in which credentials stand: only their names are recorded."""
 
 _TRIM_SECONDS = 86400.0
 _PAGE = 1000
 _CARRYING_ON = ("/health", "/metrics", "/process.Process/SendInput", "/process.Process/StreamInput")
 _QUERY = ("path", "user", "username", "from", "to", "name")
-_ID = re.compile(r"\b(?:sbx|tsk|snp|vol|key|tpl|upl|exe)_[a-z2-7]{22}\b")
+_ID = re.compile(r"\b(?:sbx|tsk|snp|vol|key|tpl|upl|exe|sec)_[a-z2-7]{22}\b")
 
 
 class Audit:
@@ -143,4 +145,11 @@ def told(body: bytes) -> dict[str, Any]:
         fields = json.loads(body) if 0 < len(body) <= MAX_BODY else {}
     except (ValueError, RecursionError):
         return {}
-    return {name: fields[name] for name in TOLD if name in fields} if isinstance(fields, dict) else {}
+    if not isinstance(fields, dict):
+        return {}
+    found = {name: fields[name] for name in TOLD if name in fields}
+    if isinstance(network := found.get("network"), dict):
+        found["network"] = network | {
+            name: sorted(network[name]) for name in _HIDING if isinstance(network.get(name), dict)
+        }
+    return found

@@ -37,6 +37,7 @@ from hutch.model import (
     VolumeMount,
     new_id,
 )
+from hutch.model.headers import HeaderRule
 from hutch.model.policies import expanded, said
 from hutch.store.engine import Transaction
 from hutch.store.idempotency import IdempotencyRow
@@ -72,6 +73,7 @@ class Creator:
         by: str | None,
         idempotency: Idempotency | None,
         also: Also | None = None,
+        rules: Sequence[HeaderRule] = (),
     ) -> Sandbox:
         """See `Control.create`."""
         digest = _digest(request, org)
@@ -80,7 +82,7 @@ class Creator:
                 raise IdempotencyConflict(f"an Idempotency-Key has 1 to {_MAX_KEY} characters")
             if (found := await self._known(idempotency)) is not None:
                 return await self._again(found, digest)
-        row, task, prompt = await self._rows(request, org, by)
+        row, task, prompt = await self._rows(request, org, by, rules)
         key = None
         if idempotency is not None:
             now = time.time()
@@ -131,7 +133,9 @@ class Creator:
         """Whether this process is bringing it up."""
         return sandbox_id in self._boots
 
-    async def _rows(self, request: CreateSandbox, org: str, by: str | None) -> tuple[SandboxRow, TaskRow | None, str]:
+    async def _rows(
+        self, request: CreateSandbox, org: str, by: str | None, rules: Sequence[HeaderRule]
+    ) -> tuple[SandboxRow, TaskRow | None, str]:
         settings, now = self._context.settings, time.time()
         source = await self._source(request, org)
         if source is not None:
@@ -143,7 +147,7 @@ class Creator:
         resources = request.resources.over(base)
         network = request.network or template.network or DenyAll()
         meant = await meaning(self._context, org, network)
-        sealed_secrets = await choose(self._context, sandbox_id, org, request.secrets, meant.policy)
+        sealed_secrets = await choose(self._context, sandbox_id, org, request.secrets, meant.policy, rules)
         row = SandboxRow(
             id=sandbox_id,
             org=org,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from contextlib import suppress
 
 from hutch.control.context import Context
@@ -14,6 +15,7 @@ from hutch.control.snapshots import Snapshots
 from hutch.control.types import Also, Idempotency
 from hutch.errors import HutchError
 from hutch.model import CreateSandbox, Fork, Sandbox, SnapshotReason
+from hutch.model.headers import HeaderRule
 from hutch.store.sandboxes import SandboxRow
 
 _AT_ONCE = 8
@@ -39,6 +41,7 @@ class Forks:
         by: str | None,
         idempotency: Idempotency | None,
         also: Also | None = None,
+        rules: Sequence[HeaderRule] = (),
     ) -> list[Sandbox]:
         """See `Control.fork`."""
         row = await self._guests.row(sandbox_id, org)
@@ -48,7 +51,7 @@ class Forks:
 
         async def one(number: int) -> Sandbox:
             async with turns:
-                return await self._creator.create(request, org, by, keys[number], also)
+                return await self._creator.create(request, org, by, keys[number], also, rules)
 
         keys = [_key(idempotency, number) for number in range(wish.count)]
         made = await asyncio.gather(*(one(number) for number in range(wish.count)), return_exceptions=True)

@@ -6,14 +6,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from hutch.control import secret_grants
 from hutch.control.context import Context, not_running
-from hutch.errors import SandboxNotFound
+from hutch.errors import HutchError, SandboxNotFound
 from hutch.model import NetworkPolicy, NetworkRules
+from hutch.model.headers import HeaderRule
 from hutch.model.policies import BUILT_IN, expanded
 from hutch.model.private import check_private
 from hutch.store.policies import PolicyRow
@@ -71,24 +74,50 @@ async def tell(context: Context, sandbox_id: str) -> None:
             await context.store.sandboxes.note(connection, row.id, policies_told=meant.revisions)
 
 
-async def change(context: Context, row: SandboxRow, policy: NetworkPolicy) -> None:
-    """Another policy, from now on. Raises `InvalidPolicy`, `SandboxNotRunning`, and what the node says; it has what it
-    had before then."""
+async def change(
+    context: Context, row: SandboxRow, policy: NetworkPolicy, rules: Sequence[HeaderRule] | None = None
+) -> None:
+    """Another policy, from now on, and other header rules (None: those stay). Raises `InvalidPolicy`,
+    `SandboxNotRunning`, and what the node says; it has what it had before then."""
     # One after the other: what is noted last, which forks are given, is what the node was told last.
     async with context.network_of(row.id):
-        meant = await meaning(context, row.org, policy)
-        await _set(context, row, meant)
-        values = {"network": policy.model_dump(mode="json"), "policies_told": meant.revisions}
+        meant, row = await meaning(context, row.org, policy), await _row(context, row.id)
+        values: dict[str, Any] = {"network": policy.model_dump(mode="json"), "policies_told": meant.revisions}
+        if rules is None:
+            await _set(context, row, meant)
+        else:
+            values["sealed_secrets"] = await _set_both(context, row, meant, rules)
         async with context.store.database.write() as connection:
             await context.store.sandboxes.note(connection, row.id, **values)
     # A policy that was changed meanwhile was told to those only of which it was noted that they stand on it.
-    found = await context.store.sandboxes.get(row.id)
-    if found is None:
-        raise SandboxNotFound(f"no sandbox {row.id}")
+    found = await _row(context, row.id)
     if found.state not in LIVE:
         raise not_running(found)
     if await behind(context, found):
         await tell(context, row.id)
+
+
+async def _row(context: Context, sandbox_id: str) -> SandboxRow:
+    """As it is now. Raises `SandboxNotFound`."""
+    row = await context.store.sandboxes.get(sandbox_id)
+    if row is None:
+        raise SandboxNotFound(f"no sandbox {sandbox_id}")
+    return row
+
+
+async def _set_both(context: Context, row: SandboxRow, meant: Meaning, rules: Sequence[HeaderRule]) -> bytes | None:
+    """What is to be kept of its rules from now on. They are in force before connections are led to them."""
+    new = replace(row, sealed_secrets=secret_grants.with_rules(context, row, rules))
+    node = context.node_of(row)
+    try:
+        if new.sealed_secrets is not None:
+            await node.set_secrets(row.id, await secret_grants.secret_grant(context, new))
+        await _set(context, new, meant)
+    except HutchError:
+        with suppress(HutchError):
+            await node.set_secrets(row.id, await secret_grants.secret_grant(context, row))
+        raise
+    return new.sealed_secrets
 
 
 async def _set(context: Context, row: SandboxRow, meant: Meaning) -> None:

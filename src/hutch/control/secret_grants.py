@@ -3,7 +3,8 @@ as they are then, and again whenever one of them changes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from secrets import token_hex
 
 import structlog
 
@@ -11,9 +12,11 @@ from hutch.control.context import Context
 from hutch.control.placeholders import new_placeholder
 from hutch.errors import HutchError, InvalidRequest, NodeUnavailable
 from hutch.model import AllowAll, Model, NetworkPolicy, NetworkRules
-from hutch.model.grant import GrantedSecret, SecretGrant, brokered
+from hutch.model.grant import GrantedHeaders, GrantedSecret, SecretGrant, brokered
+from hutch.model.headers import HeaderRule, filled
 from hutch.model.secret import ENV, SecretHost, parse_host
 from hutch.secrets import VaultError
+from hutch.store.e2b_secrets import E2bSecretRow
 from hutch.store.sandboxes import SandboxRow
 from hutch.store.secrets import SecretRow
 from hutch.tls.minting import Authority
@@ -36,12 +39,20 @@ class Kept(Model):
     authority: str
     key: str
     secrets: list[Chosen]
+    rules: list[HeaderRule] = []
 
 
-async def choose(context: Context, id: str, org: str, names: Sequence[str], policy: NetworkPolicy) -> bytes | None:
+async def choose(
+    context: Context,
+    id: str,
+    org: str,
+    names: Sequence[str],
+    policy: NetworkPolicy,
+    rules: Sequence[HeaderRule] = (),
+) -> bytes | None:
     """To be kept with a new sandbox. Raises `InvalidRequest` for a secret that there is not, or that it could never
     use."""
-    if not names:
+    if not names and not rules:
         return None
     rows = {row.name: row for row in await context.store.secrets.some(org, names)}
     chosen = []
@@ -53,9 +64,35 @@ async def choose(context: Context, id: str, org: str, names: Sequence[str], poli
         value = _value(context, rows[name])
         plain = ENV in rows[name].places
         chosen.append(Chosen(name=name, placeholder=None if plain else new_placeholder(value), hosts=rows[name].hosts))
-    hosts = [parse_host(host).name for each in chosen for host in each.hosts]
-    authority = Authority.make(f"hutch broker of {id}", hosts or ["invalid"])
-    kept = Kept(authority=authority.certificate, key=authority.key, secrets=chosen)
+    return _seal(context, id, _vouching(id, Kept(authority="", key="", secrets=chosen, rules=list(rules))))
+
+
+def with_rules(context: Context, row: SandboxRow, rules: Sequence[HeaderRule]) -> bytes | None:
+    """What is to be kept of it when it has these header rules instead of those that it has. Its authority stays, unless
+    it cannot vouch for their hosts."""
+    before = _kept(context, row)
+    if before is None and not rules:
+        return row.sealed_secrets
+    old = before or Kept(authority="", key="", secrets=[])
+    kept = old.model_copy(update={"rules": list(rules)})
+    if not set(_names(kept)) <= set(_names(old)):
+        kept = _vouching(row.id, kept)
+    return _seal(context, row.id, kept)
+
+
+def rules_of(context: Context, row: SandboxRow) -> list[HeaderRule]:
+    """Its header rules, with references to secrets, and no values of them."""
+    kept = _kept(context, row)
+    return kept.rules if kept is not None else []
+
+
+def _vouching(id: str, kept: Kept) -> Kept:
+    """With a new authority for all of its hosts. Its name is its own: a sandbox may come to know several."""
+    authority = Authority.make(f"hutch broker of {id} {token_hex(4)}", _names(kept) or ["invalid"])
+    return kept.model_copy(update={"authority": authority.certificate, "key": authority.key})
+
+
+def _seal(context: Context, id: str, kept: Kept) -> bytes:
     return context.keyring.seal(kept.model_dump_json(), kept_context(id))
 
 
@@ -71,6 +108,7 @@ async def secret_grant(context: Context, row: SandboxRow) -> SecretGrant | None:
             "key": kept.key,
             "hosts": _hosts(kept),
             "secrets": [_granted(context, each, rows.get(each.name)) for each in kept.secrets],
+            "headers": await _headers(context, row.org, kept.rules),
         }
     )
 
@@ -95,6 +133,11 @@ async def tell(context: Context, row: SandboxRow) -> None:
 def context_of(org: str, name: str) -> str:
     """Where a sealed value belongs."""
     return f"secrets:{org}:{name}"
+
+
+def e2b_context(secret_id: str) -> str:
+    """The same of one that was made through E2B's API."""
+    return f"e2b_secrets:{secret_id}"
 
 
 def kept_context(sandbox_id: str) -> str:
@@ -128,6 +171,34 @@ def _granted(context: Context, chosen: Chosen, row: SecretRow | None) -> Granted
     )
 
 
+async def _headers(context: Context, org: str, rules: Sequence[HeaderRule]) -> list[GrantedHeaders]:
+    wanted = {name for rule in rules for name in rule.secrets}
+    rows = await context.store.e2b_secrets.named(org, wanted) if wanted else []
+    values = {row.name: opened for row in rows if (opened := e2b_value(context, row)) is not None}
+    return [_given(rule, values) for rule in rules]
+
+
+def _given(rule: HeaderRule, values: Mapping[str, str]) -> GrantedHeaders:
+    if missing := [name for name in rule.secrets if name not in values]:
+        return GrantedHeaders(host=rule.host, headers={}, missing=missing)
+    return GrantedHeaders.model_validate(
+        {
+            "host": rule.host,
+            "headers": {name: filled(value, values) for name, value in rule.headers.items()},
+            "secrets": {name: values[name] for name in rule.secrets},
+        }
+    )
+
+
+def e2b_value(context: Context, row: E2bSecretRow) -> str | None:
+    """None for one that no key opens: what refers to it is refused, as if there were none."""
+    try:
+        return context.keyring.unseal(row.sealed, e2b_context(row.id))
+    except VaultError as error:
+        log.error("a secret cannot be opened", secret=row.id, error=str(error))
+        return None
+
+
 def _value(context: Context, row: SecretRow) -> str:
     try:
         return context.keyring.unseal(row.sealed, context_of(row.org, row.name))
@@ -137,7 +208,13 @@ def _value(context: Context, row: SecretRow) -> str:
 
 
 def _hosts(kept: Kept) -> list[str]:
-    return list(dict.fromkeys(host for each in kept.secrets for host in each.hosts))
+    ruled = [rule.host for rule in kept.rules]
+    return list(dict.fromkeys([host for each in kept.secrets for host in each.hosts] + ruled))
+
+
+def _names(kept: Kept) -> list[str]:
+    """What its authority has to vouch for: these, and those below them."""
+    return [parse_host(host).name for host in _hosts(kept)]
 
 
 def _check_reachable(row: SecretRow, policy: NetworkPolicy) -> None:

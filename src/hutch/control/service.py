@@ -17,6 +17,7 @@ from hutch.control.code import Code
 from hutch.control.context import Context, not_running
 from hutch.control.create import Creator
 from hutch.control.exclusive import hold
+from hutch.control.e2b_secrets import E2bSecrets
 from hutch.control.exec import Execs
 from hutch.control.files import Files
 from hutch.control.forks import Forks
@@ -33,6 +34,7 @@ from hutch.control.ports import Ports
 from hutch.control.reconcile import Reconciler
 from hutch.control.rewinds import Rewinds
 from hutch.control.samples import Samples
+from hutch.control.secret_grants import rules_of
 from hutch.control.secrets import Secrets
 from hutch.control.snapshots import Snapshots
 from hutch.control.spending import Spending
@@ -69,6 +71,7 @@ from hutch.model import (
     UpdateSandbox,
 )
 from hutch.model.egress import EgressEntry
+from hutch.model.headers import HeaderRule
 from hutch.model.private import private_networks
 from hutch.secrets import Keyring, Vault
 from hutch.settings import Settings
@@ -103,6 +106,7 @@ class Control:
     identities: Identities
     spending: Spending
     secrets: Secrets
+    e2b_secrets: E2bSecrets
     policies: Policies
 
     def __init__(self, settings: Settings, fleet: Fleet | None = None) -> None:
@@ -163,6 +167,7 @@ class Control:
         self._templates = Templates(context, self._journal)
         self._creator = Creator(context, self._lifecycle, self._supervisor, self._templates)
         self.spending, self.secrets = Spending(context), Secrets(context)
+        self.e2b_secrets = E2bSecrets(context, self.secrets)
         self.policies = Policies(context)
         self._reconciler = Reconciler(
             context, self._lifecycle, self._moves, self._creator, self.spending, self.secrets, self.policies, node
@@ -213,10 +218,11 @@ class Control:
         org: str = DEFAULT_ORG,
         idempotency: Idempotency | None = None,
         also: Also | None = None,
+        rules: Sequence[HeaderRule] = (),
     ) -> Sandbox:
         """A plain sandbox: returns when it is `running`. With an agent: returns at once, with `task` set. `also` is
-        written with it, or neither is. `by`: the key that asks for it."""
-        return await self._creator.create(request, org, by, idempotency, also)
+        written with it, or neither is. `by`: the key that asks for it. `rules`: headers that its requests get."""
+        return await self._creator.create(request, org, by, idempotency, also, rules)
 
     async def get(self, sandbox_id: str, *, org: str = DEFAULT_ORG) -> Sandbox:
         """The sandbox, with fresh figures of use."""
@@ -274,14 +280,25 @@ class Control:
         await self._moves.settled((await self._guests.row(sandbox_id, org)).id)
         return await self.get(sandbox_id, org=org)
 
-    async def set_network(self, sandbox_id: str, policy: NetworkPolicy, *, org: str = DEFAULT_ORG) -> Sandbox:
-        """What it may reach from now on; a paused one, when it is resumed. `SandboxNotRunning` when it has ended,
-        `InvalidPolicy` for a policy that is not there."""
+    async def set_network(
+        self,
+        sandbox_id: str,
+        policy: NetworkPolicy,
+        *,
+        org: str = DEFAULT_ORG,
+        rules: Sequence[HeaderRule] | None = None,
+    ) -> Sandbox:
+        """What it may reach from now on; a paused one, when it is resumed. `rules`: the headers that its requests get
+        (None: as before). `SandboxNotRunning` when it has ended, `InvalidPolicy` for a policy that is not there."""
         row = await self._moves.settled((await self._guests.row(sandbox_id, org)).id)
         if row.state not in ("running", "paused"):
             raise not_running(row)
-        await networks.change(self._context, row, policy)
+        await networks.change(self._context, row, policy, rules)
         return await self.get(sandbox_id, org=org)
+
+    async def header_rules(self, sandbox_id: str, *, org: str = DEFAULT_ORG) -> Sequence[HeaderRule]:
+        """Headers that its requests get, with references to secrets."""
+        return rules_of(self._context, await self._guests.row(sandbox_id, org))
 
     async def egress(
         self, sandbox_id: str, *, after: int = 0, limit: int = 100, wait: float = 0.0, org: str = DEFAULT_ORG
@@ -411,10 +428,11 @@ class Control:
         org: str = DEFAULT_ORG,
         idempotency: Idempotency | None = None,
         also: Also | None = None,
+        rules: Sequence[HeaderRule] = (),
     ) -> Sequence[Sandbox]:
         """New sandboxes from a snapshot, or from the sandbox as it is now: all that were asked for, running, or none
-        and the error. `also` is as for `create`, for each."""
-        return await self._forks.fork(sandbox_id, request, org, by, idempotency, also)
+        and the error. `also` and `rules` are as for `create`, for each."""
+        return await self._forks.fork(sandbox_id, request, org, by, idempotency, also, rules)
 
     # ---- the node, and what is stored beside ----
 

@@ -21,7 +21,7 @@ MAX_PAGE = 1000
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """One page of a list, newest first; `next_cursor` is None on the last."""
+    """One page of a list; `next_cursor` is None on the last."""
 
     items: list[T]
     next_cursor: str | None = None

@@ -20,6 +20,7 @@ from hutch.e2b import (
     lists,
     logs,
     sandboxes,
+    secrets,
     snapshots,
     states,
     tags,
@@ -74,6 +75,11 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/volumes", volumes.list_all),
     ("GET", "/volumes/{id}", volumes.get),
     ("DELETE", "/volumes/{id}", volumes.remove),
+    ("POST", "/secrets", secrets.create),
+    ("GET", "/secrets", secrets.list_all),
+    ("GET", "/secrets/{secret:path}", secrets.get),
+    ("POST", "/secrets/{secret:path}", secrets.update),
+    ("DELETE", "/secrets/{secret:path}", secrets.delete),
     ("GET", "/sandboxes/{id}/metrics", figures.metrics),
     ("GET", "/sandboxes/{id}/logs", logs.logs_v1),
     ("GET", "/v2/sandboxes/{id}/logs", logs.logs_v2),
@@ -100,7 +106,7 @@ def create_e2b_app(settings: Settings, control: Control, keys: Callable[[], KeyR
     routes.append(Route("/templates/{id:path}/files/{hash}", _upload(server), methods=["PUT"]))
     routes.append(Route("/health", _health, methods=["GET"]))
     every = ["GET", "POST", "PUT", "PATCH", "DELETE"]
-    for root in ("templates", "v2/templates", "v3/templates", "secrets", "teams"):
+    for root in ("templates", "v2/templates", "v3/templates", "teams"):
         routes.append(Route(f"/{root}", _endpoint(server, _not_offered), methods=every))
         routes.append(Route(f"/{root}/{{rest:path}}", _endpoint(server, _not_offered), methods=every))
     return Starlette(

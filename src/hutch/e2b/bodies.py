@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic.alias_generators import to_camel
 
 from hutch.model.common import MAX_STRING
+from hutch.model.headers import MAX_HEADER_RULES
 
 
 class Body(BaseModel):
@@ -29,6 +30,22 @@ class AutoResume(Body):
     enabled: bool = False
 
 
+class Transform(BaseModel):
+    """What a request gets. Anything else than headers is refused, and not passed over."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_max_length=MAX_STRING)
+
+    headers: dict[str, str] = {}
+
+
+class Rule(BaseModel):
+    """One of a host's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    transform: Transform = Transform()
+
+
 class Egress(Body):
     """What the sandbox may reach."""
 
@@ -36,7 +53,7 @@ class Egress(Body):
     deny_out: list[str] = Field([], max_length=1000)
     dns_servers: list[str] = []
     egress_proxy: dict[str, Any] = {}
-    rules: dict[str, Any] = {}
+    rules: dict[str, list[Rule]] = Field({}, max_length=MAX_HEADER_RULES)
 
 
 class NetworkUpdate(Egress):
@@ -122,6 +139,21 @@ class ForkSandbox(Body):
 
     count: int = Field(1, ge=1, le=20)
     timeout: int = 300
+
+
+class NewSecret(Body):
+    """`POST /secrets`."""
+
+    name: str
+    value: SecretStr
+    metadata: dict[str, str] = {}
+
+
+class SecretUpdate(Body):
+    """`POST /secrets/{id}`."""
+
+    value: SecretStr
+    metadata: dict[str, str] | None = None
 
 
 class RequestBuild(Body):

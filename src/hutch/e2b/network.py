@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import IPv4Network
+from typing import Any
 
 from hutch.e2b.bodies import Egress, Network
 from hutch.e2b.errors import NotOffered
 from hutch.model import AllowAll, DenyAll, NetworkPolicy, NetworkRules
+from hutch.model.headers import HeaderRule
 
 _EVERYTHING = ("0.0.0.0/0",)
+_HINT = "docs/e2b.md lists what is."
 
 
 def policy_of(egress: Egress, internet: bool | None) -> NetworkPolicy:
     """The policy; everything is allowed when nothing is said, as on E2B. Raises `NotOffered` for what no policy of
     Hutch does, and `InvalidPolicy` for what is no rule: to allow more than was asked for would be worse than to
     refuse."""
-    for field in ("dns_servers", "egress_proxy", "rules"):
+    for field in ("dns_servers", "egress_proxy"):
         if getattr(egress, field):
-            raise NotOffered(f"network: `{field}` is not offered by Hutch", hint="docs/e2b.md lists what is.")
+            raise NotOffered(f"network: `{field}` is not offered by Hutch", hint=_HINT)
     if isinstance(egress, Network) and egress.https_ports:
-        raise NotOffered("network: `httpsPorts` is not offered by Hutch", hint="docs/e2b.md lists what is.")
+        raise NotOffered("network: `httpsPorts` is not offered by Hutch", hint=_HINT)
     closed = internet is False or any(each in _EVERYTHING for each in egress.deny_out)
     if closed and not egress.allow_out:
         return DenyAll()
@@ -30,6 +34,25 @@ def policy_of(egress: Egress, internet: bool | None) -> NetworkPolicy:
         deny=[] if closed else [_rule(each) for each in egress.deny_out],
         public=not closed,
     )
+
+
+def header_rules(egress: Egress) -> list[HeaderRule]:
+    """Its rules that say something; of several for one host the later ones go over the earlier. Raises `InvalidRequest`, `InvalidPolicy`,
+    and `NotOffered` for identity tokens in them."""
+    found: dict[str, HeaderRule] = {}
+    for host, each in egress.rules.items():
+        headers = {name: value for rule in each for name, value in rule.transform.headers.items()}
+        if any("${e2b.identity." in value for value in headers.values()):
+            raise NotOffered("network: `rules` with identity tokens are not offered by Hutch", hint=_HINT)
+        rule = HeaderRule(host=host, headers=headers)
+        if headers:
+            found[rule.host] = rule
+    return list(found.values())
+
+
+def rules_view(rules: Sequence[HeaderRule]) -> dict[str, Any]:
+    """As E2B's clients read them."""
+    return {rule.host: [{"transform": {"headers": rule.headers}}] for rule in rules}
 
 
 def opens(policy: NetworkPolicy) -> bool:

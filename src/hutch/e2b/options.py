@@ -15,7 +15,7 @@ from hutch.store.e2b import E2bRow
 
 class Options(BaseModel):
     """The gateway reads `secure`, `public`, `auto_resume` and `masked_host`; the time-outs read `auto_pause`
-    and `auto_pause_memory`."""
+    and `auto_pause_memory`. Header rules are not among `network`: they are kept sealed, with the sandbox."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -39,7 +39,7 @@ class Options(BaseModel):
 def options_of(body: NewSandbox, secure: bool) -> Options:
     """The options of a new sandbox. Raises `NotOffered`, `InvalidRequest`."""
     refuse_unknown(body)
-    network = body.network.model_dump(by_alias=True, exclude_defaults=True, mode="json")
+    network = body.network.model_dump(by_alias=True, exclude_defaults=True, mode="json", exclude={"rules"})
     return Options(
         template_id=body.template_id,
         secure=secure,

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from hutch.e2b.bodies import NewSandbox
 from hutch.e2b.context import Call, gone
-from hutch.e2b.network import policy_of
+from hutch.e2b.network import header_rules, policy_of
 from hutch.e2b.options import Options, options_of
 from hutch.e2b.templates import find_source
 from hutch.e2b.views import detail, handle
@@ -51,7 +51,12 @@ async def _create(call: Call, body: NewSandbox, options: Options) -> Response:
         await call.control.store.e2b.insert(connection, row)
 
     sandbox = await call.control.create(
-        request, by=call.caller.key_id, org=call.org, idempotency=call.idempotency, also=also
+        request,
+        by=call.caller.key_id,
+        org=call.org,
+        idempotency=call.idempotency,
+        also=also,
+        rules=header_rules(body.network),
     )
     row = await call.extras(sandbox.id)
     if row is None:
@@ -65,7 +70,8 @@ async def get(call: Call) -> Response:
     """`GET /sandboxes/{id}`."""
     sandbox = await call.living()
     row = await call.extras(sandbox.id)
-    return JSONResponse(detail(sandbox, row, call.control.ports, call.domain))
+    rules = await call.control.header_rules(sandbox.id, org=call.org)
+    return JSONResponse(detail(sandbox, row, rules, call.control.ports, call.domain))
 
 
 async def kill(call: Call) -> Response:

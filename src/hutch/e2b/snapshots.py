@@ -74,14 +74,15 @@ async def delete(call: Call) -> Response:
 
 
 async def fork(call: Call) -> Response:
-    """`POST /sandboxes/{id}/fork`: all of them, or none and the error. Unlike Hutch's own forks, those of a running
-    sandbox keep its environment."""
+    """`POST /sandboxes/{id}/fork`: all of them, or none and the error. Unlike Hutch's own forks, they keep its header
+    rules, and those of a running sandbox its environment."""
     body = await call.body(ForkSandbox)
     check_timeout(call, body.timeout)
     parent = await call.living()
     row = await call.extras(parent.id)
     env = await call.control.environment(parent.id, org=call.org)
     options = options_of_row(row).model_dump(mode="json")
+    rules = await call.control.header_rules(parent.id, org=call.org)
     new: set[str] = set()
 
     async def also(connection: Transaction, sandbox_id: str) -> None:
@@ -97,6 +98,7 @@ async def fork(call: Call) -> Response:
             org=call.org,
             idempotency=call.idempotency,
             also=also,
+            rules=rules,
         )
     except SandboxNotRunning:
         raise gone(str(call.request.path_params["id"])) from None

@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse, Response
 from hutch.e2b.bodies import Connect, NetworkUpdate, PauseSandbox, Refresh, Timeout
 from hutch.e2b.context import Call, gone
 from hutch.e2b.errors import NotOffered, PausedAlready
-from hutch.e2b.network import policy_of
+from hutch.e2b.network import header_rules, policy_of
 from hutch.e2b.sandboxes import check_timeout
 from hutch.e2b.views import asleep, handle
 from hutch.errors import Conflict, InvalidRequest, SandboxNotRunning
@@ -98,11 +98,12 @@ async def update_network(call: Call) -> Response:
     sandbox = await call.living()
     row = await call.extras(sandbox.id)
     policy = policy_of(body, body.allow_internet_access)
-    await call.control.set_network(sandbox.id, policy, org=call.org)
+    await call.control.set_network(sandbox.id, policy, org=call.org, rules=header_rules(body))
     if row is not None:
         before = row.options.get("network") or {}
         kept = {name: before[name] for name in ("allowPublicTraffic", "maskRequestHost") if name in before}
-        told = body.model_dump(by_alias=True, exclude_defaults=True, mode="json", exclude={"allow_internet_access"})
+        unkept = {"allow_internet_access", "rules"}
+        told = body.model_dump(by_alias=True, exclude_defaults=True, mode="json", exclude=unkept)
         changed = {"network": kept | told or None, "allow_internet_access": body.allow_internet_access}
         await call.control.store.e2b.change(row.sandbox_id, options=row.options | changed)
     return Response(status_code=204)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from hutch.control.ports import Ports
-from hutch.e2b.network import opens
+from hutch.e2b.network import opens, rules_view
 from hutch.e2b.options import Options
 from hutch.model import Sandbox, SandboxState, Snapshot, TemplateInfo
 from hutch.model.e2b import e2b_sandbox_id
+from hutch.model.headers import HeaderRule
 from hutch.store.e2b import E2bRow
 from hutch.store.template_logs import LEVELS, LogLine
 from hutch.store.templates import BuildRow, TemplateRow
@@ -66,7 +68,9 @@ def listed(sandbox: Sandbox, row: E2bRow | None) -> dict[str, Any]:
     }
 
 
-def detail(sandbox: Sandbox, row: E2bRow | None, ports: Ports, domain: str | None) -> dict[str, Any]:
+def detail(
+    sandbox: Sandbox, row: E2bRow | None, rules: Sequence[HeaderRule], ports: Ports, domain: str | None
+) -> dict[str, Any]:
     """All about one."""
     options = options_of_row(row)
     found = listed(sandbox, row) | {
@@ -75,6 +79,8 @@ def detail(sandbox: Sandbox, row: E2bRow | None, ports: Ports, domain: str | Non
         "lifecycle": {"autoResume": options.auto_resume, "onTimeout": "pause" if options.auto_pause else "kill"},
         "network": {"allowPublicTraffic": options.public} | (options.network or {}),
     }
+    if rules:
+        found["network"]["rules"] = rules_view(rules)
     if options.secure:
         found["envdAccessToken"] = ports.access_token(sandbox.id)
     if found["state"] == "paused":

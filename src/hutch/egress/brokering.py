@@ -44,6 +44,8 @@ class Broker(Child):
         if grant is None:
             await self.forget(sandbox)
             return
+        if not grant.hosts:
+            await self.forget(sandbox)
         self._grants[sandbox] = grant
         if not grant.hosts:
             return  # all its secrets are told to its guest: nothing comes to the broker

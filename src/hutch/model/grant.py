@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field, SecretStr, field_serializer
 
 from hutch.model.common import Model
+from hutch.model.headers import MAX_HEADER_RULES
 from hutch.model.network import AllowAll, DenyAll, NetworkLimits, NetworkPolicy, NetworkRules
 from hutch.model.secret import MAX_SECRETS, parse_host
 
@@ -26,6 +27,19 @@ class GrantedSecret(Model):
         return secret.get_secret_value() if secret is not None else None
 
 
+class GrantedHeaders(Model):
+    """A header rule (`hutch.model.headers`), for one sandbox."""
+
+    host: str
+    headers: dict[str, SecretStr] = Field(description="As they are sent.")
+    secrets: dict[str, SecretStr] = Field({}, description="Those that stand in them: what must not come back.")
+    missing: list[str] = Field([], description="Those that should, and that there are not: nothing is sent.")
+
+    @field_serializer("headers", "secrets", when_used="json")
+    def _plain(self, values: dict[str, SecretStr]) -> dict[str, str]:
+        return {name: value.get_secret_value() for name, value in values.items()}
+
+
 class SecretGrant(Model):
     """All of one sandbox, and the authority that it trusts for their hosts."""
 
@@ -33,6 +47,7 @@ class SecretGrant(Model):
     key: SecretStr = Field(description="Its key, in PEM form.")
     hosts: list[str] = Field(description="All that it can vouch for: connections there go through the broker.")
     secrets: list[GrantedSecret] = Field(max_length=MAX_SECRETS)
+    headers: list[GrantedHeaders] = Field([], max_length=MAX_HEADER_RULES)
 
     @field_serializer("key", when_used="json")
     def _key(self, key: SecretStr) -> str:

@@ -6,7 +6,7 @@ import re
 import secrets
 from typing import Literal
 
-Prefix = Literal["sbx", "tsk", "exe", "upl", "key", "org", "evt", "snp", "tpl", "wrm", "vol"]
+Prefix = Literal["sbx", "tsk", "exe", "upl", "key", "org", "evt", "snp", "tpl", "wrm", "vol", "sec"]
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 _PATTERN = re.compile(r"^[a-z]{3}_[a-z2-7]{22}$")

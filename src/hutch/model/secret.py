@@ -23,7 +23,7 @@ SHORTEST, LONGEST = 8, 8192
 ENV = "env"
 _TLS_PORT = 443
 _PLACE = re.compile(r"bearer|basic|env|header:[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}|query:[A-Za-z0-9._~-]{1,128}")
-_UNFIT = frozenset(("host", "content-length", "transfer-encoding", "connection", "upgrade", "expect", "te", "trailer"))
+UNFIT = frozenset(("host", "content-length", "transfer-encoding", "connection", "upgrade", "expect", "te", "trailer"))
 """Headers that say how a request is read."""
 
 
@@ -70,7 +70,7 @@ def _host(text: str) -> str:
 def _place(text: str) -> str:
     kind, colon, name = text.partition(":")
     place = f"{kind.lower()}{colon}{name.lower() if kind.lower() == 'header' else name}"
-    if not _PLACE.fullmatch(place) or name.lower() in _UNFIT:
+    if not _PLACE.fullmatch(place) or name.lower() in UNFIT:
         raise InvalidRequest(
             f"{text[:200]!r} is no place for a secret",
             hint="It is `bearer`, `basic`, `header:NAME`, `query:NAME` or `env`.",

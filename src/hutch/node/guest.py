@@ -97,6 +97,10 @@ class GuestClient:
         body = {"access_token": token, "former_seconds": former_seconds}
         await self._introduce(address, "/hutch/token", [*known, token], body, _RENEW_SECONDS)
 
+    async def tell_secrets(self, address: str, token: str, secrets: dict[str, Any]) -> None:
+        """Give a guest that runs other placeholders, and another authority to trust. Raises `GuestUnavailable`."""
+        await self._introduce(address, "/hutch/secrets", [token], {"secrets": secrets}, _RENEW_SECONDS)
+
     async def _introduce(self, address: str, path: str, tokens: list[str], body: dict[str, Any], within: float) -> None:
         """Try until the guest answers."""
         end = time.monotonic() + within

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from hutch.errors import BootFailed, InvalidRequest, SandboxNotRunning
+from hutch.errors import BootFailed, GuestUnavailable, InvalidRequest, SandboxNotRunning
 from hutch.model import BootRequest, Diff, DiffRequest, LimitBreach, LlmGrant, NodeSandbox, is_id
 from hutch.model.grant import NodePolicy, SecretGrant
 from hutch.node.booting import Booter, Stopwatch
@@ -155,10 +155,25 @@ class Sandboxes:
         """Give, replace or take back what it may use of secrets; of a paused one, for its resume."""
         entry = self._living(id)
         async with entry.lock:
-            await self._parts.secrets.give(id, grant)
+            before = self._parts.secrets.now(id)
+            news = await self._parts.secrets.give(id, grant)
             if not self._living(id).running:
                 await self._parts.secrets.rest(id)
+            elif news:
+                await self._tell_secrets(entry, before)
         return self.view(entry)
+
+    async def _tell_secrets(self, entry: Entry, before: SecretGrant | None) -> None:
+        """Have its guest trust another authority, or leave all as it was."""
+        told = self._parts.secrets.introduction(entry.id)
+        try:
+            await self._parts.guests.tell_secrets(entry.record.address, entry.record.guest_token, told)
+        except GuestUnavailable as error:
+            await self._parts.secrets.give(entry.id, before)
+            if error.extra.get("status") == 404:
+                hint = "Make it anew, or give it the rules when it is made."
+                raise InvalidRequest("this sandbox was made before its rules could be changed", hint=hint) from error
+            raise
 
     async def start(self) -> None:
         """After the take-over: begin to keep the warm pool."""

@@ -33,10 +33,19 @@ class NodeSecrets:
         self._records = records
         self._broker = broker
 
-    async def give(self, sandbox: str, grant: SecretGrant | None) -> None:
-        """This is what it may use, from when this returns."""
+    async def give(self, sandbox: str, grant: SecretGrant | None) -> bool:
+        """This is what it may use, from when this returns. Whether its guest, if it runs, has to be told of another
+        authority."""
+        before = self._broker.of(sandbox)
         await self._records.save_secrets(sandbox, grant)
         await self._broker.grant(sandbox, grant)
+        if grant is None or not grant.hosts:
+            return False
+        return before is None or before.authority != grant.authority
+
+    def now(self, sandbox: str) -> SecretGrant | None:
+        """What it may use."""
+        return self._broker.of(sandbox)
 
     async def restore(self, sandbox: str) -> None:
         """What it was given before it was paused, or before an earlier daemon went."""

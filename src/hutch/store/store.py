@@ -5,6 +5,7 @@ from __future__ import annotations
 from hutch.store.audit import Audit
 from hutch.store.bookmarks import Bookmarks
 from hutch.store.e2b import E2bSandboxes
+from hutch.store.e2b_secrets import E2bSecrets
 from hutch.store.engine import Database
 from hutch.store.events import Events
 from hutch.store.idempotency import IdempotencyKeys
@@ -40,6 +41,7 @@ class Store:
         self.identity_keys = IdentityKeys(database)
         self.sandboxes = Sandboxes(database)
         self.e2b = E2bSandboxes(database)
+        self.e2b_secrets = E2bSecrets(database)
         self.tasks = Tasks(database)
         self.events = Events(database)
         self.readers = Readers(database)

@@ -367,6 +367,20 @@ secrets = Table(
     Column("updated_at", Float, nullable=False),
 )
 
+e2b_secrets = Table(
+    "e2b_secrets",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("org", String(32), nullable=False),
+    Column("name", String(128), nullable=False, comment="in small letters"),
+    Column("version", Integer, nullable=False, comment="how many values it has had"),
+    Column("sealed", LargeBinary, nullable=False, comment="its value, encrypted with a key of secrets.keys"),
+    Column("metadata", JSON, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    Index("ix_e2b_secrets_org_name", "org", "name", unique=True),
+)
+
 audit_records = Table(
     "audit_records",
     metadata,

@@ -4,7 +4,7 @@ import { createRequire } from 'node:module'
 import { after, before, test } from 'node:test'
 
 const require = createRequire(process.env.PACKAGES + '/')
-const { CommandExitError, NotFoundError, Sandbox, TimeoutError, Volume } = require('e2b')
+const { CommandExitError, NotFoundError, Sandbox, Secret, TimeoutError, Volume } = require('e2b')
 
 let sandbox
 before(async () => {
@@ -116,4 +116,20 @@ test('volumes', async () => {
   } finally {
     assert.equal(await Volume.destroy(volume.volumeId), true)
   }
+})
+
+test('secrets, and rules that refer to them', async () => {
+  const made = await Secret.create('js-key', 'a-value-that-no-call-tells', { metadata: { of: 'js' } })
+  assert.equal(made.currentVersion, 1)
+  assert.equal((await Secret.update('js-key', 'another-value-of-it')).currentVersion, 2)
+  assert.ok((await Secret.list().nextItems()).some((one) => one.secretId === made.secretId))
+  const rules = { 'api.example.org': [{ transform: { headers: { Authorization: `Bearer ${Secret.fill('js-key')}` } } }] }
+  await sandbox.updateNetwork({ allowOut: ({ rules }) => [...rules.keys()], denyOut: ['0.0.0.0/0'], rules })
+  const { network } = await sandbox.getInfo()
+  assert.deepEqual(network.rules, rules)
+  assert.deepEqual(network.allowOut, ['api.example.org'])
+  assert.match((await sandbox.commands.run('cat /run/hutch/trust/authority.pem')).stdout, /BEGIN CERTIFICATE/)
+  assert.equal(await Secret.destroy('js-key'), true)
+  assert.equal(await Secret.destroy('js-key'), false)
+  assert.equal(await Secret.exists('js-key'), false)
 })

@@ -262,7 +262,7 @@ def test_idempotency_key(own: Create) -> None:
     "options",
     [
         {"mcp": {"github": {}}},
-        {"network": {"rules": {"example.org": [{"transform": {"headers": {"X": "1"}}}]}}},
+        {"network": {"egress_proxy": {"address": "proxy.example.org:1080"}}},
         {"volume_mounts": {"/data": "no-such-volume"}},
     ],
 )

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr
 
-from hutch.egress.broker.swapping import Swapper, Use
+from hutch.egress.broker.swapping import Given, Swapper, Use
 from hutch.egress.fence.bucket import Bucket
-from hutch.model.grant import GrantedSecret, SecretGrant
+from hutch.model.grant import GrantedHeaders, GrantedSecret, SecretGrant
+from hutch.model.headers import rule_for
 from hutch.model.secret import parse_host
 from hutch.tls.authority import dump_key
 from hutch.tls.minting import Authority
@@ -52,6 +53,8 @@ class Granted:
         self._placeholders = {_bytes(each.placeholder): each.name for each in grant.secrets}
         usable = [each for each in grant.secrets if each.value is not None]
         self._uses = [(list(map(parse_host, each.hosts)), _use(each)) for each in usable]
+        self._ruled = [parse_host(each.host) for each in grant.headers]
+        self._given = [_given(each) for each in grant.headers]
 
     def vouches(self, name: str, port: int) -> bool:
         """Whether connections to this host are opened here, whatever is left to use on them."""
@@ -60,7 +63,8 @@ class Granted:
     def swapper(self, name: str, port: int) -> Swapper:
         """For requests to this host, as things are now."""
         here = [use for hosts, use in self._uses if any(host.covers(name, port) for host in hosts)]
-        return Swapper(here, self._placeholders)
+        rule = rule_for(self._ruled, name, port)
+        return Swapper(here, self._placeholders, self._given[rule] if rule is not None else None)
 
     def watcher(self) -> Swapper:
         """For requests that nothing may be put into."""
@@ -102,6 +106,12 @@ class Grants:
 
 def _use(secret: GrantedSecret) -> Use:
     return Use(secret.name, _bytes(secret.placeholder), _bytes(secret.value), frozenset(secret.places))
+
+
+def _given(headers: GrantedHeaders) -> Given:
+    fields = tuple((name.encode(), _bytes(value)) for name, value in headers.headers.items())
+    secrets = {name: _bytes(value) for name, value in headers.secrets.items()}
+    return Given(fields, secrets, tuple(headers.missing))
 
 
 def _bytes(secret: SecretStr | None) -> bytes:

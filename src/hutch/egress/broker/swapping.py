@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from hutch.egress.broker.refusal import Misplaced
+from hutch.egress.broker.refusal import Misplaced, Refused
 from hutch.http1.heads import Request
 
 _BEARERS = (b"bearer", b"token")
@@ -27,6 +27,29 @@ class Use:
     places: frozenset[str]
 
 
+@dataclass(frozen=True)
+class Given:
+    """Headers that each request to the host of a connection gets, in the place of the sandbox's own."""
+
+    fields: tuple[tuple[bytes, bytes], ...] = field(repr=False)
+    secrets: Mapping[str, bytes] = field(repr=False)
+    """What stands in them."""
+    missing: tuple[str, ...] = ()
+    """Secrets that should, and that there are not."""
+
+    def put(self, done: Swapped) -> None:
+        """Raises `Refused`."""
+        if self.missing:
+            reason = f"its rule for this host refers to a secret that there is not: {', '.join(self.missing)}"
+            raise Refused(403, reason, self.missing[0])
+        names = {name.lower() for name, _ in self.fields}
+        request = done.request
+        fields = [each for each in request.fields if each[0].lower() not in names]
+        done.request = Request(request.method, request.target, request.minor, [*fields, *self.fields])
+        done.used.update(self.secrets)
+        done.told.update(self.secrets.values())
+
+
 @dataclass
 class Swapped:
     """The request as it goes on, and what was put into it."""
@@ -38,19 +61,23 @@ class Swapped:
 
 
 class Swapper:
-    """For one host. `here`: what is for it; `placeholders`: all of the sandbox, with the secrets' names."""
+    """For one host. `here`: what is for it; `placeholders`: all of the sandbox, with the secrets' names; `given`: what
+    is put into each request."""
 
-    def __init__(self, here: list[Use], placeholders: Mapping[bytes, str]) -> None:
+    def __init__(self, here: list[Use], placeholders: Mapping[bytes, str], given: Given | None = None) -> None:
         self._here = here
         self.placeholders = placeholders
+        self._given = given
 
     def swap(self, request: Request) -> Swapped:
-        """Raises `Misplaced` when a placeholder is anywhere else."""
+        """Raises `Misplaced` when a placeholder is anywhere else, `Refused` when what the host gets is not there."""
         done = Swapped(request, set(), {use.value for use in self._here})
         fields = [(key, self._field(key, value, done)) for key, value in request.fields]
         target = self._target(request.target, done)
         done.request = Request(request.method, target, request.minor, fields)
         self._check(done.request)
+        if self._given is not None:
+            self._given.put(done)
         return done
 
     def _field(self, key: bytes, value: bytes, done: Swapped) -> bytes:

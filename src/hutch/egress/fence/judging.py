@@ -107,7 +107,9 @@ class Judge:
             still = self._direct is not None
         else:
             still = all(self._rule(name) is not None for name in self._rules)
-        if not still:
+        names = [self.said] if self.said else self._guarded.names.at(self._address, self._began)
+        led = self.brokered or not any(permit.brokered(name, self._port) for name in names)
+        if not still or not led:
             raise Refused("its policy has changed")
 
     def _choose(self) -> bool:

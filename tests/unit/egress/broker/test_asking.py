@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hutch.egress.broker.asking import Asking
 from hutch.egress.broker.refusal import Misplaced, Refused
-from hutch.egress.broker.swapping import Swapper, Use
+from hutch.egress.broker.swapping import Given, Swapper, Use
 
 SHOWN, REAL = b"ghp_placeholder0placeholder0", b"ghp_real0real0real0real0real"
 OTHER = b"another-placeholder-of-another"
@@ -138,3 +138,23 @@ def test_bodies_arrive_as_they_were_sent(body: bytes, sizes: list[int]) -> None:
         passed += part.feed(sent[at : at + size])
         at += size
     assert passed.partition(b"\r\n\r\n")[2] == body and part.whole
+
+
+def test_headers_that_a_rule_gives_go_in_the_place_of_the_sandboxs_own() -> None:
+    given = Given(((b"Authorization", b"Bearer " + REAL), (b"X-Team", b"blue")), {"openai": REAL})
+    asked = Asking(lambda: Swapper([], {SHOWN: "TOKEN"}, given), "good.test", 443)
+    passed = asked.feed(head(b"authorization: Basic bWU6bWU=", b"AUTHORIZATION: x", b"Accept: a", b"x-team: red"))
+    assert passed.count(b"uthorization: ") == 1 and b"Authorization: Bearer " + REAL in passed
+    assert b"X-Team: blue\r\n" in passed and b"red" not in passed and b"Accept: a\r\n" in passed
+    (swapped,) = asked.swapped
+    assert swapped.used == {"openai"} and swapped.told == {REAL}
+    asked = Asking(lambda: Swapper([], {SHOWN: "TOKEN"}, given), "good.test", 443)
+    with pytest.raises(Misplaced):  # not even where it would not have been sent
+        asked.feed(head(b"Authorization: Bearer " + SHOWN))
+
+
+def test_a_rule_whose_secret_is_gone_sends_nothing() -> None:
+    given = Given((), {}, missing=("openai",))
+    asked = Asking(lambda: Swapper([], {}, given), "good.test", 443)
+    with pytest.raises(Refused, match="refers to a secret that there is not: openai"):
+        asked.feed(head())

@@ -1,0 +1,79 @@
+"""Header rules: headers that requests of a sandbox to a host get on their way out, whatever the sandbox sends. A value
+may refer to secrets, as E2B's clients write it: `Bearer ${e2b.secrets.openai-key}`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, model_validator
+
+from hutch.errors import HutchError, InvalidRequest
+from hutch.model.common import Model
+from hutch.model.secret import UNFIT, SecretHost, parse_host
+
+MAX_HEADER_RULES = 32
+"""Hosts of one sandbox."""
+_FIELD = "network.rules"
+_MOST_HEADERS, _LONGEST = 32, 8192
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
+_OURS = frozenset(("accept-encoding", "keep-alive", "proxy-connection", "proxy-authorization", "sec-websocket-key"))
+"""Headers that are the broker's to say, or of one connection."""
+_MARKER = re.compile(r"\$\{e2b\.secrets\.([^{}]{1,128})\}")
+
+
+def _tls_host(text: str) -> str:
+    try:
+        return parse_host(text).text
+    except HutchError as error:
+        hint = "It is a name, or `*.` and a name."
+        raise InvalidRequest(f"{_FIELD}: {error.detail}", hint=hint, field=_FIELD, value=text[:200]) from error
+
+
+class HeaderRule(Model):
+    """For one host, or all names below one."""
+
+    host: Annotated[str, AfterValidator(_tls_host)]
+    headers: dict[str, str] = Field(max_length=_MOST_HEADERS)
+
+    @model_validator(mode="after")
+    def _fits(self) -> HeaderRule:
+        for name, value in self.headers.items():
+            what = _wrong(name, value)
+            if what is not None:
+                raise InvalidRequest(f"{_FIELD}: {self.host}: {what}", field=_FIELD, value=name[:128])
+        return self
+
+    @property
+    def secrets(self) -> list[str]:
+        """Names of the secrets that it refers to."""
+        return list(dict.fromkeys(name for value in self.headers.values() for name in _names(value)))
+
+
+def filled(value: str, secrets: Mapping[str, str]) -> str:
+    """The value with secrets in the place of references. Raises `KeyError` for one that is not there."""
+    return _MARKER.sub(lambda found: secrets[found[1].lower()], value)
+
+
+def rule_for(hosts: Sequence[SecretHost], name: str, port: int) -> int | None:
+    """Which of the hosts' rules is for this place: the exact one, else the longest wildcard; None: no rule is."""
+    found = [(host.wildcard, -len(host.name), at) for at, host in enumerate(hosts) if host.covers(name, port)]
+    return min(found)[2] if found else None
+
+
+def _names(value: str) -> list[str]:
+    return [found.lower() for found in _MARKER.findall(value)]
+
+
+def _wrong(name: str, value: str) -> str | None:
+    """What is said of the name only: values may be secrets."""
+    if not _NAME.fullmatch(name):
+        return f"{name[:64]!r} is no name of a header"
+    if name.lower() in UNFIT | _OURS:
+        return f"the header {name} cannot be set"
+    if len(value) > _LONGEST or not (value.isascii() and value.isprintable() and value == value.strip()):
+        return f"the value of {name} has to be printable ASCII, without blanks around it, at most {_LONGEST} characters"
+    if "${e2b." in _MARKER.sub("", value):
+        return f"the value of {name} refers to something else than a secret (`${{e2b.secrets.NAME}}`)"
+    return None
