@@ -16,8 +16,8 @@ from hutch.control.builds import Builds
 from hutch.control.code import Code
 from hutch.control.context import Context, not_running
 from hutch.control.create import Creator
-from hutch.control.exclusive import hold
 from hutch.control.e2b_secrets import E2bSecrets
+from hutch.control.exclusive import hold
 from hutch.control.exec import Execs
 from hutch.control.files import Files
 from hutch.control.forks import Forks
@@ -136,6 +136,7 @@ class Control:
                 await self.store.tasks.break_leases()  # we have the lock: whoever held them is dead
             await self.volumes.start()
             await self._lifecycle.mounts.start()
+            await self.builds.sweep()
             self._opened = opened.pop_all()
         self._background = [
             asyncio.create_task(work)

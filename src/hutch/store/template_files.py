@@ -67,6 +67,12 @@ class TemplateFiles:
         async with self._database.read() as connection:
             return int((await connection.execute(statement)).scalar_one())
 
+    async def blobs(self) -> set[str]:
+        """The keys of the bytes of all records, of every organisation."""
+        statement = select(template_files.c.org, template_files.c.digest)
+        async with self._database.read() as connection:
+            return {files_blob(row.org, row.digest) for row in await connection.execute(statement)}
+
     async def unused(self, before: float, replaced: float, limit: int = 100) -> list[FilesRow]:
         """Those not used since then, and those that others replaced before `replaced`, of every organisation."""
         over = and_(template_files.c.hash.startswith(REPLACED), template_files.c.used_at < replaced)

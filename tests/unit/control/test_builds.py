@@ -174,11 +174,12 @@ async def test_what_is_removed_goes_from_the_node_when_no_sandbox_needs_it(contr
     assert node.made == {}
 
 
-async def test_uploads_are_kept_by_their_content(control: Control, settings: Settings) -> None:
-    async def sent(*pieces: bytes) -> AsyncIterator[bytes]:
-        for piece in pieces:
-            yield piece
+async def sent(*chunks: bytes) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
 
+
+async def test_uploads_are_kept_by_their_content(control: Control, settings: Settings) -> None:
     uploads = control.builds.uploads
     assert not await uploads.present("o", "h1")
     await uploads.take_in("o", "h1", sent(b"abc", b"d"))
@@ -192,6 +193,26 @@ async def test_uploads_are_kept_by_their_content(control: Control, settings: Set
         await uploads.take_in("o", "h3", sent(b"x"))
     await uploads.forget_unused(time.time() + 1)
     assert [key async for key in control._context.blobs.keys("templates/")] == []
+
+
+async def test_files_that_nobody_knows_are_removed_at_the_next_start(
+    settings: Settings, node: ModelNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    async with controlling(settings, node) as control:
+        uploads, blobs = control.builds.uploads, control._context.blobs
+        await uploads.take_in("o", "kept", sent(b"kept"))
+        monkeypatch.setattr(control.store.template_files, "put", killed)
+        with pytest.raises(KeyboardInterrupt):  # renamed into its place, and not written down
+            await uploads.take_in("o", "lost", sent(b"lost"))
+        await blobs.put("templates/o/sent-half", sent(b"ha"))
+        assert len([key async for key in blobs.keys("templates/")]) == 3
+    async with controlling(settings, node) as control:
+        assert len([key async for key in control._context.blobs.keys("templates/")]) == 1
+        assert await control.builds.uploads.present("o", "kept")
+        assert not await control.builds.uploads.present("o", "lost")
 
 
 async def test_files_that_are_sent_anew_count_until_they_are_removed(control: Control, settings: Settings) -> None:

@@ -234,6 +234,10 @@ class Builds:
             except TimeoutError:
                 continue
 
+    async def sweep(self) -> None:
+        """Remove what an earlier process has left. Before anybody is answered."""
+        await self._tidying.sweep_uploads()
+
     async def close(self) -> None:
         """Leave the builds that go on: the next process begins them anew."""
         for task in list(self._running.values()):
@@ -242,7 +246,6 @@ class Builds:
 
     async def _take_over(self) -> None:
         """What an earlier process was at begins anew, with the steps that it has kept."""
-        await self._tidying.sweep_uploads()
         await asyncio.to_thread(self._puller.sweep)
         for build in await self._store.in_states("building"):
             log.info("template build goes on after a restart", build=build.id)

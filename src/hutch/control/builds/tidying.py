@@ -46,9 +46,12 @@ class Tidying:
         await self._node(now)
 
     async def sweep_uploads(self) -> None:
-        """What a process that was killed was just being sent."""
+        """What a process that was killed was just being sent, or had not written down yet, or had just forgotten. To be
+        called before anything is sent to this one."""
+        known = await self._store.template_files.blobs()
         async for key in self._context.blobs.keys("templates/"):
-            if key.rpartition("/")[2].startswith("sent-"):
+            if key not in known:
+                log.info("files that no build can use removed", blob=key)
                 await self._context.blobs.delete(key)
 
     async def _node(self, now: float) -> None:
