@@ -336,9 +336,9 @@ def test_header_rules_and_an_authority_that_comes_while_it_runs(world: World, bo
     first, _, unencrypted = [each["head"] for each in world.internet.requests(since)]
     assert f"Authorization: Bearer {TOKEN}" in first and "Basic" not in first and "red" not in first
     assert "blue" not in unencrypted and TOKEN not in unencrypted
-    assert "200" in plain.python(
-        "import urllib.request as u; print(u.urlopen('https://api.good.test/').status)"
-    ), "a program that reads the list of the system"
+    assert "200" in plain.python("import urllib.request as u; print(u.urlopen('https://api.good.test/').status)"), (
+        "a program that reads the list of the system"
+    )
     assert not box.sh("curl -sSo /dev/null https://good.test/").stderr  # another sandbox has its own
     (entry, *_) = [each for each in plain.told(2) if each["name"] == "good.test"]
     assert entry["allowed"] and entry["secret"] == "openai"

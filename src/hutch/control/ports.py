@@ -34,6 +34,8 @@ class Door:
     """What its ports are told that they are called; `${PORT}` stands for the port."""
     access_token: str
     traffic_token: str
+    https_ports: frozenset[int] = frozenset()
+    """Those on which a program speaks TLS by itself."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Ports:
             wakes=bool(options.get("auto_resume", made is None)),
             reboots=made is None,
             masked_host=options.get("masked_host"),
+            https_ports=frozenset((options.get("network") or {}).get("httpsPorts", ())),
             access_token=self.access_token(sandbox_id),
             traffic_token=self.traffic_token(sandbox_id),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic.alias_generators import to_camel
@@ -67,7 +67,7 @@ class Network(Egress):
 
     allow_public_traffic: bool | None = None
     mask_request_host: str | None = Field(None, max_length=253, pattern=r"^[!-~]+$")
-    https_ports: list[int] = []
+    https_ports: list[Annotated[int, Field(ge=1, le=65535)]] = Field([], max_length=100)
 
 
 class Mounted(Body):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Network
 from typing import Any
 
-from hutch.e2b.bodies import Egress, Network
+from hutch.e2b.bodies import Egress
 from hutch.e2b.errors import NotOffered
 from hutch.model import AllowAll, DenyAll, NetworkPolicy, NetworkRules
 from hutch.model.headers import HeaderRule
@@ -22,8 +22,6 @@ def policy_of(egress: Egress, internet: bool | None) -> NetworkPolicy:
     for field in ("dns_servers", "egress_proxy"):
         if getattr(egress, field):
             raise NotOffered(f"network: `{field}` is not offered by Hutch", hint=_HINT)
-    if isinstance(egress, Network) and egress.https_ports:
-        raise NotOffered("network: `httpsPorts` is not offered by Hutch", hint=_HINT)
     closed = internet is False or any(each in _EVERYTHING for each in egress.deny_out)
     if closed and not egress.allow_out:
         return DenyAll()
@@ -37,8 +35,8 @@ def policy_of(egress: Egress, internet: bool | None) -> NetworkPolicy:
 
 
 def header_rules(egress: Egress) -> list[HeaderRule]:
-    """Its rules that say something; of several for one host the later ones go over the earlier. Raises `InvalidRequest`, `InvalidPolicy`,
-    and `NotOffered` for identity tokens in them."""
+    """Its rules that say something; of several for one host the later ones go over the earlier. Raises
+    `InvalidRequest`, and `NotOffered` for identity tokens in them."""
     found: dict[str, HeaderRule] = {}
     for host, each in egress.rules.items():
         headers = {name: value for rule in each for name, value in rule.transform.headers.items()}

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from hutch.e2b.bodies import NewSandbox
 from hutch.e2b.errors import NotOffered
 from hutch.errors import InvalidRequest
+from hutch.fleet.tunnel import GUEST_PORT
 from hutch.store.e2b import E2bRow
 
 
@@ -59,5 +60,7 @@ def refuse_unknown(body: NewSandbox) -> None:
     for field in ("mcp", "iam"):
         if getattr(body, field):
             raise NotOffered(f"`{field}` is not offered by Hutch", hint="docs/e2b.md lists what is.")
+    if GUEST_PORT in body.network.https_ports:
+        raise InvalidRequest(f"network: `httpsPorts`: {GUEST_PORT} is the sandbox's own port", field="httpsPorts")
     if not body.auto_pause_memory and (not body.auto_pause or body.auto_resume.enabled):
         raise InvalidRequest("autoPauseMemory: false goes with autoPause, and not with autoResume")

@@ -101,7 +101,9 @@ async def update_network(call: Call) -> Response:
     await call.control.set_network(sandbox.id, policy, org=call.org, rules=header_rules(body))
     if row is not None:
         before = row.options.get("network") or {}
-        kept = {name: before[name] for name in ("allowPublicTraffic", "maskRequestHost") if name in before}
+        kept = {
+            name: before[name] for name in ("allowPublicTraffic", "maskRequestHost", "httpsPorts") if name in before
+        }
         unkept = {"allow_internet_access", "rules"}
         told = body.model_dump(by_alias=True, exclude_defaults=True, mode="json", exclude=unkept)
         changed = {"network": kept | told or None, "allow_internet_access": body.allow_internet_access}

@@ -93,7 +93,7 @@ class Outbound(Flow):
 
     def eof_received(self) -> bool:
         self.finished = not self.hung_up()
-        if not self._raw or not self.finished or not self._client.ended():
+        if not self._raw or not self.finished or not self._client.ended() or not self.half_closes:
             return False
         self._look_gone()
         return True

@@ -61,6 +61,12 @@ def port_closed(sandbox_id: str, port: int) -> Refusal:
     return Refusal(502, {"sandboxId": e2b_sandbox_id(sandbox_id), "message": message, "port": port, "code": 502})
 
 
+def no_tls(sandbox_id: str, port: int) -> Refusal:
+    """It is one of those that speak TLS, and does not."""
+    message = "The sandbox is running but port does not speak TLS, as `httpsPorts` says"
+    return Refusal(502, {"sandboxId": e2b_sandbox_id(sandbox_id), "message": message, "port": port, "code": 502})
+
+
 def cut(sandbox_id: str, port: int) -> Refusal:
     """The port hung up, or what it sent is no HTTP."""
     message = "The sandbox is running but its answer was cut"

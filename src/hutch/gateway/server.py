@@ -13,6 +13,7 @@ from hutch.errors import GuestUnavailable, PortClosed, SandboxNotFound, SandboxN
 from hutch.gateway import refusals
 from hutch.gateway.access import GUEST_PORT, Entry, check_access, signed_by
 from hutch.gateway.inbound import Inbound
+from hutch.gateway.inner import NoTls, speak_tls
 from hutch.gateway.outbound import Outbound
 from hutch.gateway.refusals import Refusal
 from hutch.gateway.routing import Names, Place
@@ -98,8 +99,15 @@ class Gateway:
 
     async def connect(self, door: Door, place: Place, upstream: Outbound, known: bool) -> str:
         """Open this connection; the token of the guest behind it. Raises `Refusal`."""
+        secure = place.port in door.https_ports
         try:
-            way = await self.ports.connect(door, place.port, lambda: upstream, used=known)
+            way = await self.ports.connect(
+                door, place.port, asyncio.Protocol if secure else lambda: upstream, used=known
+            )
+            if secure:
+                await speak_tls(way.transport, upstream)
+        except NoTls as error:
+            raise refusals.no_tls(place.sandbox_id, place.port) from error
         except PortClosed:
             raise refusals.port_closed(place.sandbox_id, place.port) from None
         except (SandboxNotFound, SandboxNotRunning):

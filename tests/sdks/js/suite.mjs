@@ -120,8 +120,8 @@ test('volumes', async () => {
 
 test('secrets, and rules that refer to them', async () => {
   const made = await Secret.create('js-key', 'a-value-that-no-call-tells', { metadata: { of: 'js' } })
-  assert.equal(made.currentVersion, 1)
-  assert.equal((await Secret.update('js-key', 'another-value-of-it')).currentVersion, 2)
+  assert.equal(made.version, 1)
+  assert.equal((await Secret.update('js-key', 'another-value-of-it')).version, 2)
   assert.ok((await Secret.list().nextItems()).some((one) => one.secretId === made.secretId))
   const rules = { 'api.example.org': [{ transform: { headers: { Authorization: `Bearer ${Secret.fill('js-key')}` } } }] }
   await sandbox.updateNetwork({ allowOut: ({ rules }) => [...rules.keys()], denyOut: ['0.0.0.0/0'], rules })

@@ -23,7 +23,7 @@ def name() -> Iterator[str]:
 
 def test_a_secret_from_its_making_to_its_end(name: str) -> None:
     made = Secret.create(name, VALUE, metadata={"team": "blue"})
-    assert (made.name, made.current_version, made.metadata) == (name.lower(), 1, {"team": "blue"})
+    assert (made.name, made.version, made.metadata) == (name.lower(), 1, {"team": "blue"})
     assert Secret.get_info(made.secret_id) == Secret.get_info(name) == made
     assert Secret.exists(name) and not Secret.exists("no-such-secret")
     with pytest.raises(SecretException, match="409"):
@@ -31,7 +31,7 @@ def test_a_secret_from_its_making_to_its_end(name: str) -> None:
     with pytest.raises(SecretException, match="400"):
         Secret.create("another", "short")
     second = Secret.update(name, VALUE[::-1])
-    assert second.current_version == 2 and second.metadata == {"team": "blue"}
+    assert second.version == 2 and second.metadata == {"team": "blue"}
     assert second.updated_at > second.created_at == made.created_at
     paginator, seen = Secret.list(limit=1), []
     other = Secret.create(f"{name} 2", VALUE)
@@ -76,7 +76,7 @@ def test_rules_that_cannot_be(host: str, headers: dict[str, str]) -> None:
 
 def test_identity_tokens_are_not_offered() -> None:
     rules = {"a.example.org": [{"transform": {"headers": {"X": "${e2b.identity.tokens.aws}"}}}]}
-    with pytest.raises(SandboxException, match="501.*identity tokens"):
+    with pytest.raises(SandboxException, match=r"501.*identity tokens"):
         Sandbox.create(network={"rules": rules})
-    with pytest.raises(SandboxException, match="501.*iam"):
+    with pytest.raises(SandboxException, match=r"501.*iam"):
         Sandbox.create(iam={"tokens": {"aws": Secret.iam_token(audience="sts", token_type="JWT-SVID")}})
