@@ -38,10 +38,8 @@ def test_policies(network: dict[str, Any], internet: bool | None, mode: str) -> 
 @pytest.mark.parametrize(
     ("network", "internet"),
     [
-        ({"rules": {"example.org": []}}, None),
         ({"dnsServers": ["1.1.1.1"]}, None),
         ({"egressProxy": {"address": "x"}}, None),
-        ({"httpsPorts": [443]}, None),
     ],
 )
 def test_what_no_policy_does_is_refused(network: dict[str, Any], internet: bool | None) -> None:
