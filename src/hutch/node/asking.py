@@ -56,6 +56,7 @@ class Desk:
         self._questions: dict[str, _Question] = {}
         self._allowances: WeakKeyDictionary[Entry, _Allowance] = WeakKeyDictionary()
         self._news = asyncio.Event()
+        self._closed = False
 
     async def ask(self, address: str, audience: str) -> IdentityAnswer:
         """A token for the sandbox at this address. Raises `Refused`."""
@@ -83,7 +84,7 @@ class Desk:
             open_ = [each for each in self._questions.values() if now - each.handed_out >= _AGAIN][:_PAGE]
             for each in open_:
                 each.handed_out = now
-            if open_ or now >= end:
+            if open_ or now >= end or self._closed:
                 return [each.request for each in open_]
             again = [each.handed_out + _AGAIN for each in self._questions.values()]
             try:
@@ -91,6 +92,11 @@ class Desk:
                     await self._news.wait()
             except TimeoutError:
                 continue
+
+    def wake(self) -> None:
+        """Send home all who wait for questions (the daemon stops)."""
+        self._closed = True
+        self._news.set()
 
     def answer(self, answer: IdentityAnswer) -> None:
         """Of a question that waits; one that does not any more is let be."""

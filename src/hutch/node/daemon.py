@@ -245,6 +245,7 @@ class Daemon:
         tidying.cancel()
         parts.journal.wake()
         parts.egress_log.wake()
+        parts.desk.wake()
         await runner.cleanup()
         await parts.tunnel.stop()
         return how

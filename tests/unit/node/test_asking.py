@@ -146,3 +146,11 @@ async def one_more(desk: Desk, address: str) -> None:
     for asked in await desk.take(0):
         desk.answer(IdentityAnswer(id=asked.id, token="A"))
     await question
+
+
+async def test_a_node_that_stops_does_not_wait_for_those_who_wait_for_questions(desk: Desk) -> None:
+    waiting = [asyncio.create_task(desk.take(3600)) for _ in range(2)]
+    await asyncio.sleep(0)
+    desk.wake()
+    async with asyncio.timeout(30):
+        assert await asyncio.gather(*waiting, desk.take(3600)) == [[], [], []]
