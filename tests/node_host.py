@@ -242,9 +242,12 @@ class NodeHost:
         raise AssertionError(f"{id} lives on:\n{self.log()[-3000:]}")
 
     def journal(self, sandbox: str | None = None, kind: str | None = None) -> list[dict[str, Any]]:
-        """The journal's entries, of one sandbox and kind if given."""
-        entries = self.call("GET", "/journal?after=0").json()["entries"]
-        return [e for e in entries if sandbox in (None, e["sandbox"]) and kind in (None, e["kind"])]
+        """The journal's entries, of one sandbox and kind if given; what goes on inside only if that is given."""
+        entries: list[dict[str, Any]] = []
+        while more := self.call("GET", f"/journal?after={entries[-1]['seq'] if entries else 0}").json()["entries"]:
+            entries += more
+        kinds = {e["kind"] for e in entries} - {"activity"} if kind is None else {kind}
+        return [e for e in entries if sandbox in (None, e["sandbox"]) and e["kind"] in kinds]
 
     def tunnel(self, sandbox: str, port: int, timeout: float = 60) -> socket.socket:
         """A raw connection to a port inside. Raises `ConnectionError` with the node's words."""

@@ -129,6 +129,11 @@ class Settings(BaseSettings):
     audit_retention: float = Field(
         365 * 86400, ge=86400, description="Seconds for which records of the audit log are kept."
     )
+    trace: Literal["off", "processes", "all"] = Field(
+        "all",
+        description="What the kernels of sandboxes tell the audit log of what goes on inside: nothing, which programs "
+        "are started, or also where processes connect to.",
+    )
     allow_private_inputs: bool = Field(
         False, description="Let `inputs` be fetched from private addresses (development only)."
     )

@@ -104,14 +104,13 @@ class Journal:
         return topics
 
     async def _record(self, connection: Transaction, entry: JournalEntry) -> None:
-        """What a sandbox was refused, in the audit log."""
-        if entry.kind in _RECORDED:
-            action, outcome = _RECORDED[entry.kind]
-            action = "secret" if entry.data.get("kind") == "secret" else action
+        """What goes on in a sandbox, and what it was refused, in the audit log."""
+        if (told := _told(entry)) is not None:
+            action, outcome, detail = told
             org = await self._context.store.sandboxes.owner(connection, entry.sandbox)
             if org is not None:
                 by = Acting(entry.sandbox)
-                record = Event(org, action, entry.sandbox, outcome, entry.data, by=by, time=entry.time)
+                record = Event(org, action, entry.sandbox, outcome, detail, by=by, time=entry.time)
                 await append(connection, record)
 
     async def _apply_entry(self, connection: Transaction, entry: JournalEntry) -> list[str]:
@@ -138,7 +137,7 @@ class Journal:
                 case "sandbox_paused" | "sandbox_resumed" | "sandbox_rolled_back":
                     await self._moved(connection, entry)
                     return [f"sandbox:{entry.sandbox}"]
-                case "sandbox_running":
+                case "sandbox_running" | "activity":
                     return []
         except (ValidationError, KeyError, TypeError) as error:
             log.error("journal entry skipped", seq=entry.seq, kind=entry.kind, error=str(error))
@@ -200,6 +199,18 @@ class Journal:
             return []
         await self._context.store.tasks.ask_to_stop(connection, task.id, stop)
         return [stop_of(task.id)]
+
+
+def _told(entry: JournalEntry) -> tuple[str, str, dict[str, Any]] | None:
+    """Action, outcome and detail of an entry that stands in the audit log."""
+    if entry.kind == "activity":
+        match entry.data:
+            case {"action": str(action), "outcome": str(outcome), "detail": dict(detail)}:
+                return action, outcome, detail
+    if entry.kind not in _RECORDED:
+        return None
+    action, outcome = _RECORDED[entry.kind]
+    return "secret" if entry.data.get("kind") == "secret" else action, outcome, entry.data
 
 
 def _condensed(entries: list[JournalEntry]) -> list[JournalEntry]:

@@ -24,6 +24,7 @@ JournalKind = Literal[
     "sandbox_rolled_back",
     "limit",
     "egress_refused",
+    "activity",
     "llm_usage",
     "llm_auth_failed",
     "llm_budget_exceeded",
@@ -190,6 +191,9 @@ class NodeInfo(Model):
     instance: str = Field(description="Changes with every start of the daemon.")
     version: str
     runtime: str
+    trace: Literal["off", "processes", "all"] = Field(
+        "off", description="What the kernels of sandboxes tell the audit log of what goes on inside."
+    )
     sandboxes: int
     paused: int = Field(0, description="Paused sandboxes; not among `sandboxes`.")
     slots_free: int

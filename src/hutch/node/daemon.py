@@ -26,6 +26,7 @@ from hutch.network.base import Services
 from hutch.network.nflog import PacketLog, group_of
 from hutch.network.resolver import host_resolver
 from hutch.network.slots import LinuxSlotPool
+from hutch.node.activity import Activity
 from hutch.node.app import NodeApi
 from hutch.node.asking import Desk
 from hutch.node.budgets import Budgets
@@ -44,9 +45,12 @@ from hutch.node.secrets import NodeSecrets
 from hutch.node.snapshots import Snapshots
 from hutch.node.sockets import listen
 from hutch.node.sweep import Takeover
+from hutch.node.tracing import Tracing
 from hutch.node.tunnel import Tunnel
 from hutch.runtime.base import Runtime
 from hutch.runtime.gvisor import GvisorRuntime
+from hutch.runtime.trace.events import Event
+from hutch.runtime.trace.tracer import Tracer
 from hutch.settings import Settings
 from hutch.snapshots import SnapshotStore
 
@@ -124,9 +128,13 @@ class Daemon:
         state = self._home.directory / "runsc"
         state.mkdir(mode=0o700, exist_ok=True)
         try:
-            return GvisorRuntime(self._settings.runsc, state, self._home.id)
+            tracer = Tracer(self._settings.trace, self._heard)
+            return GvisorRuntime(self._settings.runsc, state, self._home.id, tracer=tracer)
         except ValueError as error:  # a path that is too long for runsc's sockets
             raise StartError(f"{error}; set HUTCH_DATA_DIR to a shorter one") from error
+
+    def _heard(self, runtime_id: str, event: Event) -> None:
+        self._parts.tracing.heard(runtime_id, event)
 
     async def _assemble(self, runtime: Runtime, journal: Journal) -> Parts:
         settings, registry = self._settings, Registry()
@@ -148,6 +156,7 @@ class Daemon:
         egress_log = EgressLog(self._home.directory / "egress.db")
         await egress_log.open()
         egress = Egress(registry, journal, egress_log)
+        activity = Activity(journal)
         desk = Desk(registry)
         identities = IdentityDoor(desk.ask)
         slots, fence, broker = self._network(await gateway.start(), await identities.start(), egress)
@@ -157,6 +166,8 @@ class Daemon:
             registry=registry,
             records=records,
             journal=journal,
+            activity=activity,
+            tracing=Tracing(registry, activity),
             runtime=runtime,
             slots=slots,
             fence=fence,
@@ -226,6 +237,7 @@ class Daemon:
         await parts.snapshots.close()
         await parts.egress.stop()
         await parts.egress_log.close()
+        await parts.activity.close()
         await parts.journal.close()
         parts.records.close()
 
@@ -256,6 +268,7 @@ class Daemon:
             instance=self._instance,
             version=version("hutch"),
             runtime=self._parts.runtime.name,
+            trace=self._parts.runtime.trace,
             sandboxes=self._parts.registry.alive(),
             paused=self._parts.registry.paused(),
             slots_free=self._parts.slots.free,

@@ -101,6 +101,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
+        self._running_as: dict[str, Entry] = {}
         self._deleted: OrderedDict[str, None] = OrderedDict()
 
     def __iter__(self) -> Iterator[Entry]:
@@ -125,6 +126,7 @@ class Registry:
         """Forget it; no error when it is forgotten already."""
         if self._entries.get(entry.id) is entry:
             del self._entries[entry.id]
+        self._running_as = {id: other for id, other in self._running_as.items() if other is not entry}
 
     def alive(self) -> int:
         """How many are on the host, or on their way there or away."""
@@ -145,6 +147,16 @@ class Registry:
             each for each in self._entries.values() if each.record.address == address and each.record.slot is not None
         )
         return next(has, None)
+
+    def running_as(self, runtime_id: str) -> Entry | None:
+        """Whose sandbox it is that the runtime knows by this id; None while it is nobody's."""
+        known = self._running_as.get(runtime_id)
+        if known is None or known.record.runtime_id != runtime_id:
+            has = (each for each in self._entries.values() if each.record.runtime_id == runtime_id)
+            known = next((each for each in has if not each.record.hidden), None)
+            if known is not None:
+                self._running_as[runtime_id] = known
+        return known
 
     def mark_deleted(self, id: str) -> None:
         """Remember that it was deleted, so that a request to boot it that comes late is refused."""

@@ -23,6 +23,8 @@ log = structlog.get_logger("hutch.node")
 
 PAGE = 500
 KEEP_SECONDS = 7 * 86400.0
+KEEP_ACTIVITY = 50_000
+"""Entries of what goes on inside sandboxes that are kept while no server reads them."""
 _RETRY_SECONDS = 1.0
 
 _SCHEMA = """
@@ -31,6 +33,7 @@ CREATE TABLE IF NOT EXISTS journal (
     data TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS limits ON journal (sandbox) WHERE kind = 'limit';
 CREATE UNIQUE INDEX IF NOT EXISTS once ON journal (sandbox, kind) WHERE kind IN ('sandbox_running', 'sandbox_dead');
+CREATE INDEX IF NOT EXISTS activity ON journal (seq) WHERE kind = 'activity';
 CREATE TABLE IF NOT EXISTS llm_total (sandbox TEXT PRIMARY KEY, usage TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS llm_day (org TEXT, day TEXT, usage TEXT NOT NULL, PRIMARY KEY (org, day));
 """
@@ -50,7 +53,7 @@ class Journal:
         self._pending: list[_Pending] = []
         self._flusher: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
-        self._last = 0
+        self._last = self._taken = 0
         self._closed = False
 
     async def open(self) -> None:
@@ -81,6 +84,7 @@ class Journal:
         """The oldest entries behind `after` (at most `PAGE`), and the number to go on from. Waits up to `wait`
         seconds for one."""
         end = time.monotonic() + wait
+        self._taken = max(self._taken, after)
         while True:
             news = self._news
             entries = await self._db.read(lambda db: _page(db, after)) if self._last > after else []
@@ -110,9 +114,10 @@ class Journal:
         await self._db.write(lambda db: db.execute("DELETE FROM llm_total WHERE sandbox = ?", (sandbox,)))
 
     async def trim(self) -> None:
-        """Drop entries older than a week."""
+        """Drop entries older than a week, and of what goes on inside sandboxes, which is most, what a server has."""
         horizon = time.time() - KEEP_SECONDS
-        await self._db.write(lambda db: db.execute("DELETE FROM journal WHERE time < ?", (horizon,)))
+        if dropped := await self._db.write(lambda db: _trim(db, horizon, self._taken)):
+            log.error("what went on in sandboxes is dropped: no server reads it", entries=dropped)
 
     def wake(self) -> None:
         """Send all waiting readers home (the daemon stops)."""
@@ -176,6 +181,14 @@ def _page(db: sqlite3.Connection, after: int) -> list[JournalEntry]:
         JournalEntry(seq=seq, time=datetime.fromtimestamp(at, UTC), sandbox=sandbox, kind=kind, data=json.loads(data))
         for seq, at, sandbox, kind, data in rows
     ]
+
+
+def _trim(db: sqlite3.Connection, horizon: float, taken: int) -> int:
+    """How many were dropped that nobody has read."""
+    db.execute("DELETE FROM journal WHERE time < ?", (horizon,))
+    db.execute("DELETE FROM journal WHERE kind = 'activity' AND seq <= ?", (taken,))
+    last = "SELECT seq FROM journal WHERE kind = 'activity' ORDER BY seq DESC LIMIT 1 OFFSET ?"
+    return db.execute(f"DELETE FROM journal WHERE kind = 'activity' AND seq <= ({last})", (KEEP_ACTIVITY,)).rowcount  # noqa: S608
 
 
 def _breaches(db: sqlite3.Connection, sandbox: str) -> list[LimitBreach]:

@@ -10,6 +10,7 @@ from hutch.egress.identity import IdentityDoor
 from hutch.egress.llm.gateway import LlmGateway
 from hutch.images.catalog import ImageStore
 from hutch.network.base import SlotPool
+from hutch.node.activity import Activity
 from hutch.node.asking import Desk
 from hutch.node.budgets import Budgets
 from hutch.node.egress import Egress
@@ -23,6 +24,7 @@ from hutch.node.pins import Pins
 from hutch.node.records import RecordStore
 from hutch.node.secrets import NodeSecrets
 from hutch.node.snapshots import Snapshots
+from hutch.node.tracing import Tracing
 from hutch.node.tunnel import Tunnel
 from hutch.runtime.base import Runtime
 from hutch.settings import Settings
@@ -37,6 +39,8 @@ class Parts:
     registry: Registry
     records: RecordStore
     journal: Journal
+    activity: Activity
+    tracing: Tracing
     runtime: Runtime
     slots: SlotPool
     images: ImageStore

@@ -126,6 +126,8 @@ class Takeover:
             entry.handle = handle
             await self._end(entry, f"it could not be taken over: {error}")
         else:
+            if parts.runtime.trace != "off":
+                parts.tracing.resumed(entry)
             self._sandboxes.take(entry, handle)
 
     async def _rest_or_finish(self, entry: Entry) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from hutch.model import Resources
 from hutch.network.base import Slot
@@ -71,6 +72,12 @@ class Runtime(ABC):
     """Boots, freezes, thaws, watches and kills sandboxes; nothing else."""
 
     name: str
+
+    @property
+    def trace(self) -> Literal["off", "processes", "all"]:
+        """What the kernels of its sandboxes tell, from outside of the guest's reach: nothing, which programs are
+        started, or also where processes connect to."""
+        return "off"
 
     @abstractmethod
     async def check(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""A call to the kernel of a running sandbox, over the socket by which `runsc` itself talks to it."""
+"""Calls to the kernel of a running sandbox, over the socket by which `runsc` itself talks to it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import contextlib
 import json
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 _TIMEOUT = 60.0
 _ANSWER_LIMIT = 1 << 20
@@ -24,17 +26,15 @@ async def cut_connections(control: Path) -> None:
 
     Raises `OSError` when the kernel does not answer.
     """
-    arguments = {"metadata": {"compression": "none"}, "have_pages_file": True, "Resume": True}
-    call = json.dumps({"method": "containerManager.Checkpoint", "arg": arguments}).encode()
-    await asyncio.to_thread(_exchange, control, call, ["/dev/null", "/dev/null", "/dev/full"])
+    await asyncio.to_thread(_save_into_nothing, control)
 
 
 async def established(control: Path) -> int | None:
     """How many ends of TCP connections the sandbox's own kernel holds for established just now: two for one over its
     loopback. None where it cannot tell."""
-    call = json.dumps({"method": "Metrics.Export", "arg": {"only_metrics": f"^{_ESTABLISHED}$"}}).encode()
+    arguments = {"only_metrics": f"^{_ESTABLISHED}$"}
     try:
-        answer = json.loads(await asyncio.to_thread(_exchange, control, call, []))
+        answer = await asyncio.to_thread(call, control, "Metrics.Export", arguments)
         for each in answer["result"]["snapshot"]["data"]:
             if each["metric"]["name"] == _ESTABLISHED:
                 return int(each["val"].get("int", 0))
@@ -43,28 +43,38 @@ async def established(control: Path) -> int | None:
     return None
 
 
-def _exchange(control: Path, call: bytes, files: list[str]) -> bytes:
-    """Make one call with open files. Its answer, which is an error for a save that is made to fail."""
-    with contextlib.ExitStack() as stack:
-        connection = stack.enter_context(socket.socket(socket.AF_UNIX))
+def call(
+    control: Path, method: str, arguments: Any, descriptors: Sequence[int] = (), limit: int = _ANSWER_LIMIT
+) -> dict[str, Any]:
+    """Make one call with open files: its answer, of at most so many bytes, which may be that it has failed. Blocks.
+    Raises `OSError`."""
+    text = json.dumps({"method": method, "arg": arguments}).encode()
+    with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(_TIMEOUT)
         connection.connect(str(control))
-        descriptors = [os.open(file, os.O_RDWR | os.O_CLOEXEC) for file in files]
+        socket.send_fds(connection, [text], descriptors) if descriptors else connection.sendall(text)
+        answer = bytearray()
+        while True:
+            more = connection.recv(1 << 16)
+            answer += more
+            if not more or len(answer) > limit:
+                raise ConnectionError("the sandbox's kernel does not answer")
+            if more.rstrip().endswith(b"}") and isinstance(whole := _parsed(answer), dict):
+                return whole
+
+
+def _save_into_nothing(control: Path) -> None:
+    arguments = {"metadata": {"compression": "none"}, "have_pages_file": True, "Resume": True}
+    with contextlib.ExitStack() as stack:
+        descriptors = [os.open(file, os.O_RDWR | os.O_CLOEXEC) for file in ("/dev/null", "/dev/null", "/dev/full")]
         for descriptor in descriptors:
             stack.callback(os.close, descriptor)
-        socket.send_fds(connection, [call], descriptors) if descriptors else connection.sendall(call)
-        answer = b""
-        while not _whole(answer):
-            more = connection.recv(1 << 16)
-            if not more or len(answer) > _ANSWER_LIMIT:
-                raise ConnectionError("the sandbox's kernel does not answer")
-            answer += more
-        return answer
+        call(control, "containerManager.Checkpoint", arguments, descriptors)
 
 
-def _whole(answer: bytes) -> bool:
+def _parsed(answer: bytearray) -> Any:
+    """None for what is not whole yet."""
     try:
-        json.loads(answer)
-    except ValueError:
-        return False
-    return True
+        return json.loads(answer)
+    except (ValueError, RecursionError):
+        return None

@@ -14,6 +14,8 @@ import errno
 import json
 import os
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from hutch.errors import BootFailed, DiskFull, ThawFailed
@@ -26,6 +28,8 @@ from hutch.runtime.freezing import forget
 from hutch.runtime.manifest import ImageIdentity, Origin, read_manifest
 from hutch.runtime.process import HostProcess
 from hutch.runtime.runsc import Runsc
+from hutch.runtime.trace.session import Level
+from hutch.runtime.trace.tracer import CONFIG, Tracer
 
 MEMORY_HEADROOM = 128 << 20
 """Memory of the sandbox's kernel itself, over what the guest may use."""
@@ -52,13 +56,16 @@ class GvisorRuntime(Runtime):
 
     name = "gvisor"
 
-    def __init__(self, runsc: str, state_root: Path, node: str, platform: str = "systrap") -> None:
+    def __init__(
+        self, runsc: str, state_root: Path, node: str, platform: str = "systrap", tracer: Tracer | None = None
+    ) -> None:
         longest = len(str(state_root)) + len("//runsc-.sock") + 2 * SANDBOX_ID_LENGTH
         if longest > SOCKET_PATH_MAX:
             raise ValueError(f"{state_root} is too long a path: a sandbox's socket below it would exceed 107 bytes")
         self._runsc = Runsc(runsc, state_root, platform)
         self._freezer = Freezer(self._runsc)
         self._cgroups = detect(node)
+        self._tracer = tracer or Tracer("off", lambda id, event: None)
         self._peaks: dict[str, int] = {}
         self._freezing: set[asyncio.Task[Frozen]] = set()
 
@@ -66,15 +73,21 @@ class GvisorRuntime(Runtime):
         problems = await asyncio.to_thread(self._cgroups.problems)
         platform, wrong = await probe.find_platform(self._runsc.binary)
         self._runsc.platform = platform or self._runsc.platform
+        if platform is not None:
+            await self._tracer.probe(self._runsc.binary)
         return problems + wrong
+
+    @property
+    def trace(self) -> Level:
+        return self._tracer.level
 
     async def boot(self, spec: SandboxSpec) -> Handle:
         try:
             origin = await self._origin(spec, ())
         except OSError as error:
             raise BootFailed(f"sandbox {spec.id} cannot be booted: {error}") from error
-        argv = self._runsc.run(spec.id, spec.directory, _bundle(spec.directory))
-        return await self._start(spec, origin, argv, START_TIMEOUT, BootFailed)
+        run = partial(self._runsc.run, spec.id, spec.directory, _bundle(spec.directory))
+        return await self._start(spec, origin, run, START_TIMEOUT, BootFailed)
 
     async def freeze(self, handle: Handle, into: Path, keep_running: bool) -> Frozen:
         task = asyncio.create_task(self._freeze(handle, into, keep_running))
@@ -89,13 +102,16 @@ class GvisorRuntime(Runtime):
         except OSError as error:
             raise ThawFailed(f"sandbox {spec.id} cannot be thawed: {error}") from error
         saved.check(origin, host_cpu())
-        argv = self._runsc.restore(spec.id, spec.directory, _bundle(spec.directory), snapshot)
+        restore = partial(self._runsc.restore, spec.id, spec.directory, _bundle(spec.directory), snapshot)
         timeout = START_TIMEOUT + saved.bytes / SLOWEST_LOAD
-        return await self._start(spec, origin, argv, timeout, ThawFailed)
+        return await self._start(spec, origin, restore, timeout, ThawFailed)
 
     async def kill(self, id: str, directory: Path) -> None:
         self._peaks.pop(id, None)
-        await asyncio.to_thread(self._destroy, id, directory)
+        try:
+            await asyncio.to_thread(self._destroy, id, directory)
+        finally:
+            self._tracer.forget(id)
 
     async def alive(self, handle: Handle) -> bool:
         process = _recorded(handle.directory)
@@ -125,6 +141,7 @@ class GvisorRuntime(Runtime):
         if process is None or not process.alive():
             return None
         await self._freezer.recover(id, directory)
+        await self._tracer.adopt(id, self._runsc.control(id))
         return Handle(id, process.pid, directory)
 
     async def limit_cpus(self, handle: Handle, cpus: float) -> None:
@@ -151,7 +168,7 @@ class GvisorRuntime(Runtime):
         self,
         spec: SandboxSpec,
         origin: Origin,
-        argv: list[str],
+        command: Callable[[list[str]], list[str]],
         timeout: float,
         failure: type[BootFailed | ThawFailed],
     ) -> Handle:
@@ -161,9 +178,12 @@ class GvisorRuntime(Runtime):
             raise failure(f"sandbox {spec.id} is there already") from error
         try:
             await asyncio.to_thread(self._prepare, spec, origin)
+            options = self._tracer.prepare(spec.id, spec.directory, self._runsc.state_root / spec.id)
             async with asyncio.timeout(timeout):
-                await spawn.launch(self._order(spec, origin, argv))
-            return await asyncio.to_thread(self._record, spec)
+                await spawn.launch(self._order(spec, origin, command(options)))
+            handle = await asyncio.to_thread(self._record, spec)
+            await self._tracer.attach(spec.id, self._runsc.control(spec.id))
+            return handle
         except (OSError, TimeoutError) as error:
             said = await asyncio.to_thread(_tail, spec.directory)
             await self.kill(spec.id, spec.directory)
@@ -225,7 +245,7 @@ class GvisorRuntime(Runtime):
         forget(directory)
         for path in (_bundle(directory), _disk(directory)):
             shutil.rmtree(path, ignore_errors=True)
-        for name in ("process.json", ORIGIN, "pid", "meminfo", "runsc.log", "guest.log"):
+        for name in ("process.json", ORIGIN, "pid", "meminfo", "runsc.log", "guest.log", CONFIG):
             (directory / name).unlink(missing_ok=True)
 
     def _leftovers(self) -> list[str]:

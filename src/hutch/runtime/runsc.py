@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from hutch.runtime.version import version_of
@@ -30,14 +31,15 @@ class Runsc:
         self.state_root = state_root
         self.platform = platform
 
-    def run(self, id: str, directory: Path, bundle: Path) -> list[str]:
-        """Boot a sandbox; the command ends when its PID 1 runs."""
-        return [*self._flags(id, directory / "runsc.log"), "run", *_detached(directory, bundle), id]
+    def run(self, id: str, directory: Path, bundle: Path, options: Sequence[str]) -> list[str]:
+        """Boot a sandbox; the command ends when its PID 1 runs. `options`: more flags, of this start alone."""
+        return [*self._flags(id, directory / "runsc.log"), *options, "run", *_detached(directory, bundle), id]
 
-    def restore(self, id: str, directory: Path, bundle: Path, snapshot: Path) -> list[str]:
+    def restore(self, id: str, directory: Path, bundle: Path, snapshot: Path, options: Sequence[str]) -> list[str]:
         """Bring a snapshot back as this sandbox; the command ends when its processes run."""
         return [
             *self._flags(id, directory / "runsc.log"),
+            *options,
             "restore",
             *_detached(directory, bundle),
             f"-image-path={snapshot}",

@@ -30,6 +30,7 @@ from hutch.images.lookup import BuiltImage
 from hutch.images.made import MadeTemplates
 from hutch.model import NetworkPolicy, Recipe, Resources, SnapshotRecord, TemplateInfo
 from hutch.network.base import Slot, SlotPool
+from hutch.node.activity import Activity
 from hutch.node.asking import Desk
 from hutch.node.budgets import Budgets
 from hutch.node.disk import archive
@@ -48,6 +49,7 @@ from hutch.node.sandboxes import Sandboxes
 from hutch.node.secrets import NodeSecrets
 from hutch.node.snapshots import Snapshots
 from hutch.node.sweep import Takeover
+from hutch.node.tracing import Tracing
 from hutch.node.tunnel import Tunnel
 from hutch.runtime.base import Frozen, Handle, Runtime, SandboxSpec, Stats
 from hutch.runtime.cpu import host_cpu
@@ -436,6 +438,7 @@ async def daemon(
     store = cast(SteppingStore, await SteppingStore.open(home.snapshots))
     records.host = store.host = host
     registry = Registry()
+    activity = Activity(journal)
     desk = Desk(registry)
     recipe = Recipe(name="t", user="user", workdir="/", resources=RESOURCES)
     built = BuiltImage(image, "hash", recipe)
@@ -447,6 +450,8 @@ async def daemon(
         registry=registry,
         records=records,
         journal=journal,
+        activity=activity,
+        tracing=Tracing(registry, activity),
         runtime=PaperRuntime(host),
         slots=PaperSlots(host),
         images=cast(
