@@ -90,13 +90,18 @@ class Account:
             return None
         return next((found for purse in self._purses() if (found := purse.exceeded()) is not None), None)
 
+    @property
+    def in_dollars(self) -> bool:
+        """Whether a budget in dollars is in force: then all that a call costs has to be counted."""
+        return self._purse.max_usd is not None or (self.org is not None and self.org.in_dollars)
+
     # ---- calls ----
 
     async def admit(self, entry: Entry, most: Tokens, *, watched: bool = False) -> None:
         """Lets a call begin that uses so much at most, as soon as every budget has room for it; then that is in the
         ledger. `watched`: it is a stream, and cut where a budget ends. Raises `Refused` where others have what is left
         for too long; when a budget is used up, it does not begin."""
-        price = self._price(entry, None)
+        price = self.price(entry, None)
         if price is None and entry.asked_model and self.org is not None and self.org.in_dollars:
             raise Refused(
                 403,
@@ -134,7 +139,7 @@ class Account:
 
     def count(self, entry: Entry, now: Tokens, model: str | None) -> None:
         """The call of `entry` has now used `now` in all."""
-        price = self._price(entry, model)
+        price = self.price(entry, model)
         figures = Figures.used(now, price.cost(now) if price is not None else None)
         before, cost = entry.figures, entry.cost
         entry.model = model or entry.model
@@ -151,7 +156,7 @@ class Account:
 
     def expect(self, entry: Entry) -> None:
         """From here on the stream may use a step more than it has: more or less than was thought at its beginning."""
-        price = self._price(entry, None)
+        price = self.price(entry, None)
         step = Cost(price.cost(Tokens(output=STEP)) if price else 0.0, STEP)
         entry.most = entry.cost + entry.unsaid + step
         self._move(entry, NOTHING)
@@ -173,7 +178,7 @@ class Account:
         except OSError as error:
             log.error("llm ledger cannot be written", sandbox=self.sandbox, error=describe(error))
 
-    def _price(self, entry: Entry, model: str | None) -> Price | None:
+    def price(self, entry: Entry, model: str | None = None) -> Price | None:
         """Of the model that the provider says has answered, else of the one that was asked for."""
         names = (model, entry.model, entry.asked_model)
         return next((price for name in names if name and (price := self._prices.find(name)) is not None), None)

@@ -6,13 +6,16 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from aiohttp import web
 
+from hutch.egress.llm.asked import Asked, read
+from hutch.egress.llm.fields import parse
 from hutch.egress.llm.refused import Refused
-from hutch.egress.llm.usage import CHARACTERS_PER_TOKEN, count, mapping
+from hutch.egress.llm.usage import CHARACTERS_PER_TOKEN, mapping
+from hutch.model import LlmApi
 
 MAX_REQUEST = 64 << 20
 
@@ -24,27 +27,14 @@ _MAX_ASSUMED = 200_000
 _MODEL = re.compile(rb'"model"\s*:\s*"([A-Za-z0-9._:/@\[\]-]{1,128})"')
 _ENCODED = re.compile(rb"[A-Za-z0-9+/=]{256,}")
 """Images are sent as base64, and cost little for their length."""
-_OUTPUT_FIELDS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a request says of itself: the guest's word, so it serves only for estimates, and for what concerns nobody
-    but the guest."""
-
-    model: str | None = None
-    stream: bool = False
-    max_output: int | None = None
-    """Most tokens that the answer may have, all its choices together; None when it does not say."""
-    usage: bool = True
-    """It wants to be told the usage of a streamed answer."""
 
 
 class RequestBody:
     """One request's body on its way through."""
 
-    def __init__(self, request: web.BaseRequest) -> None:
+    def __init__(self, request: web.BaseRequest, api: LlmApi) -> None:
         self._request = request
+        self._api = api
         self._characters = 0
         self._begin: list[bytes] = []
         self._whole = False
@@ -81,7 +71,7 @@ class RequestBody:
             body = b"".join(self._begin)
             self._begin = [body]
             self._measure(body)
-            self.asked = await self._parsed(_asked)
+            self.asked = await self._parsed(partial(_asked, api=self._api))
 
     async def ask_for_usage(self) -> None:
         """Asks the provider to tell the usage of the answer that it streams, where that is known to be needed."""
@@ -132,30 +122,11 @@ def too_large() -> Refused:
     return Refused(413, f"A request may have at most {MAX_REQUEST >> 20} MiB.")
 
 
-def _asked(body: bytes) -> Asked:
-    request = _object(body)
-    model = request.get("model")
-    config = mapping(request.get("generationConfig") or request.get("generation_config"))
-    limits = [count(request.get(name), -1) for name in _OUTPUT_FIELDS]
-    limits.append(count(config.get("maxOutputTokens", config.get("max_output_tokens")), -1))
-    choices = max(1, count(request.get("n")), count(config.get("candidateCount", config.get("candidate_count"))))
-    most = max(limits)
-    return Asked(
-        model=model[:128] if isinstance(model, str) else None,
-        stream=request.get("stream") is True,
-        max_output=most * choices if most >= 0 else None,
-        usage=mapping(request.get("stream_options")).get("include_usage") is True,
-    )
+def _asked(body: bytes, api: LlmApi) -> Asked:
+    return read(parse(body), api)
 
 
 def _with_usage(body: bytes) -> bytes:
-    request = _object(body)
+    request = parse(body)
     request["stream_options"] = mapping(request.get("stream_options")) | {"include_usage": True}
     return json.dumps(request).encode()
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        return mapping(json.loads(body))
-    except (ValueError, RecursionError):
-        return {}

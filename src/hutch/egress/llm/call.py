@@ -9,7 +9,7 @@ import aiohttp
 import structlog
 from aiohttp import web
 
-from hutch.egress.llm import answer
+from hutch.egress.llm import answer, terms
 from hutch.egress.llm.account import STEP, Account, describe
 from hutch.egress.llm.body import RequestBody, too_large
 from hutch.egress.llm.entry import Entry
@@ -41,7 +41,7 @@ class Call:
         self._provider = provider
         self._route = route
         self._path = path
-        self._body = RequestBody(request)
+        self._body = RequestBody(request, provider.api)
         self._reader = provider.reader()
         self._entry = Entry()
         self._free = not route.metered
@@ -112,6 +112,9 @@ class Call:
         found = self._route.path.fullmatch(self._path)
         in_path = found.groupdict().get("model") if found else None
         self._entry.asked_model = in_path or asked.model
+        if self._account.in_dollars:
+            price = self._account.price(self._entry)
+            terms.check(asked, self._entry.asked_model, price, self._provider.final_status)
         output = asked.max_output if asked.max_output is not None else _ASSUMED_OUTPUT
         if self._streams:
             output = min(output, STEP)

@@ -299,7 +299,7 @@ def _refusal(provider: Provider, refused: Refused) -> web.Response:
     retry = "true" if refused.status in (429, 502, 503) else "false"
     wait = {"retry-after": "1"} if refused.status in (429, 503) else {}
     return web.Response(
-        body=provider.error(refused.status, refused.message),
+        body=provider.error(refused.status, refused.message, refused.field),
         status=refused.status,
         headers={"content-type": "application/json", "x-should-retry": retry} | wait,
     )

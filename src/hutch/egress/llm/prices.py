@@ -35,6 +35,8 @@ class Tokens:
     """Searches of the web, which the provider made for the model."""
     tier: str = ""
     """The service tier or speed that the provider says it used."""
+    region: str = ""
+    """The region that it says it was bound to."""
 
     @property
     def prompt(self) -> int:
@@ -84,16 +86,23 @@ class LongPrompt(Rates):
 class Price(Rates):
     """One entry of the table."""
 
-    web_search: float = Field(0.0, ge=0)
+    web_search: float | None = Field(None, ge=0)
     long_prompt: LongPrompt | None = None
     tiers: dict[str, float] = {}
+    regions: dict[str, float] = {}
+
+    @property
+    def covers_searches(self) -> bool:
+        """Whether it is known what searches of the web cost; a model of one's own, whose tokens are free, has none."""
+        return self.web_search is not None or not (self.input or self.output)
 
     def cost(self, used: Tokens) -> float:
         """Dollars for one call."""
         rates: Rates = self
         if self.long_prompt is not None and used.prompt > self.long_prompt.over:
             rates = self.long_prompt
-        return Rates.cost(rates, used) * self.tiers.get(used.tier, 1.0) + used.searches * self.web_search / 1000
+        factor = self.tiers.get(used.tier, 1.0) * self.regions.get(used.region, 1.0)
+        return Rates.cost(rates, used) * factor + used.searches * (self.web_search or 0.0) / 1000
 
 
 class PriceTable:
@@ -118,8 +127,8 @@ class PriceTable:
     def parse(cls, text: str) -> PriceTable:
         """The table that is written there; whatever is wrong with it raises what pydantic, tomllib or Python do."""
         data: dict[str, Any] = tomllib.loads(text)
-        tiers = data.get("tiers", {})
-        return cls({name: _price(entry, tiers) for name, entry in data.get("models", {}).items()})
+        factors = {name: data.get(name, {}) for name in ("tiers", "regions")}
+        return cls({name: _price(entry, factors) for name, entry in data.get("models", {}).items()})
 
     def find(self, model: str) -> Price | None:
         """The price of `model`; None when no name of the table matches."""
@@ -136,8 +145,8 @@ def _built_in() -> PriceTable:
     return PriceTable.parse((resources.files(__package__) / "prices.toml").read_text())
 
 
-def _price(entry: dict[str, Any], tiers: dict[str, Any]) -> Price:
-    return Price.model_validate(entry | {"tiers": tiers | entry.get("tiers", {})})
+def _price(entry: dict[str, Any], factors: dict[str, dict[str, Any]]) -> Price:
+    return Price.model_validate(entry | {name: found | entry.get(name, {}) for name, found in factors.items()})
 
 
 def _pattern(name: str) -> re.Pattern[str]:

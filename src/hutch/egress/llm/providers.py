@@ -54,7 +54,7 @@ class Provider:
         """The route that a request takes; None when it may not pass."""
         return next((route for route in self.routes if route.method == method and route.path.fullmatch(path)), None)
 
-    def error(self, status: int, message: str) -> bytes:
+    def error(self, status: int, message: str, field: str | None = None) -> bytes:
         """An error of the gateway in the provider's own shape, so that every client understands it."""
         kind = self.error_kinds.get(status, "api_error")
         shape: dict[str, Any]
@@ -62,7 +62,7 @@ class Provider:
             case "anthropic":
                 shape = {"type": "error", "error": {"type": kind, "message": message}}
             case "openai":
-                shape = {"error": {"message": message, "type": kind, "param": None, "code": kind}}
+                shape = {"error": {"message": message, "type": kind, "param": field, "code": kind}}
             case "google":
                 shape = {"error": {"code": status, "message": message, "status": kind}}
         return json.dumps(shape).encode()

@@ -40,7 +40,10 @@ class AnthropicReader(UsageReader):
             self._apart = _sum([_anthropic(one, Tokens()) for one in apart])
         searches = mapping(usage.get("server_tool_use")).get("web_search_requests")
         tier = _speed(usage) or self._exact.tier
-        return replace(_sum([self._base, self._apart]), searches=count(searches, self._exact.searches), tier=tier)
+        geo = usage.get("inference_geo")
+        region = geo[:32] if isinstance(geo, str) else self._exact.region
+        counted = _sum([self._base, self._apart])
+        return replace(counted, searches=count(searches, self._exact.searches), tier=tier, region=region)
 
 
 def _anthropic(usage: dict[str, Any], before: Tokens) -> Tokens:
@@ -71,6 +74,9 @@ def _speed(usage: dict[str, Any]) -> str:
     return next((word[:32] for word in told if isinstance(word, str) and word not in ("", "standard")), "")
 
 
+_SEARCH = "web_search_call"
+
+
 class OpenAiReader(UsageReader):
     """Responses, Chat Completions, Completions and Embeddings: told apart by what the events look like."""
 
@@ -78,6 +84,8 @@ class OpenAiReader(UsageReader):
         kind = event.get("type")
         if not isinstance(kind, str):
             self._chat(event)
+        elif kind == "response.output_item.done":
+            self._searched(self._exact.searches + (mapping(event.get("item")).get("type") == _SEARCH))
         elif kind.endswith(".delta"):
             self._see(event.get("delta"))
         elif isinstance(answer := event.get("response"), dict):
@@ -89,9 +97,12 @@ class OpenAiReader(UsageReader):
 
     def answer(self, answer: dict[str, Any]) -> None:
         super().answer(answer)
-        searches = sum(1 for item in items(answer.get("output")) if item.get("type") == "web_search_call")
-        if searches:
-            self._exact = replace(self._exact, searches=searches)
+        self._searched(sum(item.get("type") == _SEARCH for item in items(answer.get("output"))))
+
+    def _searched(self, times: int) -> None:
+        """Each event may be the last, and the one that has them all may be too long to be read."""
+        if times > self._exact.searches:
+            self._exact = replace(self._exact, searches=times)
 
     def _chat(self, event: dict[str, Any]) -> None:
         for choice in event.get("choices") or []:
