@@ -3,6 +3,8 @@ before it is answered. What cannot be recorded is not done."""
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
@@ -35,7 +37,11 @@ class Audited:
                 if scope["type"] == "websocket":
                     return await refuse(WebSocket(scope, receive, send), error)
                 return await ProblemResponse(error)(scope, receive, send)
-            await self._app(scope, receive, _ending(scope, send, caller))
+            try:
+                await self._app(scope, receive, _ending(scope, send, caller))
+            except Exception:
+                await _failed(scope, caller)
+                raise
 
 
 async def _begin(scope: Scope, receive: Receive, caller: Caller) -> Receive:
@@ -60,6 +66,14 @@ def _ending(scope: Scope, send: Send, caller: Caller) -> Send:
         await send(message)
 
     return recorded
+
+
+async def _failed(scope: Scope, caller: Caller) -> None:
+    """Our own fault: whoever stands around us answers 500."""
+    method = scope.get("method", "WS")
+    if method not in _READS or scope["app"].state.settings.audit_reads:
+        with suppress(Exception):  # it may be what failed
+            await _control(scope).store.audit.record(call(caller.org, "failed", method, scope["path"]))
 
 
 async def _peek(scope: Scope, receive: Receive) -> tuple[bytes, Receive]:

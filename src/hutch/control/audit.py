@@ -32,6 +32,7 @@ TOLD = (
     *("allow", "deny", "policies", "public", "limits", "lifetime", "idle_timeout", "expires_in", "grace"),
     *("day_usd", "day_tokens", "month_usd", "month_tokens"),
     *("name", "path", "source", "destination", "templateID", "metadata", "timeout"),
+    *("alias", "tags", "target", "fromImage", "fromTemplate", "force"),
 )
 """Fields of bodies that are recorded. Not among them: environments, prompts, keys, what a command reads."""
 _HIDING = ("rules", "egressProxy")
@@ -117,12 +118,12 @@ def guest_call(org: str, sandbox_id: str, method: str, target: str) -> Event | N
     return token_call(org, "guest", sandbox_id, method, target)
 
 
-def token_call(org: str, action: str, subject: str, method: str, target: str) -> Event:
-    """A call of who has the token of a sandbox or a volume, before it is carried out."""
+def token_call(org: str, action: str, subject: str, method: str, target: str, outcome: str = "begun") -> Event:
+    """A call of who has the token of a sandbox, a volume, or a link: before it is carried out, or as it has ended."""
     path, _, query = target.partition("?")
     asked = {name: value for name, value in parse_qsl(query) if name in _QUERY}
     detail = {"method": method, "path": path[:256]} | ({"query": asked} if asked else {})
-    return Event(org, action, subject, "begun", detail, by=Acting(f"token:{subject}"))
+    return Event(org, action, subject, outcome, detail, by=Acting(f"token:{subject}"))
 
 
 def subject_of(path: str) -> str:

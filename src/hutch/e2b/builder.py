@@ -9,6 +9,7 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from hutch.control.audit import token_call
 from hutch.control.builds.spec import BuildSpec, Step
 from hutch.e2b.bodies import BuildStep, RequestBuild, StartBuild
 from hutch.e2b.context import Call, Server
@@ -67,8 +68,11 @@ async def take_files(server: Server, request: Request) -> Response:
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > most:
         raise PayloadTooLarge(f"{declared} bytes; at most {most} are taken")
+    audit = server.control.store.audit
+    await audit.record(token_call(row.org, "template", row.id, "PUT", request.url.path))
     request.scope["state"]["unbounded_body"] = True
-    await uploads.take_in(row.org, hash, request.stream())
+    size = await uploads.take_in(row.org, hash, request.stream())
+    await audit.record(token_call(row.org, "template", row.id, "PUT", request.url.path, f"sent {size} bytes"))
     return Response(status_code=200)
 
 

@@ -47,8 +47,8 @@ class BuildUploads:
         if int(expires) < time.time():
             raise Unauthorized("this link is too old: ask for a new one", hint="")
 
-    async def take_in(self, org: str, hash: str, chunks: AsyncIterator[bytes]) -> None:
-        """Whole or not at all. Raises `PayloadTooLarge`, `DiskFull`, `InvalidRequest`."""
+    async def take_in(self, org: str, hash: str, chunks: AsyncIterator[bytes]) -> int:
+        """Whole or not at all; how many bytes. Raises `PayloadTooLarge`, `DiskFull`, `InvalidRequest`."""
         blobs, most = self._context.blobs, self._context.settings.max_upload
         room = most - await self._files.total(org)
         sum, taken = hashlib.sha256(), 0
@@ -74,6 +74,7 @@ class BuildUploads:
             await blobs.rename(passing, files_blob(org, sum.hexdigest()))
             now = time.time()
             await self._files.put(FilesRow(org, hash, sum.hexdigest(), size, now, now))
+            return size
         except BaseException:
             await blobs.delete(passing)
             raise
