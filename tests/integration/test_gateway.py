@@ -290,6 +290,18 @@ async def test_nothing_is_smuggled_into_the_guest(box: Box) -> None:
     writer.close()
 
 
+async def test_a_body_that_a_server_does_not_read_answers_no_other_request(box: Box) -> None:
+    inner = "GET /page HTTP/1.1\r\nHost: x\r\n\r\n"
+    chunked = f"{len(inner):x}\r\n{inner}\r\n0\r\n\r\n"
+    for field, body in ((f"Content-Length: {len(inner)}", inner), ("Transfer-Encoding: chunked", chunked)):
+        reader, writer = await box.open()
+        asked = box.head("GET", "/page").decode().removesuffix("\r\n") + f"{field}\r\n\r\n{body}"
+        writer.write(asked.encode() + box.head("GET", "/none"))
+        assert (await reader.readuntil(b"\r\n\r\npage")).startswith(b"HTTP/1.1 200")
+        assert (await reader.readuntil(b"\r\n\r\nnothing")).count(b"HTTP/1.1") == 1
+        writer.close()
+
+
 async def test_a_hostile_answer_is_cut(box: Box) -> None:
     async with box.client() as client:
         assert (await client.get("/nonsense")).status_code == 502

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from hutch.control.ports import Door
 from hutch.gateway.access import ACCESS_HEADER, GUEST_PORT, TRAFFIC_HEADER
 from hutch.gateway.routing import PORT_HEADER, SANDBOX_HEADER, Api, Place
-from hutch.http1.framing import Framing
-from hutch.http1.heads import HOP_BY_HOP, Answer, Fields, Request, dump_answer, dump_request, tokens
+from hutch.http1.framing import Framing, framing_of
+from hutch.http1.heads import HOP_BY_HOP, Answer, BadHead, Fields, Request, dump_answer, dump_request, length_of, tokens
 from hutch.model import CODE_PORT
 
 _OURS = frozenset((SANDBOX_HEADER, PORT_HEADER, TRAFFIC_HEADER))
 _FORWARDED = frozenset((b"forwarded", b"x-forwarded-for", b"x-forwarded-proto"))
 _SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
+_WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH"))
 
 
 @dataclass
@@ -31,6 +32,9 @@ class Exchange:
     """Says that the sandbox is used, for as long as a call to its guest lasts."""
     begun: bool = False
     """Something of the answer has gone to the client."""
+    last: bool = False
+    """No other request goes to the sandbox on its connection: it has a body where some servers read none, and take what
+    comes for the next request."""
 
     @property
     def to_guest(self) -> bool:
@@ -71,6 +75,15 @@ class Exchange:
         if not self.upgrades:
             return fields
         return [*fields, (b"Connection", b"Upgrade"), (b"Upgrade", self.request.get(b"upgrade") or b"")]
+
+
+def exchange_of(request: Request) -> Exchange:
+    """Raises `BadHead` for a request whose end is not certain."""
+    length = length_of(request.fields)
+    if length == -1 and request.minor == 0:
+        raise BadHead("HTTP/1.0 knows no chunks")
+    upload = framing_of(length)
+    return Exchange(request, upload, last=not upload.done and request.method not in _WITH_BODY)
 
 
 def answer_head(answer: Answer, close: bool) -> bytes:

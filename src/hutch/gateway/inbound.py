@@ -11,13 +11,12 @@ import structlog
 from hutch.control.ports import Door
 from hutch.errors import HutchError
 from hutch.gateway import refusals
-from hutch.gateway.exchange import Exchange
+from hutch.gateway.exchange import Exchange, exchange_of
 from hutch.gateway.flow import Flow
 from hutch.gateway.outbound import Outbound
 from hutch.gateway.refusals import Refusal
 from hutch.gateway.routing import Api, Names, Place, find_place
-from hutch.http1.framing import framing_of
-from hutch.http1.heads import MAX_HEAD, BadHead, Request, length_of, parse_request
+from hutch.http1.heads import MAX_HEAD, BadHead, Request, parse_request
 
 if TYPE_CHECKING:
     from hutch.gateway.server import Gateway
@@ -136,14 +135,16 @@ class Inbound(Flow):
         if not self._buffer:
             return
         end = self._buffer.find(b"\r\n\r\n")
-        if end < 0 and len(self._buffer) <= MAX_HEAD:
+        bare = end < 0 and self._buffer.count(b"\n") > self._buffer.count(b"\r\n")
+        if end < 0 and not bare and len(self._buffer) <= MAX_HEAD:
             self.deadline = min(self.deadline, time.monotonic() + HEAD_SECONDS)
             return
         try:
+            if bare:
+                raise BadHead("a line does not end in CR LF")
             if not 0 <= end <= MAX_HEAD:
                 raise BadHead("the request's head is too long")
-            request = parse_request(bytes(self._buffer[:end]))
-            exchange = Exchange(request, framing_of(length_of(request.fields)))
+            exchange = exchange_of(parse_request(bytes(self._buffer[:end])))
         except BadHead as error:
             self.write(Refusal(400, str(error)).render(close=True))
             return self._linger()

@@ -159,7 +159,7 @@ class Outbound(Flow):
             raise BadHead("HTTP/1.0 knows no chunks")
         empty = exchange.request.method == b"HEAD" or answer.status in (204, 304)
         self._body = Sized(0) if empty else framing_of(length, without=None)
-        self.reusable = answer.keeps_alive and not self.ends_by_closing
+        self.reusable = answer.keeps_alive and not self.ends_by_closing and not exchange.last
         exchange.begun = True
         self._client.write(answer_head(answer, self.ends_by_closing or self._client.closes_after()))
 

@@ -11,6 +11,7 @@ MAX_HEAD = 64 << 10
 _REQUEST = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~\x80-\xff]+) HTTP/1\.([01])")
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t -~\x80-\xff]*?)[ \t]*")
+_FRAMING = (b"content-length", b"transfer-encoding")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 
 HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"upgrade"))
@@ -116,8 +117,8 @@ def length_of(fields: Fields) -> int | None:
         return -1
     if not lengths:
         return None
-    if len(set(lengths)) > 1 or not _LENGTH.fullmatch(lengths[0]):
-        raise BadHead("Content-Length is no number")
+    if len(lengths) > 1 or not _LENGTH.fullmatch(lengths[0]):
+        raise BadHead("Content-Length is no number, or told twice")
     return int(lengths[0])
 
 
@@ -142,5 +143,7 @@ def _lines(head: bytes) -> tuple[bytes, Fields]:
         match = _FIELD.fullmatch(line)
         if match is None:
             raise BadHead("a header line is no `name: value`")
+        if match[1].lower().replace(b"_", b"-") in _FRAMING and b"_" in match[1]:  # CGI's names make one of both
+            raise BadHead("a header whose name could be taken for one that says how long the body is")
         fields.append((match[1], match[2]))
     return first, fields

@@ -21,7 +21,12 @@ from hutch.runtime.runsc import CALL_TIMEOUT, ConnectionInTheWay, Runsc
 ORIGIN = "origin.json"
 """In a sandbox's directory: what it is made of (`Origin`)."""
 
-_RETRY_PAUSE = 0.02
+_RETRY_PAUSES = (0.02, 0.25)
+"""Seconds before another save where a connection was just being opened: the first ones, growing, and the longest."""
+_PATIENCE = 5.0
+"""Seconds for which saves are tried again. Half-open connections end in less: those that the sandbox opens are ended by
+us, and those into it (of a volume that is connected anew, say) were given up when the freeze began. That their ends are
+heard of takes milliseconds, and on a busy machine longer."""
 _HEARD_WITHIN = 0.1
 """Seconds in which a sandbox's kernel usually has heard of the end of a connection, also on a busy machine."""
 _LOOK_AGAIN = 0.005
@@ -87,7 +92,8 @@ class Freezer:
         """The sandbox is left paused: nothing runs that could open a connection, or do what nobody remembers."""
         # The kernel takes its time for the list, so it is asked meanwhile; that there are none has to be asked after.
         found, _ = await asyncio.gather(_connections(address), self._runsc.pause(id, hold=freezing.lock))
-        for last in (False, False, False, True):
+        pause, until = _RETRY_PAUSES[0], time.monotonic() + _PATIENCE
+        while True:
             if not _may_be_open(found, address):
                 found = await _connections(address)
             if _may_be_open(found, address) or not await self._has_none(id, 0):
@@ -96,10 +102,11 @@ class Freezer:
             try:
                 return await self._checkpoint(id, freezing)
             except ConnectionInTheWay:
-                if last:
+                if time.monotonic() >= until:
                     raise
             await asyncio.to_thread(freezing.clear)
-            await asyncio.sleep(_RETRY_PAUSE)
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, _RETRY_PAUSES[1])
             found = await _connections(address)
 
     async def _has_none(self, id: str, within: float) -> bool:

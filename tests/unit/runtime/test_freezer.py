@@ -138,10 +138,13 @@ async def test_for_a_pause_only_what_the_paused_kernel_says_counts(
     assert runsc.steps == steps
 
 
-async def test_a_save_that_a_handshake_spoils_is_made_again(runsc: Steps, kernels: Kernels, tmp_path: Path) -> None:
-    runsc.in_the_way, kernels.sandbox = 2, iter([0] * 3)
+async def test_a_save_that_a_handshake_spoils_is_made_again_until_it_is_over(
+    runsc: Steps, kernels: Kernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(freezer, "_RETRY_PAUSES", (0.001, 0.002))
+    runsc.in_the_way, kernels.sandbox = 8, iter([0] * 9)
     await freeze(runsc, tmp_path, keep_running=False)
-    assert runsc.steps == ["pause", "save", "save", "save"]
+    assert runsc.steps == ["pause", *["save"] * 9]
 
 
 async def test_waiting_for_the_end_of_connections_is_no_time_in_which_nothing_runs(
@@ -154,7 +157,10 @@ async def test_waiting_for_the_end_of_connections_is_no_time_in_which_nothing_ru
     assert runsc.steps == ["save"] and frozen.stopped_ms + 15 * freezer._LOOK_AGAIN * 1000 < waited
 
 
-async def test_a_freeze_that_is_given_up_lets_the_sandbox_go_on(runsc: Steps, kernels: Kernels, tmp_path: Path) -> None:
+async def test_a_freeze_that_is_given_up_lets_the_sandbox_go_on(
+    runsc: Steps, kernels: Kernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(freezer, "_PATIENCE", 0.1)
     runsc.in_the_way, kernels.sandbox = 100, iter([0] * 100)
     with pytest.raises(FreezeFailed, match="being opened"):
         await freeze(runsc, tmp_path, keep_running=False)
