@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
 import time
 from pathlib import Path
 
-from hutch.errors import FreezeFailed, GuestUnavailable
+import structlog
+
+from hutch.errors import FreezeFailed, GuestUnavailable, HutchError
 from hutch.node.entry import Entry
 from hutch.node.parts import Parts
 from hutch.node.tokens import renew_token
 from hutch.node.waiting import unless_doomed
 from hutch.runtime.base import Frozen, Handle
+
+log = structlog.get_logger("hutch.node")
 
 _SLACK = 64 << 20
 _TOO_OLD = (404, 405)
@@ -33,8 +36,9 @@ class Packer:
         partial = into.with_name(into.name + ".disk")
         if entry.record.next_token:  # which of the two is in force, it would have to be asked
             await renew_token(self._parts, entry)
-        record = entry.record
+        record = entry.record = entry.record.but(still=True)
         try:
+            await self._parts.records.save(record)
             await asyncio.to_thread(_make_anew, partial)
             most = (record.resources.disk_mib << 20) + _SLACK
             packing = self._guests.pack(record.address, record.guest_token, partial, most)
@@ -53,10 +57,28 @@ class Packer:
         return Frozen(into, manifest.index_bytes + manifest.pages_bytes, took)
 
     async def go_on(self, entry: Entry) -> None:
-        """Let it go on after `pack`; nothing when it does not stand still, or is dead."""
+        """Let it go on after `pack`; nothing when it does not stand still. Until its guest has answered that it does,
+        the record says `still`, for those who finish what was left undone."""
+        if entry.record.still and (await self._told(entry) or await self._told(entry)):
+            entry.record = entry.record.but(still=False)
+            await self._keep(entry)
+
+    async def _told(self, entry: Entry) -> bool:
         record = entry.record
-        with contextlib.suppress(GuestUnavailable):
+        try:
             await self._guests.go_on(record.address, record.guest_token)
+        except (HutchError, OSError) as error:
+            if isinstance(error, GuestUnavailable) and error.extra.get("status") in _TOO_OLD:
+                return True  # it cannot be made to stand still
+            log.warning("guest does not say that it goes on", sandbox=entry.id, error=str(error))
+            return False
+        return True
+
+    async def _keep(self, entry: Entry) -> None:
+        try:
+            await self._parts.records.save(entry.record)
+        except OSError as error:
+            log.error("record not written", sandbox=entry.id, error=str(error))
 
     async def _undo(self, entry: Entry, partial: Path) -> None:
         await asyncio.to_thread(shutil.rmtree, partial, ignore_errors=True)

@@ -67,8 +67,6 @@ class Pauser:
         """A pause that was left in its middle: to its end if its snapshot is whole, else back. Raises as `settle`."""
         handle = entry.handle
         if handle is not None and not await self._is_whole(entry):
-            await self._packer.go_on(entry)
-            await self._parts.records.sweep_frozen(entry.id)
             await self._go_on(entry, handle)
             return
         entry.handle = None
@@ -118,6 +116,7 @@ class Pauser:
             snapshot=snapshot,
             hibernated=found is not None and found.kind is SnapshotKind.DISK,
             fallback=None,
+            still=False,  # a thaw lets it go on
             parent=parent,
             slot=None,
             address="",
@@ -173,21 +172,23 @@ class Pauser:
             raise FreezeFailed(f"the calls of {entry.id} to its model provider are not held any more")
         handle = _running(entry)
         try:
-            frozen = await self._freeze(entry, handle, request, keep_running=True)
-        except Exception as error:
-            raise _freeze_error(entry, error) from error
-        finally:
-            if request.kind is SnapshotKind.DISK:
-                await self._packer.go_on(entry)
-            await self._limit(entry, handle)
-            self._watch(entry)
-        try:
+            frozen = await self._freeze_live(entry, handle, request)
             await asyncio.to_thread(_join, frozen.path)
             taken = await self._parts.snapshots.admit(entry.record, frozen.path, request, frozen.stopped_ms)
         finally:
             await self._parts.records.sweep_frozen(entry.id)  # nothing, unless that has failed
         await renew_token(self._parts, entry)
         return taken
+
+    async def _freeze_live(self, entry: Entry, handle: Handle, request: SnapshotRequest) -> Frozen:
+        try:
+            return await self._freeze(entry, handle, request, keep_running=True)
+        except Exception as error:
+            raise _freeze_error(entry, error) from error
+        finally:
+            await self._limit(entry, handle)
+            await self._packer.go_on(entry)
+            self._watch(entry)
 
     async def let_go_on(self, entry: Entry) -> None:
         """A running sandbox that may have been made to stand still."""
@@ -244,19 +245,10 @@ class Pauser:
             entry.saw(await self._parts.runtime.stats(handle))
 
     async def _freeze_with_disk(self, entry: Entry, handle: Handle, into: Path, keep_running: bool) -> Frozen:
-        """The disk first: it stands still from then on, so that both are of the same moment; after a thaw it is told
-        to go on, and so it is now where it is kept running."""
+        """The disk first: it stands still from then on, so that both are of the same moment. After a thaw it is told
+        to go on; here the caller does that, unless it is frozen for good."""
         packed = await self._pack(entry, handle, into.with_name(into.name + _APART))
-        try:
-            frozen = await self._save(entry, handle, into, keep_running=keep_running)
-        except BaseException:
-            if keep_running or not await asyncio.to_thread(into.exists):
-                await self._packer.go_on(entry)
-                await self._parts.records.sweep_frozen(entry.id)
-            raise
-        if keep_running:
-            await self._limit(entry, handle)
-            await self._packer.go_on(entry)
+        frozen = await self._save(entry, handle, into, keep_running=keep_running)
         return replace(frozen, stopped_ms=packed.stopped_ms + frozen.stopped_ms)
 
     async def _is_whole(self, entry: Entry) -> bool:
@@ -268,6 +260,8 @@ class Pauser:
     async def _go_on(self, entry: Entry, handle: Handle) -> None:
         """After a freeze that came to nothing: it runs, or the watcher finds that it is dead."""
         await self._limit(entry, handle)
+        await self._packer.go_on(entry)
+        await self._parts.records.sweep_frozen(entry.id)
         entry.record = entry.record.but(step="running", taking=None)
         await self._ender.save(entry)
         self._watch(entry)

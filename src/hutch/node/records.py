@@ -56,6 +56,8 @@ class SandboxRecord(Model):
     started_at: datetime
     next_token: str = ""
     """Running: what the guest is just being told instead of `guest_token`."""
+    still: bool = False
+    """Made to stand still while its disk is packed; until its guest has said that it goes on, or it is paused."""
     machine_boot: str
     """The host kernel's boot id: a sandbox of another boot cannot run any more."""
     image: str = ""
@@ -171,16 +173,14 @@ class RecordStore:
 
         await self._run(strip)
 
-    async def sweep_frozen(self, id: str) -> bool:
-        """Remove what was frozen, or was about to be, and that no store has taken over; whether there was any."""
+    async def sweep_frozen(self, id: str) -> None:
+        """Remove what was frozen, or was about to be, and that no store has taken over."""
 
-        def sweep() -> bool:
-            found = list(self.directory(id).glob(f"{_FROZEN}*"))
-            for path in found:
+        def sweep() -> None:
+            for path in self.directory(id).glob(f"{_FROZEN}*"):
                 _remove(path)
-            return bool(found)
 
-        return await self._run(sweep)
+        await self._run(sweep)
 
     async def remove(self, id: str) -> None:
         """Remove everything of this sandbox; no error when there is nothing."""

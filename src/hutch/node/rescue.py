@@ -38,9 +38,8 @@ class Rescue:
     async def go_on(self, entry: Entry, handle: Handle) -> None:
         """A sandbox that was found running: undo what a freeze had changed. Raises `OSError`."""
         await self._parts.runtime.limit_cpus(handle, entry.record.resources.cpus)
-        # Whose disk was being packed stands still; the directory for it is made before that begins.
-        if await self._parts.records.sweep_frozen(entry.id):
-            await self._states.pauser.let_go_on(entry)
+        await self._parts.records.sweep_frozen(entry.id)
+        await self._states.pauser.let_go_on(entry)
         if entry.record.step == "pausing":
             record = entry.record.but(step="running", taking=None)
             await self._parts.records.save(record)

@@ -301,28 +301,32 @@ class Sandboxes:
             self.take(entry, handle)
 
     async def _tidy(self) -> None:
+        mending = []
         for entry in self._registry:
             record = entry.record
             if record.step == "ending" and not entry.lock.locked():
                 await self._end(entry, record.death or "", None)
             elif record.step in ("pausing", "resuming") and not entry.lock.locked():
                 await self._finish(entry)
-            elif record.step == "running" and record.next_token and not entry.lock.locked():
-                await self._renew_token(entry)
+            elif record.step == "running" and (record.next_token or record.still) and not entry.lock.locked():
+                mending.append(self._mend(entry))
             elif record.step == "running":
                 await self._parts.records.save(record)  # the figures: of all else it is up to date
             elif record.step == "dead" and (record.ended_at or 0.0) < time.time() - TOMBSTONE_SECONDS:
                 await self.ender.forget(entry)
+        await asyncio.gather(*mending)  # each may have to wait for a guest that is slow on purpose
         await self._parts.journal.trim()
         await self._parts.egress_log.trim()
         await self._parts.snapshots.tidy(self._retention, datetime.now(UTC))
         await self.templates.tidy()
         await self._parts.pins.keep_only(self._images)
 
-    async def _renew_token(self, entry: Entry) -> None:
+    async def _mend(self, entry: Entry) -> None:
+        """Of a sandbox that runs: what its guest could not be told."""
         async with entry.lock:
-            if entry.running:
+            if entry.running and entry.record.next_token:
                 await renew_token(self._parts, entry)
+        await self._finish(entry)
 
     async def _images(self) -> set[str]:
         """Hashes of the images that are needed. Sandboxes are asked last: one that ends leaves its snapshots."""

@@ -99,6 +99,8 @@ class States:
             await self.pauser.finish(entry)
         elif entry.record.step == "resuming":
             await self.resumer.give_up(entry)
+        elif entry.running and entry.record.still:
+            await self.pauser.let_go_on(entry)
 
     async def _change(self, id: str, work: Callable[[Entry], Awaitable[T]]) -> T:
         """Do `work` on a running or paused sandbox. Raises `SandboxNotFound`, `SandboxNotRunning`."""

@@ -90,8 +90,10 @@ class Host:
     kill_at: int = -1
     killed: asyncio.Event = field(default_factory=asyncio.Event)
     fail: str = ""
-    """The step that goes wrong, once."""
+    """The step that goes wrong."""
     wrong: BaseException | None = None
+    times: int = 1
+    """How often `wrong` happens."""
     env: bytes = b""
     """What guests say of their environment when they pack, if not the truth."""
     packed: Callable[[], Awaitable[None]] = field(default=lambda: asyncio.sleep(0))
@@ -110,7 +112,9 @@ class Host:
             raise Killed
         self.steps.append(name)
         if name == self.fail and self.wrong is not None:
-            wrong, self.wrong = self.wrong, None
+            wrong, self.times = self.wrong, self.times - 1
+            if self.times == 0:
+                self.wrong, self.times = None, 1
             raise wrong
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from structlog.testing import capture_logs
 from tests.unit.node.machine import RESOURCES, Daemon, Host, SteppingStore, daemon
 
-from hutch.errors import FreezeFailed, HutchError, LimitReached
+from hutch.errors import FreezeFailed, GuestUnavailable, HutchError, LimitReached
 from hutch.model import (
     BootRequest,
     DenyAll,
@@ -69,6 +70,14 @@ def snapshot(node: Daemon) -> Awaitable[object]:
     return node.sandboxes.states.snapshot(SANDBOX, SnapshotRequest(snapshot=NEW))
 
 
+def snapshot_of_the_disk(node: Daemon) -> Awaitable[object]:
+    return node.sandboxes.states.snapshot(SANDBOX, SnapshotRequest(snapshot=NEW, kind=SnapshotKind.DISK))
+
+
+def snapshot_with_disk(node: Daemon) -> Awaitable[object]:
+    return node.sandboxes.states.snapshot(SANDBOX, SnapshotRequest(snapshot=NEW, disk=True))
+
+
 def rollback(node: Daemon) -> Awaitable[object]:
     return node.sandboxes.states.rollback(SANDBOX, RollbackRequest(snapshot=TARGET, safety=NEW))
 
@@ -81,10 +90,13 @@ def delete(node: Daemon) -> Awaitable[object]:
     return node.sandboxes.destroy(SANDBOX)
 
 
+STEPS = ["record", "pack", "freeze", "seal", "kill", "admit", "acquire", "thaw", "introduce", "renew", "limit", "go on"]
 CASES = [
     (running, pause, {1}),
     (running, hibernate, {1}),
     (running, pause_with_disk, {1}),
+    (running, snapshot_of_the_disk, {1}),
+    (running, snapshot_with_disk, {1}),
     (paused, resume, {1}),
     (hibernated, resume, {1}),
     (running, snapshot, {1}),
@@ -242,16 +254,16 @@ async def test_a_node_that_is_full_leaves_it_paused(memory: Path) -> None:
         assert [each.id for each in await node.parts.snapshots.records()].count(NEW) == 0
 
 
-@pytest.mark.parametrize(("before", "operation", "memories"), CASES[:6])
+@pytest.mark.parametrize(("before", "operation", "memories"), CASES[:8])
 async def test_an_operation_in_which_anything_goes_wrong_loses_nothing(
     memory: Path, before: Operation, operation: Operation, memories: set[int | None]
 ) -> None:
     for wrong in (OSError(28, "No space left on device"), HutchError("wrong")):
-        for name in ("record", "freeze", "seal", "kill", "admit", "acquire", "thaw", "introduce", "renew", "limit"):
+        for name in STEPS:
             host = Host(memory / f"{name}-{type(wrong).__name__}")
             async with daemon(host) as node:
                 await before(node)
-                host.fail, host.wrong = name, wrong
+                host.fail, host.wrong, host.times = name, wrong, 2 if name == "go on" else 1
                 with contextlib.suppress(HutchError, OSError):
                     await operation(node)
                 if operation is rollback and name in ("acquire", "thaw", "introduce"):
@@ -301,6 +313,7 @@ async def test_a_pause_that_nobody_works_on_is_settled(memory: Path, whole: bool
         taking = SnapshotRequest(snapshot=NEW)
         entry.record = entry.record.but(step="pausing", taking=taking)
         host.kernels[SANDBOX].cpus, host.kernels[SANDBOX].still = 99, True
+        entry.record = entry.record.but(still=True)
         if whole:
             assert entry.handle is not None
             into = node.parts.records.frozen_directory(SANDBOX, NEW)
@@ -308,3 +321,25 @@ async def test_a_pause_that_nobody_works_on_is_settled(memory: Path, whole: bool
         await node.sandboxes._tidy()
         assert entry.paused == whole and entry.running != whole
         await assert_whole(node, {1})
+
+
+@pytest.mark.parametrize("operation", [snapshot_of_the_disk, snapshot_with_disk])
+async def test_a_sandbox_that_is_not_told_to_go_on_is_told_again(memory: Path, operation: Operation) -> None:
+    """By the janitor, by the next daemon, and before anything else is done with it."""
+    for again in ("tidy", "daemon", "operation"):
+        host = Host(memory / again)
+        async with daemon(host) as node:
+            await running(node)
+            host.fail, host.wrong, host.times = "go on", GuestUnavailable("no answer"), 2
+            with capture_logs() as logs:
+                await operation(node)
+            assert [line["event"] for line in logs] == ["guest does not say that it goes on"] * 2
+            assert host.kernels[SANDBOX].still
+            if again == "tidy":
+                await node.sandboxes._tidy()
+            elif again == "operation":
+                await operation(node)
+            if again != "daemon":
+                await assert_whole(node, {1})
+        async with daemon(host) as node:
+            await assert_whole(node, {1})
