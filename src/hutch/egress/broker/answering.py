@@ -42,6 +42,11 @@ class Answering:
         """Whether no other answer can follow."""
         return self._last
 
+    @property
+    def holding(self) -> bool:
+        """Whether some bytes wait for `release`."""
+        return (self.switched or self._body is not None) and self._stream.holding
+
     def expect(self, request: Request) -> None:
         """The answer to this comes next."""
         self._request, self.begun, self.done = request, False, False
@@ -63,11 +68,16 @@ class Answering:
         self.begun = self.begun or bool(passed)
         return bytes(passed)
 
+    def release(self) -> bytes:
+        """What is held back, when the host says nothing more for now."""
+        held = self._stream.release() if self.holding else b""
+        return chunk(held) if self._body is not None and self._body.chunked else held
+
     def end(self) -> bytes | None:
         """The host says no more: what was held back. None when its answer was cut off."""
         if self.switched or (self._endless and self._body is not None):
             self._body, self.done = None, True
-            return self._stream.end()
+            return self._stream.release()
         return None if self._request is not None and not self.done else b""
 
     def _step(self) -> bytes | None:
@@ -122,7 +132,7 @@ class Answering:
         del self._buffer[:taken]
         content = self._stream.feed(content)
         if body.done:
-            content += self._stream.end()
+            content += self._stream.release()
             self._body, self.done = None, True
         if not body.chunked:
             return content

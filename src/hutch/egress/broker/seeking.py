@@ -6,9 +6,6 @@ from collections.abc import Callable, Mapping
 
 from hutch.egress.broker.refusal import Misplaced
 
-_MUCH = 8
-"""Bytes of a value's beginning at the end of a body that are not shown either."""
-
 
 class Seeker:
     """Only an end that could be the beginning of one of the strings is held back; all else passes at once."""
@@ -32,10 +29,15 @@ class Seeker:
 
 
 class Mask:
-    """Replaces values by as many other bytes, so that what frames them stays true."""
+    """Replaces values by as many other bytes, so that what frames them stays true. `values` may grow."""
 
     def __init__(self, values: list[bytes]) -> None:
         self._values = values
+
+    @property
+    def longest(self) -> int:
+        """Length of the longest value, in bytes."""
+        return max(map(len, self._values), default=0)
 
     def whole(self, data: bytes) -> bytes:
         """Of a text that is all there."""
@@ -46,15 +48,43 @@ class Mask:
 
     def stream(self) -> MaskedStream:
         """For one body."""
-        return MaskedStream(self._values, self.whole)
+        return MaskedStream(self)
 
 
-class MaskedStream(Seeker):
-    """A body without values."""
+class MaskedStream:
+    """A body without values.
 
-    def end(self) -> bytes:
-        held = super().end()
-        return b"*" * len(held) if len(held) >= _MUCH else held
+    Its last bytes are held back, as many as could be of a value that is not whole yet, **whatever they are**: the
+    sandbox may have the host say what it likes, and if only the beginnings of values were treated otherwise than other
+    bytes (held back, masked, left out), it could find out a value byte by byte.
+    """
+
+    def __init__(self, mask: Mask) -> None:
+        self._mask = mask
+        self._held = self._shown = b""
+
+    @property
+    def holding(self) -> bool:
+        """Whether something waits for `release`."""
+        return bool(self._held)
+
+    def feed(self, data: bytes) -> bytes:
+        """What may be passed on of all that came so far."""
+        keep = self._mask.longest - 1
+        if keep < 0:
+            return data
+        text = self._mask.whole(self._shown + self._held + data)
+        end = max(len(self._shown), len(text) - keep)
+        passed, self._held = text[len(self._shown) : end], text[end:]
+        self._shown = text[max(0, end - keep) : end]
+        return passed
+
+    def release(self) -> bytes:
+        """What was held back, when nothing more comes for now, or at all. Of a value that is cut just there the rest is
+        masked all the same."""
+        held, self._held = self._held, b""
+        self._shown = (self._shown + held)[-self._mask.longest :]
+        return held
 
 
 def watch(placeholders: Mapping[bytes, str], where: str) -> Seeker:

@@ -19,6 +19,8 @@ CONNECT_SECONDS = 10.0
 _HIGH_WATER = 64 << 10
 _REST = 0.05
 """Seconds in which a sandbox is not read that has used up its share."""
+_HOLD = 0.01
+"""Seconds for which the last bytes of what a host says wait for the next: a value may be cut between them."""
 _LINGER = 1.0
 """Seconds between an answer that comes early and the end of its connection."""
 
@@ -59,6 +61,7 @@ class Session(asyncio.Protocol):
         self._holds: set[str] = set()
         """Why the sandbox is not read just now."""
         self._timer: asyncio.TimerHandle | None = None
+        self._release: asyncio.TimerHandle | None = None
         self._opening = self._loop.create_task(self._connect(trusted))
         granted.sessions.add(self)
 
@@ -93,12 +96,14 @@ class Session(asyncio.Protocol):
         return False
 
     def pause_writing(self) -> None:
+        self._unschedule()  # the host has perhaps said more, and is not heard
         if self._outward is not None:
             self._outward.pause_reading()
 
     def resume_writing(self) -> None:
-        if self._outward is not None:
+        if self._outward is not None and not self._outward.is_closing():
             self._outward.resume_reading()
+            self._schedule()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if isinstance(exc, ssl.SSLError) and not self._spoken and not self._ended:
@@ -134,8 +139,9 @@ class Session(asyncio.Protocol):
             return
         try:
             passed = self._answering.feed(data)
+            self._schedule()
             if passed:
-                self._inward.write(passed)
+                self._inward.write(passed)  # may pause
             if self._answering.switched and not self._asking.switched:
                 self._asking.switched = True
                 self._went(self._asking.feed(b""))
@@ -175,6 +181,7 @@ class Session(asyncio.Protocol):
         self._granted.sessions.discard(self)
         if self._timer is not None:
             self._timer.cancel()
+        self._unschedule()
         self._opening.cancel()
         for transport in (self._outward, self._inward):
             if transport is not None:
@@ -247,6 +254,7 @@ class Session(asyncio.Protocol):
         sends is read and dropped for a while: a connection that is closed before is reset, and the program may never
         see the answer."""
         self._ended = True
+        self._unschedule()
         if self._outward is not None:
             self._outward.abort()
         if self._inward is None:
@@ -257,6 +265,21 @@ class Session(asyncio.Protocol):
         self._holds.clear()
         self._inward.resume_reading()
         self._timer = self._loop.call_later(_LINGER, self._inward.close)
+
+    def _schedule(self) -> None:
+        self._unschedule()
+        if self._answering.holding:
+            self._release = self._loop.call_later(_HOLD, self._released)
+
+    def _unschedule(self) -> None:
+        if self._release is not None:
+            self._release.cancel()
+            self._release = None
+
+    def _released(self) -> None:
+        self._release = None
+        if self._inward is not None:
+            self._inward.write(self._answering.release())
 
     def _rested(self) -> None:
         self._timer = None

@@ -212,7 +212,7 @@ class Call:
         except answer.BrokenOff as error:
             log.info("model provider broke off a stream", sandbox=self._account.sandbox, error=str(error))
             last = failure(str(error))
-        rest = redactor.end()
+        rest = redactor.end() if self._complete else b""  # cut off: perhaps in the middle of the key
         await response.write((hider.feed(rest) + hider.end() if hider is not None else rest) + last)
         await response.write_eof()
         return response
