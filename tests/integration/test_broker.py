@@ -261,6 +261,28 @@ def test_values_that_a_host_repeats_do_not_come_in(world: World, box: Box) -> No
     assert TOKEN not in json.dumps(box.told(4))
 
 
+def test_a_guess_that_a_host_repeats_comes_back_alike_whether_it_is_right_or_not(world: World, box: Box) -> None:
+    guesses = [TOKEN[:1], "?", TOKEN[:12], TOKEN[:11] + "?"]
+    said = box.python(
+        "import socket, ssl\n"
+        "s = socket.create_connection(('good.test', 443))\n"
+        "s = ssl.create_default_context().wrap_socket(s, server_hostname='good.test')\n"
+        "s.settimeout(10)\n"
+        "head = 'GET /ws HTTP/1.1\\r\\nHost: good.test\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\n'\n"
+        f"head += 'Sec-WebSocket-Key: x\\r\\nAuthorization: Bearer {PLACEHOLDER}\\r\\n\\r\\n'\n"
+        "s.sendall(head.encode())\n"
+        "came = b''\n"
+        "while b'\\r\\n\\r\\n' not in came: came += s.recv(9999)\n"
+        "print(came.split()[1].decode())\n"
+        f"for guess in {guesses!r}:\n"
+        "    s.sendall(guess.encode())\n"
+        "    came = b''\n"
+        "    while len(came) < len(guess): came += s.recv(9999)\n"
+        "    print(came.decode())\n"
+    )
+    assert said.split() == ["101", *guesses]
+
+
 def test_a_host_whose_certificate_is_not_good(world: World, box: Box) -> None:
     status, text = box.curl("-H", f"Authorization: Bearer {OTHER}", "https://bad.wild.test/")
     assert status == 502 and "certificate is not good" in text

@@ -9,9 +9,10 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from hutch.api.bodies import ahead
 from hutch.api.problems import ProblemResponse
 from hutch.api.sockets import refuse
-from hutch.control.audit import MAX_BODY, call
+from hutch.control.audit import call
 from hutch.control.service import Control
 from hutch.errors import HutchError
 from hutch.identity import Caller
@@ -77,24 +78,11 @@ async def _failed(scope: Scope, caller: Caller) -> None:
 
 
 async def _peek(scope: Scope, receive: Receive) -> tuple[bytes, Receive]:
-    """A small body of JSON, ahead of whoever reads it; empty for any other."""
-    headers = Headers(scope=scope)
-    length = headers.get("content-length", "")
-    small = length.isdecimal() and len(length) < 8 and 0 < int(length) <= MAX_BODY
-    if scope["type"] != "http" or not small or "json" not in headers.get("content-type", ""):
+    """A body of JSON, ahead of whoever reads it; empty for any other. By the type alone, in whatever form it is sent:
+    no caller chooses that a body is acted on and not recorded."""
+    if scope["type"] != "http" or "json" not in Headers(scope=scope).get("content-type", "").lower():
         return b"", receive
-    messages: list[Message] = []
-    body = b""
-    while True:
-        messages.append(await receive())
-        body += messages[-1].get("body", b"")
-        if messages[-1]["type"] != "http.request" or not messages[-1].get("more_body", False):
-            break
-
-    async def again() -> Message:
-        return messages.pop(0) if messages else await receive()
-
-    return body, again
+    return await ahead(scope, receive)
 
 
 def _control(scope: Scope) -> Control:

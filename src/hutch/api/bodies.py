@@ -50,6 +50,31 @@ def streamed_body(request: Request, most: int | None = None) -> AsyncIterator[by
     return _chunks(request)
 
 
+async def ahead(scope: Scope, receive: Receive) -> tuple[bytes, Receive]:
+    """A body before the route reads it, and what the route reads it by. Empty when it is larger than `MAX_BODY`: only
+    routes that stream take such a one."""
+    declared = Headers(scope=scope).get("content-length", "")
+    if declared.isdecimal() and int(declared) > MAX_BODY:
+        return b"", receive
+    messages: list[Message] = []
+    size = 0
+    scope["state"]["unbounded_body"] = True
+    while size <= MAX_BODY:
+        messages.append(await receive())
+        size += len(messages[-1].get("body", b""))
+        if messages[-1]["type"] != "http.request" or not messages[-1].get("more_body", False):
+            break
+    scope["state"]["unbounded_body"] = False
+    body = b"".join(message.get("body", b"") for message in messages) if size <= MAX_BODY else b""
+
+    async def again() -> Message:
+        if size > MAX_BODY and not scope["state"]["unbounded_body"]:
+            raise _too_large()
+        return messages.pop(0) if messages else await receive()
+
+    return body, again
+
+
 async def _chunks(request: Request) -> AsyncIterator[bytes]:
     async for chunk in request.stream():
         if chunk:

@@ -17,6 +17,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from hutch.control.audit_heads import NotItsChain, SignedHeads
 from hutch.control.context import Context
 from hutch.model.audit import AuditHead, AuditKey, AuditPage, AuditRecord
 from hutch.store.audit import Acting, Event
@@ -24,8 +25,6 @@ from hutch.store.audit import Acting, Event
 log = structlog.get_logger("hutch.control")
 
 SIGN_SECONDS = 60.0
-MAX_BODY = 64 << 10
-"""Larger bodies of calls are not looked into."""
 TOLD = (
     *("command", "cwd", "user", "code", "language", "signal"),
     *("template", "agent", "model", "network", "identity", "labels", "from", "snapshot", "turn", "count", "mode"),
@@ -53,6 +52,8 @@ class Audit:
         self._retention = context.settings.audit_retention
         # Made from the master key, which is not in the database: nothing has to be stored, and nothing can be replaced.
         self._key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(context.vault.token("audit")))
+        self._heads = SignedHeads(context.settings.server_dir / "audit.heads", context.store, self.key.public)
+        self._signing = asyncio.Lock()
 
     @property
     def key(self) -> AuditKey:
@@ -76,17 +77,28 @@ class Audit:
     async def trim(self) -> None:
         """Drop what is past its time."""
         horizon = datetime.now(UTC) - timedelta(seconds=self._retention)
-        while await self._store.audit.trim(horizon):
+        while await self._store.audit.trim(horizon, self._sign):
             pass
 
-    async def sign(self) -> None:
-        """A head for each chain that has something new."""
-        for org, seq, digest in await self._store.audit.unsigned():
-            now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-            head = AuditHead(org=org, seq=seq, hash=digest, time=now, signature="")
-            signature = b64encode(self._key.sign(head.signed())).decode()
-            await self._store.audit.add_head(head.model_copy(update={"signature": signature}))
-            log.info("audit head", org=org, seq=seq, hash=digest)  # a copy that is not in the database
+    async def sign(self) -> set[str]:
+        """A head for each chain that has something new. What does not go on from what was signed before is not signed:
+        somebody else has written to the database. The organisations of these."""
+        refused = set[str]()
+        async with self._signing:
+            for org, seq, digest in await self._store.audit.unsigned():
+                try:
+                    await self._heads.check(org, seq, digest)
+                except NotItsChain as error:
+                    log.error("the audit log was changed from outside: it is not signed", org=org, reason=str(error))
+                    refused.add(org)
+                    continue
+                now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+                head = AuditHead(org=org, seq=seq, hash=digest, time=now, signature="")
+                head = head.model_copy(update={"signature": self._sign(head.signed())})
+                await self._heads.keep(head)
+                await self._store.audit.add_head(head)
+                log.info("audit head", org=org, seq=seq, hash=digest)  # a copy that is not in the database
+        return refused
 
     async def page(
         self, org: str, after: int, limit: int, subject: str | None, actor: str | None, action: str | None
@@ -96,18 +108,28 @@ class Audit:
         return AuditPage(records=found, next=found[-1].seq if found else after)
 
     async def export(self, org: str) -> AsyncIterator[AuditKey | AuditRecord | AuditHead]:
-        """All that there is: the key, then records, each head right after the one that it names. Ends with a head."""
-        await self.sign()
-        heads = await self._store.audit.heads(org)
+        """All that there is: the key, then records, each head right after the one that it names. Ends with a head, or
+        with records that could not be signed."""
+        refused = await self.sign()
+        heads = {head.seq: head for head in await self._store.audit.heads(org)}
+        if (last := await self._heads.last(org)) is not None:
+            heads[last.seq] = last
         yield self.key
         after = 0
-        for head in heads:
-            while after < head.seq:
-                page = await self._store.audit.page(org, after, _PAGE, through=head.seq)
+        for seq in sorted(heads):
+            while after < seq and (page := await self._store.audit.page(org, after, _PAGE, through=seq)):
                 for record in page:
                     yield record
-                after = page[-1].seq if page else head.seq
-            yield head
+                after = page[-1].seq
+            yield heads[seq]
+        if org in refused:
+            while page := await self._store.audit.page(org, after, _PAGE):
+                for record in page:
+                    yield record
+                after = page[-1].seq
+
+    def _sign(self, what: bytes) -> str:
+        return b64encode(self._key.sign(what)).decode()
 
 
 def guest_call(org: str, sandbox_id: str, method: str, target: str) -> Event | None:
@@ -143,7 +165,7 @@ def call(org: str, outcome: str, method: str, path: str, query: str = "", body: 
 def told(body: bytes) -> dict[str, Any]:
     """What is recorded of a body."""
     try:
-        fields = json.loads(body) if 0 < len(body) <= MAX_BODY else {}
+        fields = json.loads(body) if body else {}
     except (ValueError, RecursionError):
         return {}
     if not isinstance(fields, dict):

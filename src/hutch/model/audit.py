@@ -22,7 +22,7 @@ from hutch.model.common import Model
 GENESIS = "0" * 64
 """What stands for the hash before the first record."""
 TRIMMED = "audit.trimmed"
-"""Action of the record that says that older ones were dropped: {through, hash}."""
+"""Action of the record that says that older ones were dropped: {through, hash, signature}."""
 
 
 class AuditRecord(Model):
@@ -77,6 +77,11 @@ class AuditPage(Model):
     next: int = Field(description="Give it as `after` to read on.")
 
 
+def dropped(org: str, through: int, hash: str) -> bytes:
+    """What the signature is over of a record that says that older ones, up to this one, were dropped."""
+    return canonical({"action": TRIMMED, "org": org, "through": through, "hash": hash})
+
+
 def canonical(value: dict[str, Any]) -> bytes:
     """The one way in which a value is written down to be hashed."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
@@ -129,16 +134,24 @@ class Verifier:
         elif record.prev != before.hash:
             yield f"record {record.seq} does not follow on {before.seq}: one of them was put in another's place"
         if record.action == TRIMMED:
-            self._trims.append((record.detail.get("through"), record.detail.get("hash")))
+            yield from self._trim(record)
         if self._known is not None and record.seq == self._known.seq and record.hash != self._known.hash:
             yield f"record {record.seq} is another than in the earlier export"
         self.last, self.records = record, self.records + 1
+
+    def _trim(self, record: AuditRecord) -> Iterator[str]:
+        through, hash, signature = (record.detail.get(name) for name in ("through", "hash", "signature"))
+        said = dropped(record.org, through, hash) if isinstance(through, int) and isinstance(hash, str) else b""
+        if self.key is None or not signed_with(self.key, str(signature), said):
+            yield f"record {record.seq} says that older ones were dropped, and is not signed with this server's key"
+        else:
+            self._trims.append((through, hash))
 
     def _head(self, head: AuditHead) -> Iterator[str]:
         self.heads, self.head, seq = self.heads + 1, head, self.last.seq if self.last is not None else 0
         if self.key is None:
             yield f"the head at {head.seq} comes before the key that it was signed with"
-        elif not _signed(head, self.key):
+        elif not signed_with(self.key, head.signature, head.signed()):
             yield f"the head at {head.seq} is not signed with this server's key"
         elif head.seq > seq:
             yield f"records {seq + 1} to {head.seq} are missing: a signed head names the last of them"
@@ -169,9 +182,10 @@ class Verifier:
             yield f"records {last + 1} to {self._known.seq} are missing: they were in the earlier export"
 
 
-def _signed(head: AuditHead, public: str) -> bool:
+def signed_with(public: str, signature: str, what: bytes) -> bool:
+    """Whether this is a signature over it, by the key that this one is the public half of (both in base64)."""
     try:
-        Ed25519PublicKey.from_public_bytes(b64decode(public)).verify(b64decode(head.signature), head.signed())
+        Ed25519PublicKey.from_public_bytes(b64decode(public)).verify(b64decode(signature), what)
     except (InvalidSignature, ValueError):
         return False
     return True

@@ -20,7 +20,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from hutch.secrets.vault import VaultError, sync_directory
+from hutch.secrets.vault import VaultError, replace_file
 
 _VERSION = b"\x02"
 _NUMBER, _NONCE, _KEY = 4, 12, 32
@@ -98,16 +98,8 @@ def key_number(sealed: bytes) -> int:
 
 
 def _write(path: Path, keys: dict[int, bytes], current: int) -> None:
-    """Whole or not at all, and on the disk when this returns."""
     data = {"current": current, "keys": {str(number): key.hex() for number, key in keys.items()}}
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump(data, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_directory(path.parent)
+    replace_file(path, json.dumps(data).encode())
 
 
 def _read(path: Path) -> tuple[dict[int, bytes], int]:

@@ -81,6 +81,18 @@ def _create(path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def replace_file(path: Path, data: bytes) -> None:
+    """Make the file these bytes, whole or not at all, for its owner only, and on the disk when this returns."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_directory(path.parent)
+
+
 def sync_directory(path: Path) -> None:
     """What was renamed in it outlasts a power cut from here."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

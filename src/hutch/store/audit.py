@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import delete, func, select, text
 
-from hutch.model.audit import GENESIS, TRIMMED, AuditHead, AuditRecord, canonical, digest_of
+from hutch.model.audit import GENESIS, TRIMMED, AuditHead, AuditRecord, canonical, digest_of, dropped
 from hutch.store.engine import Database, Transaction
 from hutch.store.tables import audit_heads, audit_records
 
@@ -27,6 +28,7 @@ OURSELVES = "hutch"
 MAX_DETAIL = 8192
 _MAX_TEXT = 512
 _TRIM_AT_ONCE = 10_000
+_LEFT_OUT = b'{"bytes":'
 
 
 @dataclass(frozen=True)
@@ -138,15 +140,16 @@ class Audit:
             older = column.time.startswith(head.time[:13], autoescape=True) & (column.seq < head.seq)
             await connection.execute(delete(audit_heads).where(of_org, older))
 
-    async def trim(self, before: datetime) -> int:
-        """Drop records from before then, up to a signed head; how many. A record that says so is added with it."""
-        horizon, dropped = _stamp(before), 0
+    async def trim(self, before: datetime, sign: Callable[[bytes], str]) -> int:
+        """Drop records from before then, up to a signed head; how many. A record that says so is added with it, which
+        `sign` gives the signature of."""
+        horizon, gone = _stamp(before), 0
         async with self._database.read() as connection:
             orgs = (await connection.execute(select(audit_heads.c.org).distinct())).scalars().all()
         for org in orgs:
             async with self._database.write() as connection:
-                dropped += await _trim(connection, org, horizon)
-        return dropped
+                gone += await _trim(connection, org, horizon, sign)
+        return gone
 
     async def close(self) -> None:
         """Let what is being written end."""
@@ -210,7 +213,7 @@ _INSERT = (
 )
 
 
-async def _trim(connection: Transaction, org: str, horizon: str) -> int:
+async def _trim(connection: Transaction, org: str, horizon: str, sign: Callable[[bytes], str]) -> int:
     of_org, records = audit_records.c.org == org, audit_records.c
     signed = select(func.max(audit_heads.c.seq)).where(audit_heads.c.org == org).scalar_subquery()
     first = (await connection.execute(select(func.min(records.seq)).where(of_org))).scalar_one_or_none() or 0
@@ -220,7 +223,8 @@ async def _trim(connection: Transaction, org: str, horizon: str) -> int:
     last = (await connection.execute(old.order_by(records.seq.desc()).limit(1))).first()
     if last is None:
         return 0
-    await append(connection, Event(org, TRIMMED, org, "dropped", {"through": last.seq, "hash": last.hash}))
+    detail = {"through": last.seq, "hash": last.hash, "signature": sign(dropped(org, last.seq, last.hash))}
+    await append(connection, Event(org, TRIMMED, org, "dropped", detail))
     await connection.execute(delete(audit_heads).where(audit_heads.c.org == org, audit_heads.c.seq <= last.seq))
     return (await connection.execute(delete(audit_records).where(of_org, records.seq <= last.seq))).rowcount
 
@@ -246,16 +250,30 @@ def _stamp(when: datetime) -> str:
 
 
 def _bounded(detail: dict[str, Any]) -> dict[str, Any]:
-    """As it comes back from a database: JSON, without what one of them cannot keep, and not too much of it."""
+    """As it comes back from a database: JSON, without what one of them cannot keep, and not too much of it. Of what is
+    too much there are size and hash: who pads it hides nothing else, and it can be told what it was."""
     kept: dict[str, Any] = json.loads(json.dumps(_plain(detail), default=str))
-    size = len(canonical(kept))
-    return kept if size <= MAX_DETAIL else {"left_out": sorted(kept)[:16], "bytes": size}
+    body = kept.get("body")
+    while len(canonical(kept)) > MAX_DETAIL:
+        fields = [(at, name) for at in (kept, body) if isinstance(at, dict) for name in at if at[name] is not body]
+        at, name = max(fields, key=lambda field: len(_written(field[0][field[1]])))
+        if _written(at[name]).startswith(_LEFT_OUT):
+            return {"left_out": sorted(kept)[:16], "sha256": sha256(canonical(kept)).hexdigest()}
+        written = _written(at[name])
+        at[name] = {"bytes": len(written), "sha256": sha256(written).hexdigest()}
+    return kept
+
+
+def _written(value: Any) -> bytes:
+    return canonical({"": value})[4:-1]
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, str):
-        cut = value if len(value) <= _MAX_TEXT else value[:_MAX_TEXT] + "…"
-        return cut.encode("utf-8", "replace").decode().replace("\0", "�")
+        if len(value) > _MAX_TEXT:
+            digest = sha256(value.encode("utf-8", "replace")).hexdigest()
+            value = f"{value[:_MAX_TEXT]}… ({len(value)} characters, SHA-256 {digest})"
+        return value.encode("utf-8", "replace").decode().replace("\0", "�")
     if isinstance(value, bool | int | None):
         return value
     if depth < 4 and isinstance(value, dict):

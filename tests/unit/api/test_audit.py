@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from hutch.api.app import create_app
+from hutch.api.bodies import MAX_BODY
 from hutch.control.service import Control
 from hutch.model import CreateKey
 from hutch.model.audit import AuditRecord, Verifier
@@ -109,6 +110,40 @@ async def test_commands_and_paths_are_told_and_secrets_are_not(api: Api) -> None
     assert {"method": "POST", "path": f"{sandbox}/exec", "body": {"command": "id -u"}} in found
     assert {"method": "PUT", "path": f"{sandbox}/files", "query": {"path": "/etc/x"}} in found
     assert SECRET not in json.dumps([each.model_dump() for each in await records(api)])
+
+
+async def test_no_form_of_a_body_keeps_a_command_out_of_the_log(api: Api) -> None:
+    sandbox, big = f"/v1/sandboxes/{SANDBOX}", "x" * 200_000
+    body = json.dumps({"command": "evil"}).encode()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield body[:5]
+        yield body[5:]
+
+    for content, type in (
+        (body, "application/JSON"),
+        (pieces(), "application/json"),
+        (json.dumps({"env": {"PAD": big}, "command": "evil"}).encode(), "application/json"),
+        (json.dumps({"command": "evil"}).encode("utf-16"), "application/vnd.x+json; a=b"),
+    ):
+        before = await last(api)
+        answer = await api.client.post(f"{sandbox}/exec", content=content, headers={"Content-Type": type})
+        assert answer.status_code == 404  # read and understood: there is no such sandbox
+        begun = (await records(api, before))[0]
+        assert (begun.outcome, begun.detail["body"]) == ("begun", {"command": "evil"}), type
+    answer = await api.client.post(
+        f"{sandbox}/exec", content=b'{"command": "evil"}', headers={"Content-Type": "text/plain"}
+    )
+    assert answer.status_code == 400  # not understood, and not done
+    huge = b'{"command": "evil", "env": {"PAD": "' + b"x" * MAX_BODY + b'"}}'
+
+    async def endless() -> AsyncIterator[bytes]:
+        for at in range(0, len(huge), 1 << 20):
+            yield huge[at : at + (1 << 20)]
+
+    for content in (huge, endless()):
+        answer = await api.client.post(f"{sandbox}/exec", content=content, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 413
 
 
 async def test_what_cannot_be_recorded_is_not_done(api: Api) -> None:

@@ -7,6 +7,7 @@ import json
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, text, update
 
-from hutch.model.audit import GENESIS, AuditHead, AuditKey, AuditRecord, Verifier
+from hutch.model.audit import GENESIS, TRIMMED, AuditHead, AuditKey, AuditRecord, Verifier, canonical, dropped
 from hutch.store import Store
 from hutch.store.audit import MAX_DETAIL, Acting, Event, acting, append
 from hutch.store.tables import audit_records
@@ -34,6 +35,10 @@ async def store(tmp_path: Path, database: Callable[[Path], str]) -> AsyncIterato
 
 def event(number: int = 0, org: str = "o", **more: Any) -> Event:
     return Event(org, "call", f"sbx_{number}", "begun", {"number": number}, **more)
+
+
+def signature(what: bytes) -> str:
+    return b64encode(KEY.sign(what)).decode()
 
 
 async def sign(store: Store, key: Ed25519PrivateKey = KEY, at: str | None = None) -> None:
@@ -144,16 +149,30 @@ async def test_old_records_go_and_a_record_says_so(store: Store) -> None:
     for number in range(4, 6):
         await store.audit.record(event(number))
     await sign(store)
-    assert await store.audit.trim(now - timedelta(days=7, hours=1)) == 2
-    assert await store.audit.trim(now - timedelta(days=7, hours=1)) == 0
+    assert await store.audit.trim(now - timedelta(days=7, hours=1), signature) == 2
+    assert await store.audit.trim(now - timedelta(days=7, hours=1), signature) == 0
     await sign(store)
     assert wrong(await export(store)) == []
-    assert await store.audit.trim(now + timedelta(days=1)) == 4  # the newest that is signed stays
+    assert await store.audit.trim(now + timedelta(days=1), signature) == 4  # the newest that is signed stays
     await sign(store)
     assert wrong(await export(store)) == []
     async with store.database.write() as connection:  # more than the record says
         await connection.execute(text("DELETE FROM audit_records WHERE seq = (SELECT min(seq) FROM audit_records)"))
     assert wrong(await export(store))
+
+
+async def test_who_has_not_the_key_cannot_say_that_records_were_dropped(store: Store) -> None:
+    for number in range(4):
+        await store.audit.record(event(number))
+    page = await store.audit.page("o", 0, 10)
+    for forged in ({}, {"signature": b64encode(OTHER_KEY.sign(dropped("o", 2, page[1].hash))).decode()}):
+        await store.audit.record(Event("o", TRIMMED, "o", "dropped", {"through": 2, "hash": page[1].hash} | forged))
+    async with store.database.write() as connection:
+        await connection.execute(text("DELETE FROM audit_records WHERE seq <= 2"))
+    await sign(store)
+    found = wrong(await export(store))
+    assert len([each for each in found if "is not signed with this server" in each]) == 2
+    assert any("records 1 to 2 are missing" in each for each in found)
 
 
 async def test_one_head_an_hour_is_kept(store: Store) -> None:
@@ -235,10 +254,20 @@ async def test_whatever_is_told_is_kept_so_that_it_verifies(store: Store, detail
     assert record.digest() == record.hash
 
 
+async def test_who_pads_a_call_hides_nothing_else_of_it(store: Store) -> None:
+    labels = {str(number): "x" * 500 for number in range(60)}
+    detail = {"path": "/v1/x", "body": {"command": "true " + " " * 600 + "; evil", "labels": labels, "turn": 7}}
+    await store.audit.record(Event("o", "call", "", "", detail))
+    (record,) = await store.audit.page("o", 0, 10)
+    body = record.detail["body"]
+    assert (record.detail["path"], body["turn"]) == ("/v1/x", 7) and set(body["labels"]) == {"bytes", "sha256"}
+    assert sha256(detail["body"]["command"].encode()).hexdigest() in body["command"]  # type: ignore[index]
+
+
 async def test_what_is_told_is_bounded(store: Store) -> None:
     await store.audit.record(Event("o", "call", "", "", {str(number): "x" * 10_000 for number in range(1000)}))
     (record,) = await store.audit.page("o", 0, 10)
-    assert len(json.dumps(record.detail)) <= MAX_DETAIL + 100
+    assert len(canonical(record.detail)) <= MAX_DETAIL
 
 
 async def test_a_record_that_is_changed_in_the_database_is_found(store: Store, lines: list[dict[str, Any]]) -> None:

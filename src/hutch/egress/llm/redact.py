@@ -11,9 +11,9 @@ _KEY_LIKE = re.compile(rb"\bsk-[A-Za-z0-9_*.-]{6,}")
 class Redactor:
     """Replaces a key in a stream, also where the key is cut between two chunks.
 
-    Only an end that could be the key's beginning is held back, so ordinary text passes without delay. (The sandbox cannot
-    find out the key by that: the end of a chunk is the provider's, of its JSON or of an event.) An answer that ends with
-    a part of the key is passed on as it is: what is masked there would say how much of a guess is right.
+    Only an end that could be the key's beginning is held back, so ordinary text passes without delay. (By that nobody
+    finds out anything of the key: the end of a chunk is the provider's, of its JSON or of an event.) An answer that
+    ends with a part of the key is passed on as it is: what is masked there would say how much of a guess is right.
     """
 
     def __init__(self, key: str) -> None:
