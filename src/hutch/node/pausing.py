@@ -1,4 +1,4 @@
-"""Freezing a running sandbox: to pause it, or for a snapshot while it goes on.
+"""Freezing a running sandbox: to pause it, and for a snapshot while it goes on (`hutch.node.taking`).
 
 All of this is called with the sandbox's lock held.
 """
@@ -8,22 +8,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from hutch.errors import AlreadyExists, Conflict, FreezeFailed, HutchError
-from hutch.model import SnapshotKind, SnapshotRecord, SnapshotRequest
+from hutch.errors import FreezeFailed, HutchError
+from hutch.model import SnapshotKind, SnapshotRequest
 from hutch.node.booting import Stopwatch
 from hutch.node.disk import archive
 from hutch.node.ending import Ender
 from hutch.node.entry import Entry
 from hutch.node.packing import Packer
 from hutch.node.parts import Parts
-from hutch.node.tokens import renew_token
 from hutch.runtime.base import Frozen, Handle
 
 log = structlog.get_logger("hutch.node")
@@ -50,11 +49,11 @@ class Pauser:
             try:
                 entry.record = entry.record.but(step="pausing", taking=request)
                 await parts.records.save(entry.record)
-                stopped = (await self._freeze(entry, handle, request, keep_running=False)).stopped_ms
+                stopped = (await self.freeze(entry, handle, request, keep_running=False)).stopped_ms
             except (Exception, asyncio.CancelledError) as error:
                 if not await self._is_whole(entry):
                     await self._go_on(entry, handle)
-                    raise _freeze_error(entry, error) from error
+                    raise freeze_error(entry, error) from error
                 entry.handle = None
                 if isinstance(error, asyncio.CancelledError):
                     raise
@@ -85,7 +84,7 @@ class Pauser:
             frozen = parts.records.frozen_directory(entry.id, request.snapshot)
             snapshot = await parts.snapshots.find(request.snapshot)
             if snapshot is None:
-                await asyncio.to_thread(_join, frozen)
+                await asyncio.to_thread(join, frozen)
                 snapshot = await parts.snapshots.admit(entry.record, frozen, request, stopped_ms)
         watch.lap("admit")
         entry.record = entry.record.but(since=snapshot.created_at.timestamp())  # long ago, if we were killed since
@@ -128,73 +127,12 @@ class Pauser:
         await parts.records.strip(entry.id)
         self._watch(entry)
 
-    async def snapshot(self, entry: Entry, request: SnapshotRequest) -> SnapshotRecord:
-        """Of a running sandbox, which goes on, or of a paused one. The same id twice: the same one. Raises
-        `AlreadyExists`, `FreezeFailed`, `DiskFull`, and for a paused one `SnapshotCorrupt`, and `Conflict` where it
-        cannot have the disk that is asked for."""
-        snapshots = self._parts.snapshots
-        with snapshots.claim(request.snapshot), self._letting_go(entry, request):
-            if (known := await snapshots.find(request.snapshot)) is not None:
-                if known.sandbox_id == entry.id:
-                    return known
-                raise AlreadyExists(f"{request.snapshot} is another sandbox's snapshot")
-            if entry.record.snapshot is not None and entry.paused:
-                stands_on = await snapshots.get(entry.record.snapshot)
-                if request.kind is SnapshotKind.DISK and stands_on.kind is not SnapshotKind.DISK:
-                    raise Conflict(
-                        f"{entry.id} is paused with its memory: only a running one can be asked for its disk alone",
-                        hint="Resume it first, or leave `mode` out.",
-                    )
-                if request.disk and not stands_on.disk:
-                    raise Conflict(
-                        f"{entry.id} is paused on {entry.record.snapshot}, which has no copy of its disk",
-                        hint="Resume it first, or leave `fallback` out.",
-                    )
-                taken = await snapshots.copy(entry.record.snapshot, entry.record, request)
-            else:
-                taken = await self._take_running(entry, request)
-            record = entry.record.but(parent=taken.id)
-            await self._parts.records.save(record)
-            entry.record = record
-            return taken
-
-    @contextlib.contextmanager
-    def _letting_go(self, entry: Entry, request: SnapshotRequest) -> Iterator[None]:
-        """Whatever comes of a snapshot for which the sandbox's calls to model providers are held, they go on after."""
-        try:
-            yield
-        finally:
-            if request.held:
-                self._parts.gateway.free(entry.id)
-
-    async def _take_running(self, entry: Entry, request: SnapshotRequest) -> SnapshotRecord:
-        if request.held and not self._parts.gateway.keep_holding(entry.id):
-            raise FreezeFailed(f"the calls of {entry.id} to its model provider are not held any more")
-        handle = _running(entry)
-        try:
-            frozen = await self._freeze_live(entry, handle, request)
-            await asyncio.to_thread(_join, frozen.path)
-            taken = await self._parts.snapshots.admit(entry.record, frozen.path, request, frozen.stopped_ms)
-        finally:
-            await self._parts.records.sweep_frozen(entry.id)  # nothing, unless that has failed
-        await renew_token(self._parts, entry)
-        return taken
-
-    async def _freeze_live(self, entry: Entry, handle: Handle, request: SnapshotRequest) -> Frozen:
-        try:
-            return await self._freeze(entry, handle, request, keep_running=True)
-        except Exception as error:
-            raise _freeze_error(entry, error) from error
-        finally:
-            await self._limit(entry, handle)
-            await self._packer.go_on(entry)
-            self._watch(entry)
-
     async def let_go_on(self, entry: Entry) -> None:
         """A running sandbox that may have been made to stand still."""
         await self._packer.go_on(entry)
 
-    async def _freeze(self, entry: Entry, handle: Handle, request: SnapshotRequest, *, keep_running: bool) -> Frozen:
+    async def freeze(self, entry: Entry, handle: Handle, request: SnapshotRequest, *, keep_running: bool) -> Frozen:
+        """What `request` asks for, in the sandbox's directory; the disk may lie apart still (`join`)."""
         parts = self._parts
         # Without the node's own connections to it the freeze has less to do, and whoever is at their end knows at once.
         # Those that its processes have opened are cut by the freeze itself, while nothing runs inside. A process that
@@ -259,14 +197,15 @@ class Pauser:
 
     async def _go_on(self, entry: Entry, handle: Handle) -> None:
         """After a freeze that came to nothing: it runs, or the watcher finds that it is dead."""
-        await self._limit(entry, handle)
+        await self.limit(entry, handle)
         await self._packer.go_on(entry)
         await self._parts.records.sweep_frozen(entry.id)
         entry.record = entry.record.but(step="running", taking=None)
         await self._ender.save(entry)
         self._watch(entry)
 
-    async def _limit(self, entry: Entry, handle: Handle) -> None:
+    async def limit(self, entry: Entry, handle: Handle) -> None:
+        """Its own share of the cores again."""
         with contextlib.suppress(OSError):  # it may be dead
             await self._parts.runtime.limit_cpus(handle, entry.record.resources.cpus)
 
@@ -281,7 +220,7 @@ def _unwatch(entry: Entry) -> None:
         entry.watch.cancel()
 
 
-def _join(frozen: Path) -> None:
+def join(frozen: Path) -> None:
     """Put the disk that was saved apart beside the memory; what says that it is there comes last. May be repeated."""
     apart = frozen.with_name(frozen.name + _APART)
     if not archive.is_archive(apart):
@@ -291,7 +230,7 @@ def _join(frozen: Path) -> None:
             (apart / name).rename(frozen / name)
 
 
-def _freeze_error(entry: Entry, error: BaseException) -> BaseException:
+def freeze_error(entry: Entry, error: BaseException) -> BaseException:
     """A full disk stays what it is (see `problems`)."""
     if isinstance(error, (HutchError, asyncio.CancelledError)) or getattr(error, "errno", None) is not None:
         return error

@@ -82,7 +82,7 @@ class SandboxRecord(Model):
     hibernated: bool = False
     """Paused: what it stands on is a disk only."""
     taking: SnapshotRequest | None = None
-    """Pausing: the snapshot that is being made."""
+    """The snapshot that is being made: to pause it, or while it stays what it is."""
     snapshot: str | None = None
     """Paused: what it stands on. Resuming: what is being thawed."""
     fallback: str | None = None
@@ -113,6 +113,11 @@ class SandboxRecord(Model):
     def runtime_id(self) -> str:
         """Under which the runtime, its control group and its directory know it."""
         return self.member or self.id
+
+    @property
+    def unsettled(self) -> bool:
+        """Running: something of a snapshot is still to be done, because the guest did not answer, or we were killed."""
+        return bool(self.taking is not None or self.still or self.next_token)
 
     @property
     def stands_on(self) -> tuple[str, ...]:

@@ -39,11 +39,11 @@ class Rescue:
         """A sandbox that was found running: undo what a freeze had changed. Raises `OSError`."""
         await self._parts.runtime.limit_cpus(handle, entry.record.resources.cpus)
         await self._parts.records.sweep_frozen(entry.id)
-        await self._states.pauser.let_go_on(entry)
         if entry.record.step == "pausing":
             record = entry.record.but(step="running", taking=None)
             await self._parts.records.save(record)
             entry.record = record
+        await self._states.finish(entry)
 
     async def rest(self, entry: Entry) -> bool:
         """Whether it is paused; if it should be and is not quite, it is afterwards."""
@@ -58,6 +58,7 @@ class Rescue:
         if step == "resuming":
             return await self._finish(entry)
         await self._parts.records.strip(entry.id)
+        await self._states.finish(entry)
         self._watch(entry)
         return True
 

@@ -18,6 +18,7 @@ from hutch.node.failure import as_hutch
 from hutch.node.parts import Parts
 from hutch.node.pausing import Pauser
 from hutch.node.room import Room
+from hutch.node.taking import Taker
 from hutch.node.thawing import Thawer
 
 log = structlog.get_logger("hutch.node")
@@ -32,6 +33,7 @@ class Resumer:
         ender: Ender,
         room: Room,
         pauser: Pauser,
+        taker: Taker,
         thawer: Thawer,
         watch: Callable[[Entry], None],
     ) -> None:
@@ -39,6 +41,7 @@ class Resumer:
         self._ender = ender
         self._room = room
         self._pauser = pauser
+        self._taker = taker
         self._thawer = thawer
         self._watch = watch
 
@@ -47,8 +50,8 @@ class Resumer:
         `Node.resume` of `hutch.fleet` says; then it is paused as before."""
         snapshot = entry.record.snapshot
         assert entry.paused and snapshot is not None
-        self._room.check()
-        await self._wake(entry, snapshot, fallback=snapshot, from_disk=from_disk)
+        with self._room.kept(entry):
+            await self._wake(entry, snapshot, fallback=snapshot, from_disk=from_disk)
         data = {"snapshot": snapshot, "memory": entry.record.resumed_memory, "ms": entry.record.resumed_ms}
         await self._parts.journal.insist(entry.id, "sandbox_resumed", data)
 
@@ -58,9 +61,15 @@ class Resumer:
         if entry.record.rolled_back == request.safety:
             return
         await self._check_target(entry, request.snapshot)
-        ran = entry.running
-        if not ran:
-            self._room.check()
+        # One that ran stands on its safety snapshot, if this call goes on with what a killed daemon has begun.
+        ran = entry.running or entry.record.snapshot == request.safety
+        with self._room.kept(entry):
+            await self._take_back(entry, request, ran)
+        took = round((time.monotonic() - started) * 1000, 1)
+        data = {"snapshot": request.snapshot, "safety": request.safety, "ms": took}
+        await self._parts.journal.insist(entry.id, "sandbox_rolled_back", data)
+
+    async def _take_back(self, entry: Entry, request: RollbackRequest, ran: bool) -> None:
         stands_on = await self._keep(entry, request)
         try:
             await self._wake(
@@ -77,9 +86,6 @@ class Resumer:
                 raise _failed(entry, request, error, "it is paused as before") from error
             await self._bring_back(entry, stands_on, request, error)
             raise _failed(entry, request, error, "it runs on as it was") from error
-        took = round((time.monotonic() - started) * 1000, 1)
-        data = {"snapshot": request.snapshot, "safety": request.safety, "ms": took}
-        await self._parts.journal.insist(entry.id, "sandbox_rolled_back", data)
 
     async def give_up(self, entry: Entry) -> None:
         """A thaw came to nothing: paused again, on what it stood on. May be repeated."""
@@ -107,7 +113,7 @@ class Resumer:
         if entry.running:
             await self._pauser.pause(entry, safety)
         elif entry.record.snapshot != request.safety:  # else a rollback that was broken off goes on
-            await self._pauser.snapshot(entry, safety)
+            await self._taker.snapshot(entry, safety)
         stands_on = entry.record.snapshot
         assert stands_on is not None
         return stands_on

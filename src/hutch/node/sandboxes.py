@@ -308,7 +308,7 @@ class Sandboxes:
                 await self._end(entry, record.death or "", None)
             elif record.step in ("pausing", "resuming") and not entry.lock.locked():
                 await self._finish(entry)
-            elif record.step == "running" and (record.next_token or record.still) and not entry.lock.locked():
+            elif record.step == "running" and record.unsettled and not entry.lock.locked():
                 mending.append(self._mend(entry))
             elif record.step == "running":
                 await self._parts.records.save(record)  # the figures: of all else it is up to date
@@ -322,11 +322,11 @@ class Sandboxes:
         await self._parts.pins.keep_only(self._images)
 
     async def _mend(self, entry: Entry) -> None:
-        """Of a sandbox that runs: what its guest could not be told."""
+        """Of a sandbox that runs: what it could not be told."""
+        await self._finish(entry)
         async with entry.lock:
             if entry.running and entry.record.next_token:
                 await renew_token(self._parts, entry)
-        await self._finish(entry)
 
     async def _images(self) -> set[str]:
         """Hashes of the images that are needed. Sandboxes are asked last: one that ends leaves its snapshots."""

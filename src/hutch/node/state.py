@@ -22,6 +22,7 @@ from hutch.node.parts import Parts
 from hutch.node.pausing import Pauser
 from hutch.node.resuming import Resumer
 from hutch.node.room import Room
+from hutch.node.taking import Taker
 from hutch.node.thawing import Thawer
 
 T = TypeVar("T")
@@ -33,7 +34,8 @@ class States:
     def __init__(self, parts: Parts, ender: Ender, room: Room, thawer: Thawer, watch: Callable[[Entry], None]) -> None:
         self._parts = parts
         self.pauser = Pauser(parts, ender, watch)
-        self.resumer = Resumer(parts, ender, room, self.pauser, thawer, watch)
+        self.taker = Taker(parts, ender, self.pauser, watch)
+        self.resumer = Resumer(parts, ender, room, self.pauser, self.taker, thawer, watch)
         self._working: set[asyncio.Task[None]] = set()
 
     @property
@@ -91,7 +93,7 @@ class States:
 
     async def snapshot(self, id: str, request: SnapshotRequest) -> SnapshotRecord:
         """A snapshot of it; it stays what it is."""
-        return await self._change(id, lambda entry: self.pauser.snapshot(entry, request))
+        return await self._change(id, lambda entry: self.taker.snapshot(entry, request))
 
     async def finish(self, entry: Entry) -> None:
         """What an earlier change had to leave undone. The lock is held."""
@@ -99,7 +101,8 @@ class States:
             await self.pauser.finish(entry)
         elif entry.record.step == "resuming":
             await self.resumer.give_up(entry)
-        elif entry.running and entry.record.still:
+        elif entry.running or entry.paused:
+            await self.taker.note(entry)
             await self.pauser.let_go_on(entry)
 
     async def _change(self, id: str, work: Callable[[Entry], Awaitable[T]]) -> T:

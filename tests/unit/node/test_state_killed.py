@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
 from tests.unit.node.machine import RESOURCES, Daemon, Host, SteppingStore, daemon
 
-from hutch.errors import FreezeFailed, GuestUnavailable, HutchError, LimitReached
+from hutch.errors import FreezeFailed, GuestUnavailable, HutchError, LimitReached, ThawFailed
 from hutch.model import (
     BootRequest,
     DenyAll,
@@ -23,6 +24,8 @@ from hutch.model import (
     SnapshotRequest,
     new_id,
 )
+from hutch.node import room
+from hutch.node.entry import Entry
 
 SANDBOX, FORK, TARGET, NEW = new_id("sbx"), new_id("sbx"), new_id("snp"), new_id("snp")
 Operation = Callable[[Daemon], Awaitable[object]]
@@ -343,3 +346,113 @@ async def test_a_sandbox_that_is_not_told_to_go_on_is_told_again(memory: Path, o
                 await assert_whole(node, {1})
         async with daemon(host) as node:
             await assert_whole(node, {1})
+
+
+@pytest.mark.parametrize("before", [running, paused])
+async def test_a_snapshot_that_a_kill_interrupts_is_a_parent_that_shares_no_token(
+    memory: Path, before: Operation
+) -> None:
+    step = 0
+    while True:
+        host = Host(memory / str(step))
+        async with daemon(host) as node:
+            await before(node)
+            ago = node.parts.registry.get(SANDBOX).record.parent
+        async with daemon(host, kill_at=step) as node:
+            await node.unless_killed(snapshot(node))
+            ended = not host.killed.is_set()
+        async with daemon(host) as node:
+            taken = await node.parts.snapshots.find(NEW)
+            known = node.parts.registry.get(SANDBOX)
+            assert known.record.parent == (NEW if taken is not None else ago)
+            assert await snapshot(node) is not None
+            await node.sandboxes._tidy()
+            assert known.record.parent == NEW
+            if known.running:
+                async with node.parts.snapshots.opened(NEW) as (directory, note):
+                    frozen = json.loads((directory / "pages.img").read_bytes())["token"]
+                assert frozen in (note.guest_token, note.next_token)
+                assert host.kernels[SANDBOX].token == known.record.guest_token != frozen
+                assert known.record.guest_token not in (note.guest_token, note.next_token)
+        if ended:
+            break
+        step += 1
+    assert step > 2
+
+
+async def test_a_rollback_that_fails_when_it_is_asked_for_again_after_a_kill_has_a_running_one_run_on(
+    memory: Path,
+) -> None:
+    step = 0
+    while True:
+        host = Host(memory / str(step))
+        async with daemon(host) as node:
+            await running(node)
+        async with daemon(host, kill_at=step) as node:
+            await node.unless_killed(rollback(node))
+            ended = not host.killed.is_set()
+        async with daemon(host) as node:
+            entry = node.parts.registry.get(SANDBOX)
+            if entry.record.rolled_back != NEW:
+                host.fail, host.wrong = "thaw", HutchError("wrong")
+                with pytest.raises(ThawFailed, match="it runs on as it was"):
+                    await rollback(node)
+                assert host.kernels[SANDBOX].memory == 1
+            assert entry.running
+        if ended:
+            break
+        step += 1
+    assert step > 5
+
+
+async def test_many_that_come_back_at_once_are_not_more_than_the_node_may_have(memory: Path) -> None:
+    host, many = Host(memory), [new_id("sbx") for _ in range(8)]
+    async with daemon(host) as node:
+        states, targets = node.sandboxes.states, dict[str, str]()
+        for each in many:
+            await node.sandboxes.boot(each, request())
+            targets[each] = new_id("snp")
+            await states.pause(each, PauseRequest(snapshot=targets[each]))
+        back = [states.resume(each) for each in many[:4]]
+        back += [states.rollback(e, RollbackRequest(snapshot=targets[e], safety=new_id("snp"))) for e in many[4:]]
+        results = await asyncio.gather(*back, return_exceptions=True)
+        refused = [each for each in results if isinstance(each, LimitReached)]
+        assert len(host.kernels) == node.parts.registry.alive() == 5
+        assert len(refused) == 3
+
+
+async def test_one_that_is_taken_back_keeps_its_place(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(memory)
+    async with daemon(host) as node:
+        await running(node)
+        for _ in range(4):
+            await node.sandboxes.boot(new_id("sbx"), request())
+        rest = node.sandboxes.states.pauser.rest
+
+        async def resting(entry: Entry, *stands_on: Any, **more: Any) -> None:
+            await rest(entry, *stands_on, **more)
+            with pytest.raises(LimitReached):
+                await node.sandboxes.boot(new_id("sbx"), request())
+
+        monkeypatch.setattr(node.sandboxes.states.pauser, "rest", resting)
+        await rollback(node)
+        assert len(host.kernels) == 5 and host.kernels[SANDBOX].memory == 0
+
+
+async def test_memory_that_is_just_being_loaded_is_not_promised_twice(
+    memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, other = Host(memory), new_id("sbx")
+    async with daemon(host) as node:
+        await paused(node)
+        await node.sandboxes.boot(other, request())
+        await node.sandboxes.states.pause(other, PauseRequest(snapshot=new_id("snp")))
+        for entry in node.parts.registry:
+            figures = entry.record.figures.model_copy(update={"disk_bytes": 50 << 20})
+            entry.record = entry.record.but(figures=figures)
+        monkeypatch.setattr(room, "memory_available", lambda: room._SPARE_MEMORY + (80 << 20))
+        results = await asyncio.gather(resume(node), node.sandboxes.states.resume(other), return_exceptions=True)
+        (refused,) = [each for each in results if isinstance(each, Exception)]
+        assert isinstance(refused, LimitReached) and refused.extra["limit"] == "node_memory"
+        await node.sandboxes.states.resume(SANDBOX)
+        await node.sandboxes.states.resume(other)
