@@ -24,7 +24,8 @@ SNEAK = dedent(
         if os.fork() == 0:
             ctypes.CDLL(None).prctl(15, b"innocent", 0, 0, 0)
             os.setsid()
-            socket.socket().connect_ex(("ADDRESS", PORT))
+            for port in (PORT, PORT + 1):
+                socket.socket().connect_ex(("ADDRESS", port))
             os.execv("/tmp/NAME", ["[kworker]", "0"])
         os._exit(0)
     os.wait()
@@ -84,6 +85,14 @@ def test_who_hides_is_told_after_a_start_a_fork_a_resume_and_a_restart(stack: St
     tried = event(stack, box, "connect", "tried", address=internet.address, port=internet.port)
     assert (tried["pid"], tried["name"]) == (first["pid"], "innocent")
     assert tried["path"].startswith("/usr/bin/python3")
+    allowed = event(stack, box, "connection", "allowed", address=internet.address)
+    assert (allowed["rule"], allowed["port"]) == (f"{internet.address}:{internet.port}", internet.port)
+    refused = event(stack, box, "connection", "refused", address=internet.address)
+    assert (refused["reason"], refused["port"]) == ("not in policy", internet.port + 1)
+    assert {(each["pid"], each["process"]) for each in (allowed, refused)} == {(first["pid"], tried["path"])}
+    logged = stack.get(f"/v1/sandboxes/{box}/egress")["entries"]
+    by = {"pid": first["pid"], "path": tried["path"], "name": "innocent", "others": 0}
+    assert [(entry["allowed"], entry["process"]) for entry in logged] == [(True, by), (False, by)]
 
     fork = stack.change(box, "fork", {"count": 1})["sandboxes"][0]["id"]
     sneak(stack, fork, "forked", internet)

@@ -56,6 +56,9 @@ def test_everything_is_told_with_its_reason(world: World) -> None:
     assert allowed.sent == len("GET / HTTP/1.1\r\nHost: good.test\r\n\r\n")
     assert allowed.received is not None
     assert allowed.received > 50
+    assert allowed.process is not None
+    assert str(allowed.process.path).startswith("/usr/bin/python3")
+    assert by["connection", f"{EVIL}:5432", True].process == allowed.process
     assert by["connection", "evil.test:80", False].message == "blocked: evil.test:80 (not in policy)"
     assert by["name", "evil.test", False].message == "blocked: evil.test (not in policy)"
     assert by["connection", f"{EVIL}:5432", True].rule == f"{EVIL}:5432".replace(EVIL, f"{EVIL}")

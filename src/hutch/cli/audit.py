@@ -79,9 +79,29 @@ def verify(
 
 
 def _line(record: AuditRecord) -> Text:
-    detail = " ".join(f"{name}={_short(value)}" for name, value in record.detail.items())
+    rest = {name: value for name, value in record.detail.items() if name != "events" or not value}
+    detail = " ".join([*(f"{name}={_short(value)}" for name, value in rest.items()), _events(record.detail)])
     text = f"{record.actor} {record.action} {record.subject} {record.outcome} {detail}"
     return Text.assemble((f"{record.seq} {record.time} ", "dim"), one_line(text, 400))
+
+
+def _events(detail: dict[str, Any]) -> str:
+    """What has happened in a sandbox in a moment: programs, connects, decisions."""
+    events = detail.get("events")
+    return "; ".join(map(_event, events)) if isinstance(events, list) else ""
+
+
+def _event(event: Any) -> str:
+    if not isinstance(event, dict):
+        return _short(event)
+    who = event.get("path") or event.get("process") or event.get("name")
+    words = [" ".join(map(str, event["argv"]))] if event.get("argv") else []
+    place = event.get("name") if "kind" in event else event.get("address")
+    if place := place or event.get("address"):
+        words.append(f"{place}:{event['port']}" if "port" in event else str(place))
+    words += [f"({event[name]})" for name in ("secret", "rule", "reason") if event.get(name)]
+    by = f"{who} ({event['pid']})" if "pid" in event else ""
+    return " ".join([*([by] if by else []), *words, *([f"×{event['count']}"] if event.get("count", 1) != 1 else [])])
 
 
 def _short(value: Any) -> str:

@@ -46,4 +46,6 @@ def _line(entry: EgressEntry) -> Text:
         text += f"  {human_bytes(entry.sent)} sent, {human_bytes(entry.received or 0)} received"
     if entry.kind == "name" and entry.addresses:
         text += f"  is {', '.join(entry.addresses[:4])}"
+    if entry.process is not None:
+        text += one_line(f"  by {entry.process.path or entry.process.name} ({entry.process.pid})", 80)
     return Text.assemble((f"{entry.time.astimezone():%H:%M:%S} ", "dim"), (text, "" if entry.allowed else "red"))

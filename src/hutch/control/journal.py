@@ -27,7 +27,6 @@ log = structlog.get_logger("hutch.control")
 _WAIT = 20.0
 _RETRY = (0.1, 2.0)
 _RECORDED: dict[JournalKind, tuple[str, str]] = {
-    "egress_refused": ("connection", "refused"),
     "limit": ("limit", "reached"),
     "llm_auth_failed": ("secret", "refused"),
     "llm_budget_exceeded": ("budget", "exceeded"),
@@ -209,8 +208,7 @@ def _told(entry: JournalEntry) -> tuple[str, str, dict[str, Any]] | None:
                 return action, outcome, detail
     if entry.kind not in _RECORDED:
         return None
-    action, outcome = _RECORDED[entry.kind]
-    return "secret" if entry.data.get("kind") == "secret" else action, outcome, entry.data
+    return *_RECORDED[entry.kind], entry.data
 
 
 def _condensed(entries: list[JournalEntry]) -> list[JournalEntry]:

@@ -10,6 +10,18 @@ from pydantic import Field
 from hutch.model.common import Model
 
 
+class EgressProcess(Model):
+    """Who has opened a connection, by the word of the sandbox's kernel."""
+
+    pid: int
+    path: str | None = Field(None, description="The file that it runs; unset when its start was not seen.")
+    name: str = Field(description="What it calls itself.")
+    others: int = Field(
+        0,
+        description="Other processes that connected to the same place in those seconds: it may have been one of them.",
+    )
+
+
 class EgressEntry(Model):
     """One connection, or one name that was asked for. What comes several times within a moment is one entry."""
 
@@ -33,6 +45,9 @@ class EgressEntry(Model):
     )
     secret: str | None = Field(None, description="The name of the secret that was sent, or refused.")
     count: int = Field(1, description="How often, within a moment.")
+    process: EgressProcess | None = Field(
+        None, description="Who has opened it, or asked for the name, where the sandbox's kernel tells."
+    )
 
     @property
     def target(self) -> str:

@@ -155,8 +155,9 @@ class Daemon:
         await guests.start()
         egress_log = EgressLog(self._home.directory / "egress.db")
         await egress_log.open()
-        egress = Egress(registry, journal, egress_log)
         activity = Activity(journal)
+        tracing = Tracing(registry, activity, runtime.catch_up)
+        egress = Egress(registry, journal, egress_log, activity, tracing)
         desk = Desk(registry)
         identities = IdentityDoor(desk.ask)
         slots, fence, broker = self._network(await gateway.start(), await identities.start(), egress)
@@ -167,7 +168,7 @@ class Daemon:
             records=records,
             journal=journal,
             activity=activity,
-            tracing=Tracing(registry, activity),
+            tracing=tracing,
             runtime=runtime,
             slots=slots,
             fence=fence,

@@ -4,6 +4,7 @@ news to whoever runs a task in it."""
 from __future__ import annotations
 
 import asyncio
+import time
 from ipaddress import IPv4Address
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -16,24 +17,37 @@ from hutch.model import NetworkPolicy, NetworkRules
 from hutch.model.egress import EgressEntry
 from hutch.network.firewall import ALLOWED
 from hutch.network.nflog import Packet
+from hutch.node.activity import Activity, Kind
 from hutch.node.egress_log import EgressLog
 from hutch.node.entry import Entry, Registry
 from hutch.node.journal import Journal
+from hutch.node.printable import fit
+from hutch.node.tracing import Tracing
 
 log = structlog.get_logger("hutch.node")
 
 MAX_NEWS = 100
 """Different refusals of one sandbox that are news; all are in its log."""
+_LONGEST = 7 * 86400.0
 _DNS = 53
+_DECISION = (
+    *("kind", "name", "address", "port", "protocol", "rule", "reason", "secret"),
+    *("sent", "received", "count"),
+)
+"""What the audit log tells of an entry."""
 
 
 class Egress:
     """Called on the event loop; nothing here waits."""
 
-    def __init__(self, registry: Registry, journal: Journal, egress_log: EgressLog) -> None:
+    def __init__(
+        self, registry: Registry, journal: Journal, egress_log: EgressLog, activity: Activity, tracing: Tracing
+    ) -> None:
         self._registry = registry
         self._journal = journal
         self._log = egress_log
+        self._activity = activity
+        self._tracing = tracing
         self._told: WeakKeyDictionary[Entry, set[str]] = WeakKeyDictionary()
         self._telling: set[asyncio.Task[None]] = set()
 
@@ -42,6 +56,7 @@ class Egress:
         is checked."""
         sandbox = str(entry.pop("sandbox", None))
         entry.pop("dropped", None)
+        began = entry.pop("began", None)
         if (found := self._registry.find(sandbox)) is None:
             return
         try:
@@ -49,7 +64,7 @@ class Egress:
         except ValueError as error:
             log.error("the fence says what makes no sense", sandbox=sandbox, error=str(error)[:1000])
         else:
-            self._note(found, entry)
+            self._note(found, entry, _moment(began))
 
     def firewall(self, packet: Packet) -> None:
         """The firewall has."""
@@ -64,7 +79,7 @@ class Egress:
             entry |= {"address": packet.target, "port": packet.port}
         entry["reason"] = None if allowed else "not in policy"
         entry["rule"] = _rule(found.record.network, packet) if allowed else None
-        self._note(found, entry)
+        self._note(found, entry, time.time())
 
     async def stop(self) -> None:
         """Tell what is being told; nothing more comes."""
@@ -74,10 +89,16 @@ class Egress:
         """It does not run any more: what it is refused from now on is news again."""
         self._told.pop(entry, None)
 
-    def _note(self, found: Entry, entry: dict[str, Any]) -> None:
+    def _note(self, found: Entry, entry: dict[str, Any], began: float) -> None:
         if found.record.hidden:
             return
+        port = _DNS if entry["kind"] == "name" else entry.get("port")
+        if entry["kind"] != "secret" and port is not None:
+            process = self._tracing.who(found, entry.get("address"), port, began)
+            entry["process"] = process.model_dump(exclude_none=True) if process is not None else None
+        entry = fit(entry)
         self._log.add(found.id, entry)
+        self._activity.note(found.id, _kind(entry), _decision(entry), began, least=("kind", "rule", "reason", "secret"))
         if entry["allowed"]:
             return
         told = self._told.setdefault(found, set())
@@ -93,13 +114,33 @@ class Egress:
             task.add_done_callback(self._telling.discard)
 
     async def _tell(self, sandbox: str, entry: dict[str, Any]) -> None:
-        names = ("kind", "name", "address", "port", "reason", "protocol", "secret")
+        names = ("kind", "name", "address", "port", "reason", "protocol", "secret", "process")
         told = {name: entry[name] for name in names if entry.get(name) is not None}
         whole = EgressEntry.model_validate({"seq": 0, "time": 0, "allowed": False} | told)
         try:
             await self._journal.append(sandbox, "egress_refused", told | {"message": whole.message})
         except HutchError as error:
             log.error("a refusal is not told", sandbox=sandbox, error=str(error))
+
+
+def _moment(told: object) -> float:
+    """The Unix time that the fence tells; now, where that makes no sense."""
+    now = time.time()
+    return told if isinstance(told, float) and now - _LONGEST < told <= now else now
+
+
+def _kind(entry: dict[str, Any]) -> Kind:
+    """As what it stands in the audit log."""
+    if entry["kind"] == "secret":
+        return ("secret", "used") if entry["allowed"] else ("secret", "refused")
+    return ("connection", "allowed") if entry["allowed"] else ("connection", "refused")
+
+
+def _decision(entry: dict[str, Any]) -> dict[str, Any]:
+    told = {name: entry[name] for name in _DECISION if name in entry}
+    if process := entry.get("process"):
+        told |= {"pid": process["pid"], "process": process.get("path") or process["name"]}
+    return told
 
 
 def _name(data: bytes) -> str | None:

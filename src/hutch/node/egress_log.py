@@ -15,6 +15,7 @@ import structlog
 
 from hutch.model.egress import EgressEntry
 from hutch.node.database import NodeDatabase
+from hutch.node.printable import fit
 
 log = structlog.get_logger("hutch.node")
 
@@ -52,7 +53,7 @@ class EgressLog:
 
     def add(self, sandbox: str, entry: dict[str, Any]) -> None:
         """Note an entry: the fields of `EgressEntry`, of a guest's making."""
-        entry = {key: _clean(value) for key, value in entry.items() if value is not None}
+        entry = fit(entry)
         of_one = self._pending.setdefault(sandbox, {})
         key = json.dumps({name: value for name, value in entry.items() if name not in _COUNTED})
         if key not in of_one and len(of_one) >= MAX_PENDING:
@@ -141,10 +142,3 @@ def _page(db: sqlite3.Connection, sandbox: str, after: int, limit: int) -> list[
 
 def _entry(seq: int, at: float, data: str) -> EgressEntry:
     return EgressEntry(seq=seq, time=datetime.fromtimestamp(at, UTC), **json.loads(data))
-
-
-def _clean(value: Any) -> Any:
-    """Text of a guest's making, without what a terminal would obey."""
-    if not isinstance(value, str):
-        return value
-    return "".join(each if each.isprintable() else "?" for each in value[:300])

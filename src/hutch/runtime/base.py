@@ -79,6 +79,10 @@ class Runtime(ABC):
         started, or also where processes connect to."""
         return "off"
 
+    def catch_up(self, id: str) -> None:
+        """Tell now what the sandbox's kernel has told already. Does not wait."""
+        return
+
     @abstractmethod
     async def check(self) -> list[str]:
         """Problems that keep this runtime from working here, each with what to do; empty when it works."""

@@ -81,6 +81,9 @@ class GvisorRuntime(Runtime):
     def trace(self) -> Level:
         return self._tracer.level
 
+    def catch_up(self, id: str) -> None:
+        self._tracer.catch_up(id)
+
     async def boot(self, spec: SandboxSpec) -> Handle:
         try:
             origin = await self._origin(spec, ())

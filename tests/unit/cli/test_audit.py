@@ -11,7 +11,8 @@ import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hutch.model.audit import GENESIS, AuditHead, AuditKey, digest_of
+from hutch.cli import audit as audit_command
+from hutch.model.audit import GENESIS, AuditHead, AuditKey, AuditRecord, digest_of
 from tests.unit.cli.conftest import Hutch
 from tests.unit.sdk.server import Server
 
@@ -32,6 +33,23 @@ def log_of(records: int) -> list[dict[str, Any]]:
     head = AuditHead(org="o", seq=records, hash=prev, time="2026-01-01T00:00:00.000Z", signature="")
     signature = b64encode(KEY.sign(head.signed())).decode()
     return [*lines, head.model_copy(update={"signature": signature}).model_dump()]
+
+
+def happened(*events: dict[str, Any]) -> AuditRecord:
+    """A record of what went on in a sandbox."""
+    return AuditRecord.model_validate(log_of(1)[1] | {"detail": {"events": list(events), "lost": 2}})
+
+
+def test_what_went_on_inside_is_told_in_words() -> None:
+    started = {"path": "/bin/ls", "argv": ["ls", "-l"], "pid": 7, "uid": 0, "count": 3}
+    tried = {"name": "curl", "path": "/bin/curl", "address": "1.2.3.4", "port": 443, "pid": 8}
+    refused = {"kind": "connection", "name": "evil.test", "port": 443, "reason": "not in policy"}
+    used = {"kind": "secret", "name": "api.test", "port": 443, "secret": "TOKEN", "pid": 9, "process": "/bin/x\x1b"}
+    line = str(audit_command._line(happened(started, tried, refused, used)))
+    assert line.endswith(
+        "lost=2 /bin/ls (7) ls -l ×3; /bin/curl (8) 1.2.3.4:443; evil.test:443 (not in policy); "
+        "/bin/x (9) api.test:443 (TOKEN)"
+    )
 
 
 def written(path: Path, lines: list[dict[str, Any]]) -> str:

@@ -443,6 +443,7 @@ async def daemon(
     records.host = store.host = host
     registry = Registry()
     activity = Activity(journal)
+    tracing = Tracing(registry, activity, lambda id: None)
     desk = Desk(registry)
     recipe = Recipe(name="t", user="user", workdir="/", resources=RESOURCES)
     built = BuiltImage(image, "hash", recipe)
@@ -455,7 +456,7 @@ async def daemon(
         records=records,
         journal=journal,
         activity=activity,
-        tracing=Tracing(registry, activity),
+        tracing=tracing,
         runtime=PaperRuntime(host),
         slots=PaperSlots(host),
         images=cast(
@@ -475,7 +476,7 @@ async def daemon(
         fence=cast(Fence, PaperFence()),
         broker=broker,
         secrets=NodeSecrets(records, broker),
-        egress=Egress(registry, journal, egress_log),
+        egress=Egress(registry, journal, egress_log, activity, tracing),
         egress_log=egress_log,
         guests=cast(GuestClient, PaperGuests(host)),
         disks=cast(GuestDisk, PaperDisks(host)),

@@ -107,7 +107,7 @@ async def test_a_server_that_has_it_lets_it_go_and_nothing_else(node: Node) -> N
 async def test_what_a_kernel_tells_is_its_sandboxs_whoever_it_was_before(node: Node) -> None:
     registry = Registry()
     member, claimed = Entry(make_record().but(id="wrm_" + "a" * 22)), Entry(make_record().but(member="wrm_" + "a" * 22))
-    tracing = Tracing(registry, node.activity)
+    tracing = Tracing(registry, node.activity, lambda id: None)
     registry.add(member)
     tracing.heard(member.id, Started(1e9, 3, None, "/bin/rehearsal", (), "/", 0))
     registry.add(claimed)

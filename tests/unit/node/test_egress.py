@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.node.test_records import make_record
 
 from hutch.model import NetworkRules
+from hutch.model.egress import EgressProcess
 from hutch.network.firewall import ALLOWED
 from hutch.network.nflog import Packet
+from hutch.node.activity import Activity
 from hutch.node.egress import Egress
 from hutch.node.egress_log import EgressLog
 from hutch.node.entry import Entry, Registry
 from hutch.node.journal import Journal
+from hutch.node.tracing import Tracing
+from hutch.runtime.trace.events import Connecting, Event
 
 RULES = NetworkRules(
     allow=["tcp://203.0.113.0/24:443", "udp://203.0.113.0/24:443", "203.0.113.7", "198.51.100.9:80-90"]
@@ -30,12 +36,32 @@ class Node:
         self.journal = Journal(directory / "node.db")
         self.entry = Entry(make_record().but(network=RULES, slot=3, address="10.0.0.2"))
         self.registry.add(self.entry)
-        self.egress = Egress(self.registry, self.journal, self.log)
+        self.activity = Activity(self.journal)
+        self.heard: list[tuple[str, Event]] = []
+        self.tracing = Tracing(self.registry, self.activity, self._catch_up)
+        self.egress = Egress(self.registry, self.journal, self.log, self.activity, self.tracing)
+
+    def _catch_up(self, id: str) -> None:
+        """The kernel's words that wait."""
+        heard, self.heard = self.heard, []
+        for each in heard:
+            self.tracing.heard(*each)
 
     async def news(self) -> list[str]:
         """All that was told so far."""
         await self.egress.stop()
-        return [str(entry.data["message"]) for entry in (await self.journal.read(0, 0))[0]]
+        entries = (await self.journal.read(0, 0))[0]
+        return [str(entry.data["message"]) for entry in entries if entry.kind == "egress_refused"]
+
+    async def decisions(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
+        """Events that the audit log is told of, by action and outcome."""
+        await self.activity._write()
+        found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for entry in (await self.journal.read(0, 0))[0]:
+            if entry.kind == "activity":
+                kind = (entry.data["action"], entry.data["outcome"])
+                found.setdefault(kind, []).extend(entry.data["detail"]["events"])
+        return found
 
 
 @pytest.fixture
@@ -45,6 +71,7 @@ async def node(tmp_path: Path) -> AsyncIterator[Node]:
     await made.journal.open()
     yield made
     await made.egress.stop()
+    await made.activity.close()
     await made.log.close()
     await made.journal.close()
 
@@ -85,3 +112,53 @@ async def test_the_rule_that_is_named_is_the_one_that_lets_it_through(
 ) -> None:
     node.egress.firewall(Packet(ALLOWED, "10.0.0.2", target, protocol, port, b""))
     assert [entry.rule for entry in await node.log.read(node.entry.id, 0, 10, 5)] == [rule]
+
+
+async def test_decisions_and_uses_of_secrets_are_told_to_the_audit_log_and_summed(node: Node) -> None:
+    opened = {"sandbox": node.entry.id, "kind": "connection", "allowed": True, "name": "good.test", "port": 443}
+    for sent in (10, 20):
+        node.egress.told(opened | {"rule": "good.test", "sent": sent, "received": 1, "seconds": 0.1 * sent})
+    node.egress.told({"sandbox": node.entry.id, "kind": "name", "allowed": False, "name": "a\x1b.test", "reason": "no"})
+    sent = {"sandbox": node.entry.id, "kind": "secret", "allowed": True, "name": "api.test", "secret": "TOKEN"}
+    node.egress.told(dict(sent))
+    node.egress.told(sent | {"allowed": False, "reason": "not for this host"})
+    node.egress.firewall(Packet(ALLOWED, "10.0.0.2", "203.0.113.9", "tcp", 443, b""))
+    found = await node.decisions()
+    name, packet = found["connection", "allowed"]
+    assert (name["name"], name["rule"], name["sent"], name["received"], name["count"]) == (
+        "good.test",
+        "good.test",
+        30,
+        2,
+        2,
+    )
+    assert packet["rule"] == "tcp://203.0.113.0/24:443"
+    assert [each["name"] for each in found["connection", "refused"]] == ["a?.test"]
+    assert [each["secret"] for each in found["secret", "used"]] == ["TOKEN"]
+    assert [each["reason"] for each in found["secret", "refused"]] == ["not for this host"]
+
+
+async def test_the_process_is_the_one_whose_connect_fits_and_others_that_may_be_are_counted(node: Node) -> None:
+    now = time.time()
+    asked = [(7, "203.0.113.9", now - 3), (8, "203.0.113.9", now - 1), (9, "198.51.100.9", now)]
+    for pid, address, at in asked:
+        node.heard.append((node.entry.id, Connecting(at, pid, f"/bin/{pid}", "innocent\x1b", address, 443)))
+    ended = {"sandbox": node.entry.id, "kind": "connection", "allowed": True, "address": "203.0.113.9", "port": 443}
+    node.egress.told(ended | {"seconds": 1.0, "began": now - 0.99})
+    node.egress.told(ended | {"seconds": 3.0, "began": now - 2.99})
+    node.egress.told(ended | {"seconds": 0.0, "began": now})
+    node.egress.firewall(Packet("", "10.0.0.2", "198.51.100.9", "tcp", 443, b""))
+    found = [entry.process for entry in await node.log.read(node.entry.id, 0, 10, 5)]
+    assert found[0] == EgressProcess(pid=8, path="/bin/8", name="innocent?", others=1)
+    assert found[1] == EgressProcess(pid=7, path="/bin/7", name="innocent?")
+    assert found[2] is None  # each connect is one connection's
+    assert found[3] == EgressProcess(pid=9, path="/bin/9", name="innocent?")
+    decided = await node.decisions()
+    assert [(each["pid"], each["process"]) for each in decided["connection", "refused"]] == [(9, "/bin/9")]
+
+
+async def test_a_name_is_asked_for_by_who_has_turned_to_a_name_server(node: Node) -> None:
+    node.heard.append((node.entry.id, Connecting(time.time(), 7, None, "curl", "10.0.0.1", 53)))
+    node.egress.told({"sandbox": node.entry.id, "kind": "name", "allowed": False, "name": "evil.test", "reason": "no"})
+    (entry,) = await node.log.read(node.entry.id, 0, 10, 5)
+    assert entry.process == EgressProcess(pid=7, path=None, name="curl")

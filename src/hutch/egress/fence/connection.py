@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import struct
+import time
 from typing import Any, cast
 
 from hutch.egress.fence.guarded import Guarded, Wall
@@ -235,6 +236,7 @@ class Connection(asyncio.Protocol):
     def _report(self, **how: Any) -> None:
         if self._guarded is None:
             return
+        seconds = self._loop.time() - self._began
         self._wall.node.report(
             kind="connection",
             sandbox=self._guarded.id,
@@ -244,7 +246,8 @@ class Connection(asyncio.Protocol):
             rule=self._judge.rule,
             sent=self._sent,
             received=self._received,
-            seconds=round(self._loop.time() - self._began, 3),
+            seconds=round(seconds, 3),
+            began=time.time() - seconds,
             **how,
         )
 

@@ -76,6 +76,11 @@ class Tracer:
         self._seeding.add(task)
         task.add_done_callback(self._seeding.discard)
 
+    def catch_up(self, id: str) -> None:
+        """Hear what a sandbox's kernel has said and is not heard yet."""
+        if watch := self._watches.get(id):
+            watch.catch_up()
+
     def forget(self, id: str) -> None:
         """It is gone; a second call does nothing."""
         if watch := self._watches.pop(id, None):

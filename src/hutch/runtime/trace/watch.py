@@ -64,6 +64,11 @@ class Watch:
         self._lines[line] = 0
         self._loop.add_reader(line, self._readable, line)
 
+    def catch_up(self) -> None:
+        """Hear what is there, as far as that is allowed just now."""
+        for line in list(self._lines):
+            self._readable(line)
+
     def close(self) -> None:
         """Hear what was said already, and no more."""
         self._shut()
