@@ -19,6 +19,7 @@ import structlog
 
 from hutch.egress.child import UIDS, Child
 from hutch.egress.fence.permit import closed
+from hutch.egress.unprivileged import socket_of
 from hutch.errors import HutchError, InternalError
 from hutch.model import NetworkPolicy, NetworkRules
 from hutch.network.base import SlotPool
@@ -55,15 +56,15 @@ class Fence(Child):
 
     def listen(self) -> tuple[int, int]:
         """Open its sockets: the ports for connections and for questions. Raises `InternalError`."""
-        self._sockets["tcp"], tcp = _bound(socket.SOCK_STREAM)
-        self._sockets["dns-udp"], dns = _bound(socket.SOCK_DGRAM)
+        self._sockets["tcp"], tcp = self._bound(socket.SOCK_STREAM)
+        self._sockets["dns-udp"], dns = self._bound(socket.SOCK_DGRAM)
         for _ in range(100):
             try:
-                self._sockets["dns-tcp"] = _bound_to(socket.SOCK_STREAM, dns)
+                self._sockets["dns-tcp"] = self._bound_to(socket.SOCK_STREAM, dns)
                 return tcp, dns
             except OSError:
                 self._sockets["dns-udp"].close()
-                self._sockets["dns-udp"], dns = _bound(socket.SOCK_DGRAM)
+                self._sockets["dns-udp"], dns = self._bound(socket.SOCK_DGRAM)
         raise InternalError("no port for the fence")
 
     def lead(self, slots: SlotPool) -> None:
@@ -143,25 +144,23 @@ class Fence(Child):
             raise ValueError(f"{targets} are not for {guest}")
         return guest, [(str(address), port) for address, port in targets], seconds
 
+    def _bound(self, kind: socket.SocketKind) -> tuple[socket.socket, int]:
+        """A socket on a free port."""
+        for _ in range(1000):
+            port = secrets.choice(_PORTS)
+            try:
+                return self._bound_to(kind, port), port
+            except OSError:
+                continue
+        raise InternalError("no port for the fence")
 
-def _bound(kind: socket.SocketKind) -> tuple[socket.socket, int]:
-    """A socket on a free port."""
-    for _ in range(1000):
-        port = secrets.choice(_PORTS)
+    def _bound_to(self, kind: socket.SocketKind, port: int) -> socket.socket:
+        made = socket_of(self.uid, kind)
         try:
-            return _bound_to(kind, port), port
+            made.bind(("0.0.0.0", port))
+            if kind is socket.SOCK_STREAM:
+                made.listen(512)
         except OSError:
-            continue
-    raise InternalError("no port for the fence")
-
-
-def _bound_to(kind: socket.SocketKind, port: int) -> socket.socket:
-    made = socket.socket(socket.AF_INET, kind)
-    try:
-        made.bind(("0.0.0.0", port))
-        if kind is socket.SOCK_STREAM:
-            made.listen(512)
-    except OSError:
-        made.close()
-        raise
-    return made
+            made.close()
+            raise
+        return made
