@@ -14,10 +14,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,19 +54,19 @@ class Ran:
         return self.state["exit_code"]  # type: ignore[no-any-return]
 
 
-class _Unix(http.client.HTTPConnection):
-    """HTTP over a Unix socket; with a greeting, over the tunnel."""
+class _Http(http.client.HTTPConnection):
+    """HTTP over a socket that is connected by this."""
 
-    def __init__(self, path: Path, greeting: bytes = b"", timeout: float = 60) -> None:
+    def __init__(self, connect: Callable[[float], socket.socket], timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
-        self._path, self._greeting = path, greeting
+        self._connect = connect
 
     def connect(self) -> None:
-        self.sock = open_tunnel(self._path, self._greeting, self.timeout or 60)
+        self.sock = self._connect(self.timeout or 60)
 
 
-def open_tunnel(path: Path, greeting: bytes, timeout: float = 60) -> socket.socket:
-    """A raw connection; with a greeting, one that has been answered OK."""
+def open_unix(path: Path, timeout: float = 60) -> socket.socket:
+    """A raw connection."""
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(timeout)
     try:
@@ -73,18 +74,25 @@ def open_tunnel(path: Path, greeting: bytes, timeout: float = 60) -> socket.sock
     except OSError:
         connection.close()
         raise
-    if greeting:
-        connection.sendall(greeting)
-        answer = b""
-        while not answer.endswith(b"\n"):
-            byte = connection.recv(1)
-            if not byte:
-                break
-            answer += byte
-        if answer != b"OK\n":
-            connection.close()
-            raise ConnectionError(answer.decode())
     return connection
+
+
+class Port(socket.socket):
+    """A connection into a sandbox that a node has handed over. It is over when its leash is closed."""
+
+    def __init__(self, path: Path, question: str, timeout: float = 60) -> None:
+        self.leash = open_unix(path, timeout)
+        self.leash.sendall(question.encode())
+        answer, given, _, _ = socket.recv_fds(self.leash, 1024, 1)
+        if not given:
+            self.leash.close()
+            raise ConnectionError(answer.decode())
+        super().__init__(socket.AF_INET, socket.SOCK_STREAM, fileno=given[0])
+        self.settimeout(timeout)
+
+    def close(self) -> None:
+        self.leash.close()
+        super().close()
 
 
 class NodeHost:
@@ -183,7 +191,7 @@ class NodeHost:
 
     def call(self, method: str, path: str, body: Any = None, timeout: float = 60) -> Answer:
         """One call of the node's API."""
-        connection = _Unix(self.root / "r" / "node.sock", timeout=timeout)
+        connection = _Http(partial(open_unix, self.root / "r" / "node.sock"), timeout)
         try:
             data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
             connection.request(method, path, data)
@@ -249,14 +257,13 @@ class NodeHost:
         kinds = {e["kind"] for e in entries} - {"activity"} if kind is None else {kind}
         return [e for e in entries if sandbox in (None, e["sandbox"]) and e["kind"] in kinds]
 
-    def tunnel(self, sandbox: str, port: int, timeout: float = 60) -> socket.socket:
-        """A raw connection to a port inside. Raises `ConnectionError` with the node's words."""
-        return open_tunnel(self.root / "r" / "tunnel.sock", f"HUTCH/1 {sandbox} {port}\n".encode(), timeout)
+    def port(self, sandbox: str, port: int, timeout: float = 60) -> Port:
+        """A connection to a port inside. Raises `ConnectionError` with what the node says."""
+        return Port(self.root / "r" / "dial.sock", f"HUTCH/2 {sandbox} {port}\n", timeout)
 
     def guest(self, sandbox: dict[str, Any], timeout: float = 60) -> http.client.HTTPConnection:
-        """HTTP to the guest, through the tunnel."""
-        greeting = f"HUTCH/1 {sandbox['id']} {GUEST_PORT}\n".encode()
-        return _Unix(self.root / "r" / "tunnel.sock", greeting, timeout)
+        """HTTP to the guest."""
+        return _Http(partial(self.port, sandbox["id"], GUEST_PORT), timeout)
 
     def start_process(self, sandbox: dict[str, Any], shell: str, **options: Any) -> str:
         """Start a command inside and leave it running; its id."""

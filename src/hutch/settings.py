@@ -228,9 +228,9 @@ class Settings(BaseSettings):
         return self.run_dir / "node.sock"
 
     @property
-    def tunnel_socket(self) -> Path:
-        """Unix socket of the node's tunnel: raw bytes to a port inside a sandbox."""
-        return self.run_dir / "tunnel.sock"
+    def dial_socket(self) -> Path:
+        """Unix socket of the node on which it gives out connections to ports inside sandboxes."""
+        return self.run_dir / "dial.sock"
 
     @property
     def database(self) -> str:

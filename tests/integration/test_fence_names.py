@@ -463,4 +463,4 @@ result = [came, found]
 """
     ((ping, sockets),) = world.run(box, {"do": "python", "code": code})
     assert ping in ("error", "no socket")
-    assert not {"node.sock", "tunnel.sock"} & set(sockets)
+    assert not {"node.sock", "dial.sock"} & set(sockets)

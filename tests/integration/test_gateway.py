@@ -243,10 +243,10 @@ async def test_one_connection_too_many_is_told_so() -> None:
 
 async def test_an_unused_way_into_a_sandbox_is_closed_and_opened_again(box: Box) -> None:
     def ways() -> set[str]:
-        """Of the node into its sandboxes: what it has accepted at its tunnel's socket."""
+        """Of the server into sandboxes: of each, the node has a leash."""
         lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
-        tunnel, connected = str(box.machine.root / "run" / "tunnel.sock"), "03"
-        return {line[6] for line in lines if line[5] == connected and line[7:] == [tunnel]}
+        leashes, connected = str(box.machine.root / "run" / "dial.sock"), "03"
+        return {line[6] for line in lines if line[5] == connected and line[7:] == [leashes]}
 
     before = ways()
     reader, writer = await box.open()

@@ -98,7 +98,7 @@ def serve(settings: Settings) -> int:
     control = Control(settings)
     app = create_app(settings, control, deliver_first_key)
     app.state.gateway_port = gate.getsockname()[1]
-    gateway = Gateway(control, gate, most=raise_limit() // 4, door=door)  # two descriptors each, half for all others
+    gateway = Gateway(control, gate, most=raise_limit() // 6, door=door)  # three descriptors each, half for all others
     server = Server(app, address_file, url_of(sock), gateway)
     server.run(sockets=[sock])
     return 0 if server.started else 1

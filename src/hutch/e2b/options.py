@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from hutch.e2b.bodies import NewSandbox
 from hutch.e2b.errors import NotOffered
 from hutch.errors import InvalidRequest
-from hutch.fleet.tunnel import GUEST_PORT
+from hutch.fleet.ports import GUEST_PORT
 from hutch.store.e2b import E2bRow
 
 

@@ -14,6 +14,8 @@ from typing import Protocol, cast
 
 import httptools
 
+from hutch.network.resetting import reset
+
 Body = bytes | AsyncIterator[bytes] | None
 
 _MAX_HEAD = 64 << 10
@@ -134,7 +136,6 @@ class Connection(asyncio.Protocol):
         self._owner = owner
         self._transport: asyncio.Transport | None = None
         self._poll = select.poll()
-        self._line: bytearray | None = None
         self._incoming: Incoming | None = None
         self._failure: Cut | None = None
         self._sent = False
@@ -154,17 +155,6 @@ class Connection(asyncio.Protocol):
         tells nobody.)"""
         if self._transport is not None:
             self._owner.made(self)
-
-    async def greet(self, line: bytes, limit: int, timeout: float) -> bytes:
-        """Before any HTTP: say a line, and be answered one. Raises `Cut`, `Silent`."""
-        answer = self._line = bytearray()
-        self._write(line)
-        while b"\n" not in answer:
-            if len(answer) > limit:
-                raise Cut("too long a line")
-            await self._something(timeout)
-        self._line = None
-        return bytes(answer)
 
     async def send(self, head: bytes, body: Body, length: int | None, timeout: float) -> None:
         """Send a request, a body of unknown `length` in chunks. It stops early when it is refused: the answer has
@@ -220,7 +210,7 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close it at once."""
         if self._transport is not None:
-            self._transport.abort()
+            reset(self._transport)
 
     # -- what the loop calls
 
@@ -241,8 +231,6 @@ class Connection(asyncio.Protocol):
                 self._flow(False)
             if self._refused():
                 _wake(self._writer)
-        elif self._line is not None:
-            self._line += data
         else:
             self.abort()  # it speaks unasked
         _wake(self._reader)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any, TypeVar
@@ -11,10 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 from hutch.errors import BY_CODE, HutchError, NodeUnavailable, from_problem
 from hutch.fleet.base import Fleet, Node
 from hutch.fleet.connection import Connection, Cut, Silent
+from hutch.fleet.dialing import LocalDialer
 from hutch.fleet.guest import GuestClient
 from hutch.fleet.pool import Exchange, Pool, framing, head_of
 from hutch.fleet.transport import GuestTransport
-from hutch.fleet.tunnel import connect_unix
 from hutch.model import (
     BootRequest,
     Diff,
@@ -51,6 +52,7 @@ _STATE_TIMEOUT = 600.0
 """Saving or loading memory: the runtime has limits of its own, by the size of the sandbox."""
 _CALL_TIMEOUT = 30.0
 _BUILD_SILENCE = 1800.0
+_CONNECT_TIMEOUT = 15.0
 _MAX_IDLE = 64
 _NAME = "local"
 M = TypeVar("M", bound=Model)
@@ -66,7 +68,7 @@ class LocalNode(Node):
     def __init__(self, settings: Settings) -> None:
         self._socket = settings.node_socket
         self._pool = Pool(self._connect, _MAX_IDLE)
-        self._guests = GuestTransport(settings.tunnel_socket)
+        self._guests = GuestTransport(LocalDialer(settings.dial_socket))
 
     async def info(self) -> NodeInfo:
         return _parse(NodeInfo, await self._call("GET", "/health", timeout=5.0))
@@ -262,7 +264,14 @@ class LocalNode(Node):
             raise NodeUnavailable("the node does not answer") from error
 
     async def _connect(self, _: str, factory: Callable[[], Connection]) -> Connection:
-        return await connect_unix(self._socket, factory)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_CONNECT_TIMEOUT):
+                _transport, connection = await loop.create_unix_connection(factory, str(self._socket))
+        except OSError as error:  # a `TimeoutError` is one too
+            raise NodeUnavailable("the node does not answer") from error
+        connection.connected()
+        return connection
 
 
 class LocalFleet(Fleet):

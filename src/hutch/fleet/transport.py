@@ -1,4 +1,4 @@
-"""HTTP to guests through a node's tunnel: a pool of connections that are kept, bounded answers, typed errors."""
+"""HTTP to the guests of a node: a pool of connections that are kept, bounded answers, typed errors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -27,14 +26,16 @@ from hutch.errors import (
     RequestTimeout,
 )
 from hutch.fleet.connection import Body, Connection, Cut, Silent
+from hutch.fleet.dialing import Dialer
 from hutch.fleet.pool import Exchange, Pool, framing, head_of
-from hutch.fleet.tunnel import GUEST_PORT, Refused, connect_tunnel, open_local_port, open_port, open_upgrade
+from hutch.fleet.ports import GUEST_PORT, Refused, open_local_port, open_port, open_upgrade
 
 __all__ = ["Answer", "Body", "GuestTransport", "HungUp"]
 
 _MAX_ERROR = 64 << 10
 _MAX_DETAIL = 2000
 _MAX_IDLE = 512
+_CONNECT_TIMEOUT = 15.0
 _WRITE_TIMEOUT = 300.0
 """For one piece of an upload: a guest that has stopped reading for so long is stuck."""
 
@@ -108,8 +109,8 @@ class Answer:
 class GuestTransport:
     """The connections to all guests of one node."""
 
-    def __init__(self, tunnel_socket: Path) -> None:
-        self._socket = tunnel_socket
+    def __init__(self, dialer: Dialer) -> None:
+        self._dialer = dialer
         self._pool = Pool(self._connect, _MAX_IDLE)
 
     async def open(
@@ -155,9 +156,9 @@ class GuestTransport:
         """A connection to a port that is its caller's alone, also where a program listens for its own machine only.
         Raises as `open_port`."""
         try:
-            return await open_port(self._socket, sandbox_id, port, protocol)
+            return await open_port(self._dialer, sandbox_id, port, protocol)
         except PortClosed:
-            return await open_local_port(self._socket, sandbox_id, token, port, protocol)
+            return await open_local_port(self._dialer, sandbox_id, token, port, protocol)
 
     async def attach(
         self, sandbox_id: str, token: str, volume: str, path: str, protocol: Callable[[], asyncio.Protocol]
@@ -166,7 +167,7 @@ class GuestTransport:
         mounted first, unless it is already. Raises `Conflict` where that cannot be done, and as `open_port`."""
         target = f"/hutch/volumes?{urlencode({'path': path, 'volume': volume})}"
         try:
-            return await open_upgrade(self._socket, sandbox_id, token, target, "hutch-volume", protocol)
+            return await open_upgrade(self._dialer, sandbox_id, token, target, "hutch-volume", protocol)
         except Refused as refused:
             if refused.answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 409 ")):
                 raise Conflict(f"nothing can be mounted at {path} in {sandbox_id}") from refused
@@ -177,7 +178,9 @@ class GuestTransport:
 
     async def _connect(self, key: str, factory: Callable[[], Connection]) -> Connection:
         sandbox_id, _, port = key.partition(":")
-        return await connect_tunnel(self._socket, sandbox_id, int(port or GUEST_PORT), factory)
+        _, made = await self._dialer.connect(sandbox_id, int(port or GUEST_PORT), factory, _CONNECT_TIMEOUT)
+        made.connected()
+        return made
 
 
 def _error(status: int, body: bytes, path: str) -> HutchError:

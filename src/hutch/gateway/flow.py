@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import select
-import socket
-import struct
 from typing import cast
+
+from hutch.network.resetting import reset
 
 HIGH_WATER = 512 << 10
 """Bytes that wait to be written on one side before the other side is not read."""
-_RESET = struct.pack("ii", 1, 0)
 
 
 class Flow(asyncio.Protocol):
@@ -66,15 +64,6 @@ class Flow(asyncio.Protocol):
         peer = self._transport.get_extra_info("peername") if self._transport is not None else None
         return str(peer[0]) if isinstance(peer, tuple) else ""
 
-    def hung_up(self) -> bool:
-        """Whether the other end of a Unix socket is gone. After an end of its bytes it may also have only finished
-        sending: the socket knows."""
-        if self._transport is None:
-            return True
-        poll = select.poll()
-        poll.register(self._transport.get_extra_info("socket").fileno(), 0)
-        return any(state & select.POLLHUP for _, state in poll.poll(0))
-
     def finish_writing(self) -> None:
         """Send no more; the other side may."""
         if self.open and self._transport is not None and self._transport.can_write_eof():
@@ -89,7 +78,7 @@ class Flow(asyncio.Protocol):
         """At once, and so that nobody takes it for a proper end."""
         if self._transport is None:
             return
-        sock = self._transport.get_extra_info("socket")
-        if sock is not None and sock.family != socket.AF_UNIX and not self._transport.is_closing():
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self._transport.abort()
+        if self._transport.is_closing():
+            self._transport.abort()
+        else:
+            reset(self._transport)

@@ -3,7 +3,6 @@ read strictly, held in bounds."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import Protocol
 
 from hutch.gateway.exchange import Exchange, answer_head
@@ -14,7 +13,6 @@ from hutch.http1.heads import MAX_HEAD, BadHead, length_of, parse_answer
 
 _WRITING = "the other side writes"
 _MAX_INTERIM = 16
-_LOOK_GONE_SECONDS = 15.0
 
 
 class Client(Protocol):
@@ -61,7 +59,6 @@ class Outbound(Flow):
         self._body: Framing | None = None
         self._interim = 0
         self._raw = False
-        self._look: asyncio.TimerHandle | None = None
 
     @property
     def ends_by_closing(self) -> bool:
@@ -92,22 +89,11 @@ class Outbound(Flow):
             self._read_heads(self._exchange)
 
     def eof_received(self) -> bool:
-        self.finished = not self.hung_up()
-        if not self._raw or not self.finished or not self._client.ended() or not self.half_closes:
-            return False
-        self._look_gone()
-        return True
-
-    def _look_gone(self) -> None:
-        """Nobody else says so, as long as nothing is written to it."""
-        if self.hung_up():
-            return self.reset()
-        self._look = asyncio.get_running_loop().call_later(_LOOK_GONE_SECONDS, self._look_gone)
+        self.finished = True
+        return self._raw and self._client.ended() and self.half_closes
 
     def connection_lost(self, error: Exception | None) -> None:
         self.reusable = False
-        if self._look is not None:
-            self._look.cancel()
         self._transport = None
         if self._raw or self._exchange is not None:
             self._client.lost()

@@ -30,6 +30,7 @@ from hutch.node.activity import Activity
 from hutch.node.app import NodeApi
 from hutch.node.asking import Desk
 from hutch.node.budgets import Budgets
+from hutch.node.dialing import Dialer
 from hutch.node.egress import Egress
 from hutch.node.egress_log import EgressLog
 from hutch.node.entry import Registry
@@ -46,7 +47,6 @@ from hutch.node.snapshots import Snapshots
 from hutch.node.sockets import listen
 from hutch.node.sweep import Takeover
 from hutch.node.tracing import Tracing
-from hutch.node.tunnel import Tunnel
 from hutch.runtime.base import Runtime
 from hutch.runtime.gvisor import GvisorRuntime
 from hutch.runtime.trace.events import Event
@@ -183,7 +183,7 @@ class Daemon:
             budgets=Budgets(self._home.directory / "llm-budgets.json", gateway),
             guests=guests,
             disks=GuestDisk(guests),
-            tunnel=Tunnel(registry.address),
+            dialer=Dialer(registry.address),
             snapshots=Snapshots(store, registry, records),
             pins=Pins(self._home.images),
         )
@@ -249,7 +249,7 @@ class Daemon:
             NodeApi(parts, self._sandboxes, self._info).application(), access_log=None, shutdown_timeout=10.0
         )
         await runner.setup()
-        await parts.tunnel.start(listen(settings.tunnel_socket, settings.server_user))
+        await parts.dialer.start(listen(settings.dial_socket, settings.server_user))
         await web.SockSite(runner, listen(settings.node_socket, settings.server_user)).start()
         tidying = asyncio.create_task(self._sandboxes.tidy_forever())
         log.info("node ready", node=self._home.id, socket=str(settings.node_socket))
@@ -260,7 +260,7 @@ class Daemon:
         parts.egress_log.wake()
         parts.desk.wake()
         await runner.cleanup()
-        await parts.tunnel.stop()
+        await parts.dialer.stop()
         return how
 
     def _info(self) -> NodeInfo:

@@ -48,7 +48,7 @@ class Ender:
     async def take_off(self, entry: Entry) -> None:
         """Remove all that runs: connections, model calls, kernel, slot."""
         parts, id = self._parts, entry.id
-        parts.tunnel.drop(id)
+        parts.dialer.drop(id)
         parts.gateway.drop(entry.record.address)
         parts.identities.drop(entry.record.address)
         await parts.fence.forget(entry.record.address)

@@ -13,6 +13,7 @@ from hutch.network.base import SlotPool
 from hutch.node.activity import Activity
 from hutch.node.asking import Desk
 from hutch.node.budgets import Budgets
+from hutch.node.dialing import Dialer
 from hutch.node.egress import Egress
 from hutch.node.egress_log import EgressLog
 from hutch.node.entry import Registry
@@ -25,7 +26,6 @@ from hutch.node.records import RecordStore
 from hutch.node.secrets import NodeSecrets
 from hutch.node.snapshots import Snapshots
 from hutch.node.tracing import Tracing
-from hutch.node.tunnel import Tunnel
 from hutch.runtime.base import Runtime
 from hutch.settings import Settings
 
@@ -55,6 +55,6 @@ class Parts:
     egress_log: EgressLog
     guests: GuestClient
     disks: GuestDisk
-    tunnel: Tunnel
+    dialer: Dialer
     snapshots: Snapshots
     pins: Pins

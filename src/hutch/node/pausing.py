@@ -138,7 +138,7 @@ class Pauser:
         # Those that its processes have opened are cut by the freeze itself, while nothing runs inside. A process that
         # saw the end of one just before would have taken it out of its epoll set, and gVisor keeps what was taken out
         # in the snapshot now and then: after the thaw the process is told of a descriptor that it has closed.
-        with parts.tunnel.holding(entry.id):
+        with parts.dialer.holding(entry.id):
             into = parts.records.frozen_directory(entry.id, request.snapshot)
             if request.kind is SnapshotKind.DISK:
                 frozen = await self._pack(entry, handle, into)

@@ -158,7 +158,7 @@ async def test_a_call_cut_by_a_pause_says_that_it_may_be_tried_again(control: Co
     with pytest.raises(GuestUnavailable) as caught:
         async with control._guests.of(box.id, "org_default"):
             await control.pause(box.id)
-            raise SandboxNotRunning("what the tunnel says of a sandbox that has gone")
+            raise SandboxNotRunning("what the node says of a sandbox that has gone")
     assert caught.value.retryable
     await use(control, box.id)
 

@@ -1,13 +1,15 @@
-"""HTTP to a guest through a real Unix socket that speaks the tunnel's greeting, on the server's event loop and on
-asyncio's own."""
+"""HTTP to a guest to which a node connects, over real sockets, on the server's event loop and on asyncio's own."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import socket
 import time
 import tracemalloc
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest_asyncio
 
 from hutch.errors import DiskFull, GuestUnavailable, InvalidRequest, NodeUnavailable, SandboxNotRunning
 from hutch.fleet import transport as transport_module
+from hutch.fleet.dialing import LocalDialer
 from hutch.fleet.transport import GuestTransport
 
 Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
@@ -26,33 +29,56 @@ FULL = b'HTTP/1.1 507 No\r\nContent-Length: 36\r\n\r\n{"code": "disk_full", "mes
 MIB = 1 << 20
 
 
-class Tunnel:
-    """The socket. `handler` is the guest on the connections that are made from then on."""
+class Node:
+    """Its socket, and the guest to which it connects. `handler` is the guest on the connections that are made from then
+    on."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.handler: Handler = answering(OK)
-        self.greeting = b"OK\n"
-        self.greeted: list[bytes] = []
+        self.says = b"OK\n"
+        """What it answers; with a connection, where that is OK."""
+        self.asked: list[bytes] = []
         self.open = 0
+        self.port = 0
         self.tasks: set[asyncio.Task[None]] = set()
 
+    async def answer(self, reader: Reader, writer: Writer) -> None:
+        """One question."""
+        with self.busy():
+            self.asked.append(await reader.readline())
+            if self.says != b"OK\n":
+                writer.write(self.says)
+                if self.says.startswith(b"OK"):
+                    await asyncio.sleep(60)
+                return writer.close()
+            leash = writer.get_extra_info("socket").fileno()
+            with (
+                socket.create_connection(("127.0.0.1", self.port)) as made,
+                socket.socket(fileno=os.dup(leash)) as asker,
+            ):
+                socket.send_fds(asker, [self.says], [made.fileno()])
+                await reader.read()
+        writer.close()
+
     async def serve(self, reader: Reader, writer: Writer) -> None:
+        """One connection to the guest."""
+        self.open += 1
+        try:
+            with self.busy():
+                await self.handler(reader, writer)
+        finally:
+            self.open -= 1
+            writer.close()
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
         task = asyncio.current_task()
         assert task is not None
         self.tasks.add(task)
-        self.open += 1
-        try:
-            self.greeted.append(await reader.readline())
-            writer.write(self.greeting)
-            if self.greeting.startswith(b"OK"):
-                await self.handler(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass
-        finally:
-            self.open -= 1
-            self.tasks.discard(task)
-            writer.close()
+        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            yield
+        self.tasks.discard(task)
 
     async def closed(self) -> None:
         """Wait until the other side has closed every connection."""
@@ -62,11 +88,14 @@ class Tunnel:
 
 
 @pytest_asyncio.fixture
-async def tunnel(tmp_path: Path) -> AsyncIterator[Tunnel]:
-    made = Tunnel(tmp_path / "tunnel.sock")
-    server = await asyncio.start_unix_server(made.serve, made.path)
+async def node(tmp_path: Path) -> AsyncIterator[Node]:
+    made = Node(tmp_path / "dial.sock")
+    guests = await asyncio.start_server(made.serve, "127.0.0.1", 0)
+    made.port = guests.sockets[0].getsockname()[1]
+    asked = await asyncio.start_unix_server(made.answer, made.path)
     yield made
-    server.close()
+    for server in (asked, guests):
+        server.close()
     for task in list(made.tasks):
         task.cancel()
     await asyncio.gather(*made.tasks, return_exceptions=True)
@@ -74,8 +103,8 @@ async def tunnel(tmp_path: Path) -> AsyncIterator[Tunnel]:
 
 
 @pytest_asyncio.fixture
-async def guest(tunnel: Tunnel) -> AsyncIterator[GuestTransport]:
-    made = GuestTransport(tunnel.path)
+async def guest(node: Node) -> AsyncIterator[GuestTransport]:
+    made = GuestTransport(LocalDialer(node.path))
     yield made
     await made.aclose()
     assert made._pool.active == 0
@@ -135,12 +164,12 @@ async def call(guest: GuestTransport, method: str = "GET", path: str = "/x", **o
 # ---- what is said ----
 
 
-async def test_a_request_says_what_it_must_and_nothing_else(tunnel: Tunnel, guest: GuestTransport) -> None:
+async def test_a_request_says_what_it_must_and_nothing_else(node: Node, guest: GuestTransport) -> None:
     heads: list[bytes] = []
-    tunnel.handler = answering(OK, heads=heads)
+    node.handler = answering(OK, heads=heads)
     query = {"path": "/ä b&c", "user": None}
     assert await call(guest, "POST", "/x", query=query, headers={"Content-Type": "a/b"}, body=b"in") == b"hi"
-    assert tunnel.greeted == [b"HUTCH/1 sbx_1 49983\n"]
+    assert node.asked == [b"HUTCH/2 sbx_1 49983\n"]
     assert heads == [
         b"POST /x?path=%2F%C3%A4+b%26c HTTP/1.1\r\nHost: sbx_1\r\nX-Access-Token: token\r\nContent-Length: 2\r\n"
         b"Content-Type: a/b\r\n\r\nin"
@@ -149,10 +178,10 @@ async def test_a_request_says_what_it_must_and_nothing_else(tunnel: Tunnel, gues
 
 @pytest.mark.parametrize("length", [None, 300_000])
 async def test_an_upload_is_framed_by_its_length_if_that_is_known(
-    tunnel: Tunnel, guest: GuestTransport, length: int | None
+    node: Node, guest: GuestTransport, length: int | None
 ) -> None:
     heads: list[bytes] = []
-    tunnel.handler = answering(OK, heads=heads)
+    node.handler = answering(OK, heads=heads)
 
     async def body() -> AsyncIterator[bytes]:
         yield b""  # as a chunk it would mean the end
@@ -164,37 +193,37 @@ async def test_an_upload_is_framed_by_its_length_if_that_is_known(
     assert (b"Content-Length: 300000" if length else b"Transfer-Encoding: chunked") in head
     assert len(sent) == 300_000
     assert await call(guest) == b"hi"
-    assert len(tunnel.greeted) == 1
+    assert len(node.asked) == 1
 
 
 @pytest.mark.parametrize("length", [5, 50])
 async def test_an_upload_of_another_length_than_was_announced_is_cut(
-    tunnel: Tunnel, guest: GuestTransport, length: int
+    node: Node, guest: GuestTransport, length: int
 ) -> None:
     with pytest.raises(GuestUnavailable):
         await call(guest, "PUT", body=pieces(1, 10), length=length)
-    await tunnel.closed()
+    await node.closed()
 
 
-async def test_what_the_body_raises_comes_out_and_cuts_the_upload(tunnel: Tunnel, guest: GuestTransport) -> None:
+async def test_what_the_body_raises_comes_out_and_cuts_the_upload(node: Node, guest: GuestTransport) -> None:
     async def body() -> AsyncIterator[bytes]:
         yield b"x"
         raise InvalidRequest("too much")
 
     with pytest.raises(InvalidRequest, match="too much"):
         await call(guest, "PUT", body=body())
-    await tunnel.closed()
+    await node.closed()
 
 
 @pytest.mark.parametrize("path", ["/a b", "/a\r\nX: y", "/ä", "/a HTTP/1.1\r\n\r\nGET /"])
-async def test_nothing_can_be_smuggled_into_a_head(tunnel: Tunnel, guest: GuestTransport, path: str) -> None:
+async def test_nothing_can_be_smuggled_into_a_head(node: Node, guest: GuestTransport, path: str) -> None:
     with pytest.raises(GuestUnavailable):
         await call(guest, path=path)
     with pytest.raises(GuestUnavailable):
         await call(guest, headers={"X": path + "\n"})
 
 
-# ---- the tunnel ----
+# ---- the node ----
 
 
 @pytest.mark.parametrize(
@@ -203,33 +232,31 @@ async def test_nothing_can_be_smuggled_into_a_head(tunnel: Tunnel, guest: GuestT
         (b"ERR sandbox_not_found no such sandbox\n", SandboxNotRunning, "does not run"),
         (b"ERR port_closed nothing listens\n", GuestUnavailable, "nothing listens"),
         (b"ERR\n", GuestUnavailable, "no answer"),
-        (b"ERR cut", NodeUnavailable, "hung up"),
-        (b"x" * 100_000, NodeUnavailable, "hung up"),
-        (b"OK\nHTTP/1.1 200 OK\r\n\r\n", GuestUnavailable, "sbx_1"),
+        (b"ERR cut", NodeUnavailable, "does not answer"),
+        (b"x" * 100_000, NodeUnavailable, "does not answer"),
+        (b"NO\n", GuestUnavailable, "sbx_1"),
     ],
 )
-async def test_refusals_of_the_tunnel(
-    tunnel: Tunnel, guest: GuestTransport, line: bytes, error: type[Exception], says: str
+async def test_refusals_of_the_node(
+    node: Node, guest: GuestTransport, line: bytes, error: type[Exception], says: str
 ) -> None:
-    tunnel.greeting = line
+    node.says = line
     with pytest.raises(error, match=says):
         await call(guest)
-    await tunnel.closed()
+    await node.closed()
 
 
-async def test_a_tunnel_that_is_not_there_is_the_nodes_fault(tmp_path: Path) -> None:
-    guest = GuestTransport(tmp_path / "nothing.sock")
+async def test_a_node_that_is_not_there(tmp_path: Path) -> None:
+    guest = GuestTransport(LocalDialer(tmp_path / "nothing.sock"))
     with pytest.raises(NodeUnavailable):
         await call(guest)
     await guest.aclose()
 
 
-async def test_a_tunnel_that_says_nothing(
-    tunnel: Tunnel, guest: GuestTransport, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("hutch.fleet.tunnel._HANDSHAKE_TIMEOUT", 0.05)
-    tunnel.greeting = b"OK"
-    tunnel.handler = lambda reader, writer: asyncio.sleep(60)
+async def test_a_node_that_says_nothing(node: Node, guest: GuestTransport, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hutch.fleet.transport._CONNECT_TIMEOUT", 0.05)
+    node.says = b"OK"
+    node.handler = lambda reader, writer: asyncio.sleep(60)
     with pytest.raises(NodeUnavailable, match="does not answer"):
         await call(guest)
 
@@ -257,23 +284,23 @@ async def test_a_tunnel_that_says_nothing(
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_a_guest_that_hangs_up_or_speaks_no_http(
-    tunnel: Tunnel, guest: GuestTransport, answer: bytes, method: str
+    node: Node, guest: GuestTransport, answer: bytes, method: str
 ) -> None:
-    tunnel.handler = answering(answer, then_close=True)
+    node.handler = answering(answer, then_close=True)
     with pytest.raises(GuestUnavailable):
         await call(guest, method)
-    await tunnel.closed()
-    assert len(tunnel.greeted) == 1
+    await node.closed()
+    assert len(node.asked) == 1
 
 
-async def test_an_answer_byte_by_byte_and_its_interim_ones(tunnel: Tunnel, guest: GuestTransport) -> None:
+async def test_an_answer_byte_by_byte_and_its_interim_ones(node: Node, guest: GuestTransport) -> None:
     text = b"HTTP/1.1 100 Continue\r\nX: y\r\n\r\n" + CHUNKED + b"2;e=1\r\nhi\r\n1\r\n!\r\n0\r\nT: z\r\n\r\n"
-    tunnel.handler = answering(*(text[at : at + 1] for at in range(len(text))))
+    node.handler = answering(*(text[at : at + 1] for at in range(len(text))))
     for _ in range(2):
         answer = await guest.open("sbx_1", "token", "GET", "/x")
         assert answer.headers == {"transfer-encoding": "chunked"}
         assert await answer.body(100) == b"hi!"
-    assert len(tunnel.greeted) == 1
+    assert len(node.asked) == 1
 
 
 @pytest.mark.parametrize(
@@ -286,28 +313,26 @@ async def test_an_answer_byte_by_byte_and_its_interim_ones(tunnel: Tunnel, guest
         (OK + b"garbage", b"hi"),
     ],
 )
-async def test_answers_that_end_their_connection(
-    tunnel: Tunnel, guest: GuestTransport, answer: bytes, body: bytes
-) -> None:
-    tunnel.handler = answering(answer, then_close=True)
+async def test_answers_that_end_their_connection(node: Node, guest: GuestTransport, answer: bytes, body: bytes) -> None:
+    node.handler = answering(answer, then_close=True)
     for count in (1, 2):
         assert await call(guest) == body
-        await tunnel.closed()
-        assert len(tunnel.greeted) == count
+        await node.closed()
+        assert len(node.asked) == count
 
 
-async def test_an_answer_without_a_body(tunnel: Tunnel, guest: GuestTransport) -> None:
-    tunnel.handler = answering(b"HTTP/1.1 204 No Content\r\nX:\r\n\r\n")
+async def test_an_answer_without_a_body(node: Node, guest: GuestTransport) -> None:
+    node.handler = answering(b"HTTP/1.1 204 No Content\r\nX:\r\n\r\n")
     assert await call(guest, "DELETE") == await call(guest, "DELETE") == b""
-    assert len(tunnel.greeted) == 1
+    assert len(node.asked) == 1
 
 
-async def test_redirects_cookies_and_encodings_are_the_callers_affair(tunnel: Tunnel, guest: GuestTransport) -> None:
+async def test_redirects_cookies_and_encodings_are_the_callers_affair(node: Node, guest: GuestTransport) -> None:
     heads: list[bytes] = []
     head = (
         b"HTTP/1.1 307 Go\r\nLocation: /y\r\nSet-Cookie: a=b\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nhi"
     )
-    tunnel.handler = answering(head, heads=heads)
+    node.handler = answering(head, heads=heads)
     for _ in range(2):
         answer = await guest.open("sbx_1", "token", "GET", "/x")
         assert (answer.status, await answer.body(10)) == (307, b"hi")
@@ -326,7 +351,7 @@ async def test_redirects_cookies_and_encodings_are_the_callers_affair(tunnel: Tu
     ],
     ids=["header", "headers", "interim", "size", "extension", "trailer"],
 )
-async def test_a_head_without_end_is_cut_off(tunnel: Tunnel, guest: GuestTransport, start: bytes, again: bytes) -> None:
+async def test_a_head_without_end_is_cut_off(node: Node, guest: GuestTransport, start: bytes, again: bytes) -> None:
     sent = 0
 
     async def flood(reader: Reader, writer: Writer) -> None:
@@ -338,37 +363,35 @@ async def test_a_head_without_end_is_cut_off(tunnel: Tunnel, guest: GuestTranspo
             sent += len(again)
             await writer.drain()
 
-    tunnel.handler = flood
+    node.handler = flood
     with pytest.raises(GuestUnavailable):
         await call(guest)
-    await tunnel.closed()
+    await node.closed()
     assert sent < 4 * MIB
 
 
-async def test_an_answer_of_too_great_length(tunnel: Tunnel, guest: GuestTransport) -> None:
-    tunnel.handler = answering(CHUNKED, *[b"10000\r\n" + bytes(1 << 16) + b"\r\n"] * 100)
+async def test_an_answer_of_too_great_length(node: Node, guest: GuestTransport) -> None:
+    node.handler = answering(CHUNKED, *[b"10000\r\n" + bytes(1 << 16) + b"\r\n"] * 100)
     answer = await guest.open("sbx_1", "token", "GET", "/x")
     with pytest.raises(GuestUnavailable, match="length"):
         await answer.body(1000)
-    await tunnel.closed()
+    await node.closed()
 
 
-async def test_silence(tunnel: Tunnel, guest: GuestTransport) -> None:
-    tunnel.handler = answering(b"")
+async def test_silence(node: Node, guest: GuestTransport) -> None:
+    node.handler = answering(b"")
     with pytest.raises(GuestUnavailable, match="does not answer"):
         await call(guest, read_timeout=0.05)
-    await tunnel.closed()
-    tunnel.handler = answering(CHUNKED + b"1\r\nx\r\n")
+    await node.closed()
+    node.handler = answering(CHUNKED + b"1\r\nx\r\n")
     with pytest.raises(GuestUnavailable):
         await call(guest, read_timeout=0.05)
-    await tunnel.closed()
+    await node.closed()
 
 
-async def test_a_guest_that_reads_nothing(
-    tunnel: Tunnel, guest: GuestTransport, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_guest_that_reads_nothing(node: Node, guest: GuestTransport, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport_module, "_WRITE_TIMEOUT", 0.1)
-    tunnel.handler = lambda reader, writer: asyncio.sleep(60)
+    node.handler = lambda reader, writer: asyncio.sleep(60)
     sent: list[int] = []
     with pytest.raises(GuestUnavailable, match="does not answer"):
         await call(guest, "PUT", body=pieces(1000, MIB, sent))
@@ -380,7 +403,7 @@ async def test_a_guest_that_reads_nothing(
 # ---- great bodies ----
 
 
-async def test_a_great_upload_goes_through_without_being_held(tunnel: Tunnel, guest: GuestTransport) -> None:
+async def test_a_great_upload_goes_through_without_being_held(node: Node, guest: GuestTransport) -> None:
     got = 0
 
     async def swallow(reader: Reader, writer: Writer) -> None:
@@ -390,7 +413,7 @@ async def test_a_great_upload_goes_through_without_being_held(tunnel: Tunnel, gu
             got += len(await reader.read(MIB))
         writer.write(OK)
 
-    tunnel.handler = swallow
+    node.handler = swallow
     tracemalloc.start()
     try:
         assert await call(guest, "PUT", body=pieces(256, MIB), length=256 * MIB) == b"hi"
@@ -399,7 +422,7 @@ async def test_a_great_upload_goes_through_without_being_held(tunnel: Tunnel, gu
         tracemalloc.stop()
 
 
-async def test_a_reader_who_is_slow_holds_the_guest_back(tunnel: Tunnel, guest: GuestTransport) -> None:
+async def test_a_reader_who_is_slow_holds_the_guest_back(node: Node, guest: GuestTransport) -> None:
     sent = 0
 
     async def pour(reader: Reader, writer: Writer) -> None:
@@ -412,13 +435,13 @@ async def test_a_reader_who_is_slow_holds_the_guest_back(tunnel: Tunnel, guest: 
             await writer.drain()
         writer.write((await request_of(reader))[:0] + OK)
 
-    tunnel.handler = pour
+    node.handler = pour
     answer = await guest.open("sbx_1", "token", "GET", "/x")
     await asyncio.sleep(0.2)
     assert sent < 4 * MIB
     assert sum([len(chunk) async for chunk in answer.chunks()]) == 64 * MIB
     assert await call(guest) == b"hi"  # and its connection still serves
-    assert len(tunnel.greeted) == 1
+    assert len(node.asked) == 1
 
 
 # ---- refused uploads ----
@@ -427,7 +450,7 @@ async def test_a_reader_who_is_slow_holds_the_guest_back(tunnel: Tunnel, guest: 
 @pytest.mark.parametrize("reads_on", [0, 4 * MIB])
 @pytest.mark.parametrize("length", [None, 64 * MIB])
 async def test_a_refusal_wins_over_the_broken_pipe(
-    tunnel: Tunnel, guest: GuestTransport, reads_on: int, length: int | None
+    node: Node, guest: GuestTransport, reads_on: int, length: int | None
 ) -> None:
     async def refuse(reader: Reader, writer: Writer) -> None:
         await request_of(reader)
@@ -437,28 +460,28 @@ async def test_a_refusal_wins_over_the_broken_pipe(
         while read < reads_on and (data := await reader.read(1 << 16)):
             read += len(data)
 
-    tunnel.handler = refuse
+    node.handler = refuse
     sent: list[int] = []
     with pytest.raises(DiskFull):
         await call(guest, "PUT", body=pieces(64, MIB, sent), length=length)
     assert sum(sent) < 16 * MIB
-    await tunnel.closed()
+    await node.closed()
 
 
-async def test_a_refusal_ends_the_wait_for_a_guest_that_reads_no_more(tunnel: Tunnel, guest: GuestTransport) -> None:
+async def test_a_refusal_ends_the_wait_for_a_guest_that_reads_no_more(node: Node, guest: GuestTransport) -> None:
     async def refuse(reader: Reader, writer: Writer) -> None:
         await request_of(reader)
         await asyncio.sleep(0.1)
         writer.write(FULL)
         await asyncio.sleep(60)
 
-    tunnel.handler = refuse
+    node.handler = refuse
     for body in (pieces(64, MIB), bytes(64 * MIB)):
         with pytest.raises(DiskFull):
             await call(guest, "PUT", body=body)
 
 
-async def test_a_refusal_is_seen_although_this_side_was_busy(tunnel: Tunnel, guest: GuestTransport) -> None:
+async def test_a_refusal_is_seen_although_this_side_was_busy(node: Node, guest: GuestTransport) -> None:
     """All has happened between two pieces: the refusal has come, and the socket's other end is closed."""
     refused = asyncio.Event()
 
@@ -476,19 +499,19 @@ async def test_a_refusal_is_seen_although_this_side_was_busy(tunnel: Tunnel, gue
         for _ in range(20):
             yield bytes(MIB)
 
-    tunnel.handler = refuse
+    node.handler = refuse
     for _ in range(5):
         refused.clear()
         with pytest.raises(DiskFull):
             await call(guest, "PUT", body=body())
 
 
-async def test_an_upload_whose_guest_dies(tunnel: Tunnel, guest: GuestTransport) -> None:
+async def test_an_upload_whose_guest_dies(node: Node, guest: GuestTransport) -> None:
     async def die(reader: Reader, writer: Writer) -> None:
         await request_of(reader)
         await reader.read(1000)
 
-    tunnel.handler = die
+    node.handler = die
     with pytest.raises(GuestUnavailable, match="hung up"):
         await call(guest, "PUT", body=pieces(64, MIB))
 
@@ -496,34 +519,34 @@ async def test_an_upload_whose_guest_dies(tunnel: Tunnel, guest: GuestTransport)
 # ---- connections that are kept ----
 
 
-async def test_connections_are_kept_for_each_sandbox(tunnel: Tunnel, guest: GuestTransport) -> None:
+async def test_connections_are_kept_for_each_sandbox(node: Node, guest: GuestTransport) -> None:
     for sandbox in ("sbx_1", "sbx_2", "sbx_1", "sbx_2"):
         assert await (await guest.open(sandbox, "token", "GET", "/x")).body(10) == b"hi"
-    assert tunnel.greeted == [b"HUTCH/1 sbx_1 49983\n", b"HUTCH/1 sbx_2 49983\n"]
+    assert node.asked == [b"HUTCH/2 sbx_1 49983\n", b"HUTCH/2 sbx_2 49983\n"]
     await asyncio.gather(*(call(guest) for _ in range(20)))
-    assert tunnel.open <= 21
+    assert node.open <= 21
     await guest.aclose()
-    await tunnel.closed()
+    await node.closed()
     with pytest.raises(NodeUnavailable):
         await call(guest)
 
 
-async def test_no_more_are_kept_than_may_be_and_none_for_too_long(tunnel: Tunnel, guest: GuestTransport) -> None:
+async def test_no_more_are_kept_than_may_be_and_none_for_too_long(node: Node, guest: GuestTransport) -> None:
     guest._pool._max_idle = 3
     await asyncio.gather(*(call(guest) for _ in range(10)))
     async with asyncio.timeout(5):
-        while tunnel.open > 3:
+        while node.open > 3:
             await asyncio.sleep(0.01)
     guest._pool._keep = 0.05
     await asyncio.gather(*(call(guest) for _ in range(3)))
-    await tunnel.closed()
+    await node.closed()
     assert not guest._pool._idle and not guest._pool._idle_at
 
 
 @pytest.mark.parametrize("busy", [False, True])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_a_kept_connection_that_has_ended_is_not_used(
-    tunnel: Tunnel, guest: GuestTransport, method: str, busy: bool
+    node: Node, guest: GuestTransport, method: str, busy: bool
 ) -> None:
     """Also when its end has come and this side has not looked yet."""
     closed = asyncio.Event()
@@ -536,7 +559,7 @@ async def test_a_kept_connection_that_has_ended_is_not_used(
         writer.transport.abort()
         closed.set()
 
-    tunnel.handler = once
+    node.handler = once
     for _ in range(3):
         closed.clear()
         assert await call(guest, method, body=b"in") == b"hi"
@@ -545,7 +568,7 @@ async def test_a_kept_connection_that_has_ended_is_not_used(
             await asyncio.sleep(0.02)
 
 
-async def test_only_what_may_be_repeated_is_repeated(tunnel: Tunnel, guest: GuestTransport) -> None:
+async def test_only_what_may_be_repeated_is_repeated(node: Node, guest: GuestTransport) -> None:
     """The guest takes a request over a kept connection and closes it without a word."""
     heads: list[bytes] = []
 
@@ -558,7 +581,7 @@ async def test_only_what_may_be_repeated_is_repeated(tunnel: Tunnel, guest: Gues
             else:
                 return
 
-    tunnel.handler = second_time_nothing
+    node.handler = second_time_nothing
     assert await call(guest) == b"hi"
     with pytest.raises(GuestUnavailable):
         await call(guest, "POST", body=b"run")
@@ -569,7 +592,7 @@ async def test_only_what_may_be_repeated_is_repeated(tunnel: Tunnel, guest: Gues
 
 
 @pytest.mark.parametrize("unasked", [OK, b"x" * 1000])
-async def test_who_speaks_unasked_is_closed(tunnel: Tunnel, guest: GuestTransport, unasked: bytes) -> None:
+async def test_who_speaks_unasked_is_closed(node: Node, guest: GuestTransport, unasked: bytes) -> None:
     async def talk(reader: Reader, writer: Writer) -> None:
         await body_of(reader, await request_of(reader))
         writer.write(OK)
@@ -578,15 +601,15 @@ async def test_who_speaks_unasked_is_closed(tunnel: Tunnel, guest: GuestTranspor
             writer.write(unasked)
             await writer.drain()
 
-    tunnel.handler = talk
+    node.handler = talk
     assert await call(guest) == b"hi"
-    await tunnel.closed()
+    await node.closed()
     assert not guest._pool._idle
 
 
 @pytest.mark.parametrize("how", ["close", "leave", "cancel"])
-async def test_an_abandoned_answer_closes_its_connection(tunnel: Tunnel, guest: GuestTransport, how: str) -> None:
-    tunnel.handler = answering(CHUNKED, b"1\r\nx\r\n")
+async def test_an_abandoned_answer_closes_its_connection(node: Node, guest: GuestTransport, how: str) -> None:
+    node.handler = answering(CHUNKED, b"1\r\nx\r\n")
     answer = await guest.open("sbx_1", "token", "GET", "/x")
     chunks = answer.chunks()
     if how != "close":
@@ -599,34 +622,34 @@ async def test_an_abandoned_answer_closes_its_connection(tunnel: Tunnel, guest: 
                 await anext(chunks)
     else:
         await answer.aclose()
-    await tunnel.closed()
+    await node.closed()
     assert guest._pool.active == 0
     await answer.aclose()
     assert guest._pool.active == 0
 
 
-async def test_a_call_that_is_cancelled_closes_its_connection(tunnel: Tunnel, guest: GuestTransport) -> None:
-    tunnel.handler = lambda reader, writer: reader.read(-1)  # type: ignore[assignment, return-value]
+async def test_a_call_that_is_cancelled_closes_its_connection(node: Node, guest: GuestTransport) -> None:
+    node.handler = lambda reader, writer: reader.read(-1)  # type: ignore[assignment, return-value]
     for body in (None, pieces(1 << 30, 1)):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await call(guest, "PUT", body=body)
-        await tunnel.closed()
+        await node.closed()
 
 
-async def test_closing_ends_what_is_going_on(tunnel: Tunnel, guest: GuestTransport) -> None:
-    tunnel.handler = answering(CHUNKED, b"1\r\nx\r\n")
+async def test_closing_ends_what_is_going_on(node: Node, guest: GuestTransport) -> None:
+    node.handler = answering(CHUNKED, b"1\r\nx\r\n")
     answer = await guest.open("sbx_1", "token", "GET", "/x")
     reading = asyncio.create_task(answer.body(100))
     await asyncio.sleep(0.02)
     await guest.aclose()
     with pytest.raises(GuestUnavailable):
         await reading
-    await tunnel.closed()
+    await node.closed()
 
 
 @pytest.mark.parametrize("steps", range(8))
-async def test_a_call_may_be_cancelled_at_any_step(tunnel: Tunnel, guest: GuestTransport, steps: int) -> None:
+async def test_a_call_may_be_cancelled_at_any_step(node: Node, guest: GuestTransport, steps: int) -> None:
     task = asyncio.create_task(call(guest))
     for _ in range(steps):
         await asyncio.sleep(0)
@@ -636,4 +659,4 @@ async def test_a_call_may_be_cancelled_at_any_step(tunnel: Tunnel, guest: GuestT
     async with asyncio.timeout(2):
         await guest.aclose()
     assert not guest._pool._all
-    await tunnel.closed()
+    await node.closed()

@@ -137,11 +137,12 @@ async def opened(gateway: Gateway, request: bytes = HEAD + b"\r\n") -> tuple[Inb
     return client, wire, *gateway.ways[0]
 
 
-def ended(side: Outbound, monkeypatch: pytest.MonkeyPatch, hung_up: bool) -> None:
-    """The sandbox's side says that no more comes; the socket says whether it is gone altogether."""
-    monkeypatch.setattr(side, "hung_up", lambda: hung_up)
-    if not side.eof_received():
-        assert side._transport is not None
+def ended(side: Outbound, cut: bool = False) -> None:
+    """The sandbox's side says that no more comes, or is cut."""
+    assert side._transport is not None
+    if cut:
+        side._transport.abort()
+    elif not side.eof_received():
         side._transport.close()
 
 
@@ -164,16 +165,14 @@ async def test_who_does_not_read_is_not_answered_without_end(gateway: Gateway) -
 
 
 @pytest.mark.parametrize("first", ["client", "sandbox"])
-async def test_a_web_socket_that_both_have_finished_is_closed(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, first: str
-) -> None:
+async def test_a_web_socket_that_both_have_finished_is_closed(gateway: Gateway, first: str) -> None:
     client, wire, side, way = await opened(gateway, UPGRADE)
     side.data_received(SWITCHED + b"hello")
     if first == "client":
         assert client.eof_received() and way.ending == "finished"
-        ended(side, monkeypatch, hung_up=True)  # as the tunnel does: it has nobody else to wait for
+        ended(side)
     else:
-        ended(side, monkeypatch, hung_up=False)
+        ended(side)
         assert wire.ending == "finished" and client.eof_received()
     await until(lambda: wire.ending == "closed")
     await until(lambda: way.ending == "closed")
@@ -181,37 +180,32 @@ async def test_a_web_socket_that_both_have_finished_is_closed(
 
 
 @pytest.mark.parametrize("finished", [False, True])
-async def test_a_web_socket_into_a_killed_sandbox_is_cut(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, finished: bool
-) -> None:
+async def test_a_web_socket_into_a_killed_sandbox_is_cut(gateway: Gateway, finished: bool) -> None:
     client, wire, side, _ = await opened(gateway, UPGRADE)
     side.data_received(SWITCHED)
     gateway.runs = False
     if finished:
         client.eof_received()
-    ended(side, monkeypatch, hung_up=True)
+    ended(side, cut=True)
     await until(lambda: wire.ending == "cut")
 
 
-async def test_what_is_gone_after_it_has_finished_is_noticed(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hutch.gateway.outbound._LOOK_GONE_SECONDS", 0.01)
+async def test_a_web_socket_that_is_cut_after_the_sandbox_has_finished_is_closed(gateway: Gateway) -> None:
     _, wire, side, _ = await opened(gateway, UPGRADE)
     side.data_received(SWITCHED)
-    ended(side, monkeypatch, hung_up=False)
-    await asyncio.sleep(0.03)
+    ended(side)
     assert wire.ending == "finished"
-    monkeypatch.setattr(side, "hung_up", lambda: True)
-    await asyncio.sleep(0.03)
-    assert wire.ending == "closed"
+    ended(side, cut=True)
+    await until(lambda: wire.ending == "closed")
 
 
-@pytest.mark.parametrize(("hung_up", "ending"), [(False, "closed"), (True, "cut")])
+@pytest.mark.parametrize(("cut", "ending"), [(False, "closed"), (True, "cut")])
 async def test_an_answer_without_length_is_whole_only_when_its_sandbox_has_said_so(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, hung_up: bool, ending: str
+    gateway: Gateway, cut: bool, ending: str
 ) -> None:
     _, wire, side, _ = await opened(gateway)
     side.data_received(b"HTTP/1.0 200 OK\r\n\r\npart")
-    ended(side, monkeypatch, hung_up)  # the sandbox runs: a snapshot cuts its connections
+    ended(side, cut)  # the sandbox runs: a snapshot cuts its connections
     await until(lambda: wire.ending == ending)
     assert wire.sent.endswith(b"part")
 

@@ -33,6 +33,7 @@ from hutch.network.base import Slot, SlotPool
 from hutch.node.activity import Activity
 from hutch.node.asking import Desk
 from hutch.node.budgets import Budgets
+from hutch.node.dialing import Dialer
 from hutch.node.disk import archive
 from hutch.node.disk.comparing import Listed, Listing
 from hutch.node.egress import Egress
@@ -50,7 +51,6 @@ from hutch.node.secrets import NodeSecrets
 from hutch.node.snapshots import Snapshots
 from hutch.node.sweep import Takeover
 from hutch.node.tracing import Tracing
-from hutch.node.tunnel import Tunnel
 from hutch.runtime.base import Frozen, Handle, Runtime, SandboxSpec, Stats
 from hutch.runtime.cpu import host_cpu
 from hutch.runtime.manifest import MANIFEST, ImageIdentity, Manifest, Origin
@@ -480,7 +480,7 @@ async def daemon(
         egress_log=egress_log,
         guests=cast(GuestClient, PaperGuests(host)),
         disks=cast(GuestDisk, PaperDisks(host)),
-        tunnel=Tunnel(registry.address),
+        dialer=Dialer(registry.address),
         snapshots=Snapshots(store, registry, records),
         pins=Pins(home.images),
     )

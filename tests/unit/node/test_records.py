@@ -106,7 +106,7 @@ def test_figures_that_only_rise_never_fall() -> None:
     assert (view.cpu_seconds, view.memory_peak_bytes, view.memory_bytes) == (2, 80, 0)
 
 
-def test_only_a_running_sandbox_has_an_address_for_the_tunnel() -> None:
+def test_only_a_running_sandbox_has_an_address_to_connect_to() -> None:
     registry, entry = Registry(), Entry(make_record().but(address="10.0.0.2"))
     registry.add(entry)
     assert registry.address(entry.id) is None
