@@ -389,7 +389,6 @@ async def test_errors_are_what_e2bs_clients_can_read(machine: GatewayMachine) ->
             (await api.get("/v2/sandboxes", params={"nextToken": "?"}), 400),
             (await api.get("/sandboxes/x/y/z"), 404),
             (await api.post("/v3/templates", json={}), 400),
-            (await api.get("/secrets"), 501),
             (await api.get("/sandboxes", headers={"X-API-KEY": "e2b_00"}), 401),
         ]
     for answer, status in cases:
