@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from hutch.errors import FreezeFailed, HutchError
-from hutch.model import SnapshotKind, SnapshotRequest
+from hutch.model import SnapshotKind, SnapshotReason, SnapshotRequest
 from hutch.node.booting import Stopwatch
 from hutch.node.disk import archive
 from hutch.node.ending import Ender
@@ -72,7 +72,8 @@ class Pauser:
         await self.settle(entry)
 
     async def settle(self, entry: Entry, stopped_ms: float = 0.0, watch: Stopwatch | None = None) -> None:
-        """Finish a pause of which the snapshot is whole; may be repeated. Raises `DiskFull`: to be tried again."""
+        """Finish a pause of which the snapshot is whole; may be repeated. It is paused when the snapshot survives a
+        power cut. Raises `DiskFull`, `OSError`: to be tried again."""
         parts, request = self._parts, entry.record.taking
         assert request is not None
         watch = watch or Stopwatch()
@@ -87,6 +88,9 @@ class Pauser:
                 await asyncio.to_thread(join, frozen)
                 snapshot = await parts.snapshots.admit(entry.record, frozen, request, stopped_ms)
         watch.lap("admit")
+        if request.reason is not SnapshotReason.SAFETY:  # which a rollback leaves at once
+            await parts.snapshots.wait_durable(snapshot.id)
+            watch.lap("durable")
         entry.record = entry.record.but(since=snapshot.created_at.timestamp())  # long ago, if we were killed since
         data = {"snapshot": snapshot.id, "kind": snapshot.kind, "ms": watch.total}
         await parts.journal.insist(entry.id, "sandbox_paused", data)

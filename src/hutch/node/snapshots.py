@@ -150,6 +150,10 @@ class Snapshots:
             await asyncio.to_thread(link)
             return await self._store.admit(stage, record)
 
+    async def wait_durable(self, id: str) -> None:
+        """Until the snapshot survives a power cut. Raises `SnapshotNotFound`, `DiskFull`, `OSError`."""
+        await self._store.wait_durable(id)
+
     def export(self, id: str) -> AsyncGenerator[bytes, None]:
         """See `SnapshotStore.export`."""
         return self._store.export(id)
@@ -162,8 +166,10 @@ class Snapshots:
         check: Callable[[SnapshotRecord], None],
         check_room: Callable[[], None],
     ) -> SnapshotRecord:
-        """See `SnapshotStore.import_archive`."""
-        return await self._store.import_archive(archive, origin, max_bytes, check, check_room)
+        """See `SnapshotStore.import_archive`; it survives a power cut when this returns."""
+        record = await self._store.import_archive(archive, origin, max_bytes, check, check_room)
+        await self.wait_durable(record.id)
+        return record
 
     async def usage(self, org: str | None) -> SnapshotUsage:
         """What an organisation keeps here."""

@@ -92,8 +92,11 @@ class States:
         self._parts.gateway.let_go(id)
 
     async def snapshot(self, id: str, request: SnapshotRequest) -> SnapshotRecord:
-        """A snapshot of it; it stays what it is."""
-        return await self._change(id, lambda entry: self.taker.snapshot(entry, request))
+        """A snapshot of it; it stays what it is. What somebody asked for survives a power cut when this returns."""
+        taken = await self._change(id, lambda entry: self.taker.snapshot(entry, request))
+        if request.reason is SnapshotReason.MANUAL:
+            await self._parts.snapshots.wait_durable(taken.id)
+        return taken
 
     async def finish(self, entry: Entry) -> None:
         """What an earlier change had to leave undone. The lock is held."""

@@ -56,6 +56,7 @@ from hutch.runtime.cpu import host_cpu
 from hutch.runtime.manifest import MANIFEST, ImageIdentity, Manifest, Origin
 from hutch.settings import Settings
 from hutch.snapshots import SnapshotStore
+from hutch.snapshots.disk import Disk
 
 T = TypeVar("T")
 
@@ -94,6 +95,10 @@ class Host:
     wrong: BaseException | None = None
     times: int = 1
     """How often `wrong` happens."""
+    disk: Disk = field(default_factory=Disk)
+    """Of the snapshots."""
+    boot: str | None = None
+    """The machine's, if not this one's: another after a power cut."""
     env: bytes = b""
     """What guests say of their environment when they pack, if not the truth."""
     packed: Callable[[], Awaitable[None]] = field(default=lambda: asyncio.sleep(0))
@@ -439,7 +444,7 @@ async def daemon(
     await egress_log.open()
     records = SteppingRecords(home.sandboxes, home.grants)
     broker = cast(Broker, PaperBroker())
-    store = cast(SteppingStore, await SteppingStore.open(home.snapshots))
+    store = cast(SteppingStore, await SteppingStore.open(home.snapshots, disk=host.disk, boot=host.boot))
     records.host = store.host = host
     registry = Registry()
     activity = Activity(journal)
