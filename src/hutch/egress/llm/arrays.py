@@ -23,6 +23,11 @@ class ArrayReader:
         """The first object has come."""
 
     @property
+    def held(self) -> int:
+        """Bytes of the object that has not ended."""
+        return len(self._held)
+
+    @property
     def between(self) -> bool:
         """Whether it stands between two objects."""
         return self._depth == 0

@@ -14,6 +14,7 @@ from aiohttp import web
 from hutch.egress.llm.asked import Asked, read
 from hutch.egress.llm.fields import parse
 from hutch.egress.llm.refused import Refused
+from hutch.egress.llm.room import Held
 from hutch.egress.llm.usage import CHARACTERS_PER_TOKEN, mapping
 from hutch.model import LlmApi
 
@@ -32,9 +33,10 @@ _ENCODED = re.compile(rb"[A-Za-z0-9+/=]{256,}")
 class RequestBody:
     """One request's body on its way through."""
 
-    def __init__(self, request: web.BaseRequest, api: LlmApi) -> None:
+    def __init__(self, request: web.BaseRequest, api: LlmApi, held: Held) -> None:
         self._request = request
         self._api = api
+        self._held = held
         self._characters = 0
         self._begin: list[bytes] = []
         self._whole = False
@@ -64,6 +66,7 @@ class RequestBody:
         if length is None or length <= _MAX_WHOLE:
             async for chunk in self._request.content.iter_any():
                 size += len(chunk)
+                self._held.grow(len(chunk))
                 self._begin.append(chunk)
                 if size > _MAX_WHOLE:
                     return
@@ -83,7 +86,8 @@ class RequestBody:
         """What to send; sets its length among `headers` where that is known."""
         if self._whole:
             self.sent = True  # what is whole here is on its way before anybody could take it back
-            return self._begin[0] if self._begin else None
+            begin, self._begin = self._begin, []
+            return begin[0] if begin else None
         if self._request.content_length is not None:
             headers["content-length"] = str(self._request.content_length)
         return self._chunks()

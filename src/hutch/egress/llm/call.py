@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import aiohttp
 import structlog
@@ -14,11 +14,13 @@ from hutch.egress.llm.account import STEP, Account, describe
 from hutch.egress.llm.body import RequestBody, too_large
 from hutch.egress.llm.entry import Entry
 from hutch.egress.llm.hiding import UsageHider
+from hutch.egress.llm.outline import Outline
 from hutch.egress.llm.prices import Tokens
 from hutch.egress.llm.providers import QUERY, Provider, Route
 from hutch.egress.llm.purse import NOTHING
 from hutch.egress.llm.redact import Redactor, redact
 from hutch.egress.llm.refused import Refused
+from hutch.egress.llm.room import Held
 from hutch.model import LlmGrant
 
 _ASSUMED_OUTPUT = 32_000
@@ -33,7 +35,14 @@ class Call:
     """One call that has passed the checks. Every exit has counted what the provider will charge for."""
 
     def __init__(
-        self, request: web.BaseRequest, account: Account, grant: LlmGrant, provider: Provider, route: Route, path: str
+        self,
+        request: web.BaseRequest,
+        account: Account,
+        grant: LlmGrant,
+        provider: Provider,
+        route: Route,
+        path: str,
+        held: Held,
     ) -> None:
         self._request = request
         self._account = account
@@ -41,7 +50,8 @@ class Call:
         self._provider = provider
         self._route = route
         self._path = path
-        self._body = RequestBody(request, provider.api)
+        self._held = held
+        self._body = RequestBody(request, provider.api, held)
         self._reader = provider.reader()
         self._entry = Entry()
         self._free = not route.metered
@@ -66,6 +76,7 @@ class Call:
         if self._route.metered:
             await self._admit()
         upstream = await self._send(session)
+        self._held.be(0)  # what was asked is on its way
         try:
             if 300 <= upstream.status < 400:
                 self._free = True
@@ -87,6 +98,7 @@ class Call:
     def settle(self) -> None:
         """Counts, at the end, what was not told: the provider also charges for an answer that is broken off. One that
         failed before it had used anything costs nothing."""
+        self._held.be(0)
         reader = self._reader
         failed = reader.failed and not reader.told and not reader.tokens.output
         done = self._complete or reader.finished
@@ -158,18 +170,48 @@ class Call:
             if allowed.fullmatch(name.lower())
         }
 
-    async def _whole(self, upstream: aiohttp.ClientResponse, headers: dict[str, str]) -> web.Response:
-        body = await self._read(upstream)
+    async def _whole(self, upstream: aiohttp.ClientResponse, headers: dict[str, str]) -> web.StreamResponse:
+        """An answer that is not streamed; what it says of usage is counted before its end is passed on."""
+        parts = answer.chunks(upstream)
+        try:
+            begin, all_of_it = await answer.beginning(parts)
+        except answer.BrokenOff as error:
+            raise Refused(502, str(error)) from error
+        if not all_of_it:
+            return await self._long(begin, parts, answer.Listener(self._request, upstream.status, headers))
+        await self._read(begin)
+        redactor = Redactor(self._key)
+        return web.Response(body=redactor.feed(begin) + redactor.end(), status=upstream.status, headers=headers)
+
+    async def _long(self, piece: bytes, parts: AsyncIterator[bytes], listener: answer.Listener) -> web.StreamResponse:
+        """One that is too long to be held, such as embeddings."""
+        outline, redactor = Outline(answer.MAX_OUTLINE), Redactor(self._key)
+        try:
+            async for following in parts:
+                outline.feed(piece)
+                self._held.be(outline.held)
+                await listener.write(redactor.feed(piece))
+                piece = following
+        except answer.BrokenOff as error:
+            raise ConnectionResetError(str(error)) from error  # all that is left to tell the client
+        outline.feed(piece)
+        await self._read(outline.end(), cut=outline.cut)
+        await listener.write(redactor.feed(piece) + redactor.end(), last=True)
+        return listener.response
+
+    async def _read(self, body: bytes, *, cut: bool = False) -> None:
+        """Counts a whole answer, or the outline of one."""
         self._complete = True
         if self._route.metered:
-            self._reader.read(body)
+            self._reader.read(body, cut=cut)
             self._count()
             await self._account.write()
-        redactor = Redactor(self._key)
-        return web.Response(body=redactor.feed(body) + redactor.end(), status=upstream.status, headers=headers)
 
     async def _refusal(self, upstream: aiohttp.ClientResponse, headers: dict[str, str]) -> web.Response:
-        body, status = redact(await self._read(upstream), self._key), upstream.status
+        try:
+            body, status = redact(await answer.failure(upstream), self._key), upstream.status
+        except answer.BrokenOff as error:
+            raise Refused(502, str(error)) from error
         # a key may be good and still not be allowed to list models
         if status == 401 or (status == 403 and self._route.metered):
             log.warning("model provider refused the key", sandbox=self._account.sandbox, status=status)
@@ -178,12 +220,6 @@ class Call:
             headers = {name: value for name, value in headers.items() if name.lower() != "x-should-retry"}
             headers["x-should-retry"] = "false"
         return web.Response(body=body, status=status, headers=headers)
-
-    async def _read(self, upstream: aiohttp.ClientResponse) -> bytes:
-        try:
-            return await answer.whole(upstream)
-        except answer.BrokenOff as error:
-            raise Refused(502, str(error)) from error
 
     async def _stream(
         self,
@@ -200,6 +236,7 @@ class Call:
         try:
             async for chunk in answer.chunks(upstream):
                 feed(chunk)
+                self._held.be(self._reader.held + (hider.held if hider is not None else 0))
                 if (stop := await self._follow()) is not None:
                     last = failure(stop)
                     break

@@ -25,6 +25,7 @@ from hutch.egress.llm.organisation import Organisation, today
 from hutch.egress.llm.prices import PriceTable
 from hutch.egress.llm.providers import ANTHROPIC, Provider, table
 from hutch.egress.llm.refused import Refused
+from hutch.egress.llm.room import Held, Room
 from hutch.model import LlmGrant, LlmUsage, OrgBudget
 from hutch.settings import LlmEndpoint
 
@@ -59,6 +60,7 @@ class LlmGateway:
         self._providers = table(base_urls or {}, endpoints or {})
         self._prices = PriceTable.load(prices_file)
         self._ledger = Ledger(ledger)
+        self._room = Room()
         self._left: dict[str, LlmUsage] = {}
         """What sandboxes had used at most when an earlier gateway went."""
         self._orgs: dict[str, Organisation] = {}
@@ -231,7 +233,8 @@ class LlmGateway:
             raise Refused(provider.final_status, exceeded_message(account))
         if len(account.gate.under_way) >= MAX_CALLS:
             raise Refused(429, f"At most {MAX_CALLS} model calls of one sandbox at once.")
-        return Call(request, account, grant, provider, route, path)
+        held = Held(self._room, account.sandbox)
+        return Call(request, account, grant, provider, route, path, held)
 
     async def _run(self, call: Call, account: Account) -> web.StreamResponse:
         """The call in a task of its own: one that is charged for to its end anyway goes on when its client leaves."""

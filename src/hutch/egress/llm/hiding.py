@@ -21,6 +21,11 @@ class UsageHider:
     def __init__(self) -> None:
         self._held = b""
 
+    @property
+    def held(self) -> int:
+        """Bytes of the event that has not ended."""
+        return len(self._held)
+
     def feed(self, chunk: bytes) -> bytes:
         """What may be passed on of all that came so far."""
         data = self._held + chunk

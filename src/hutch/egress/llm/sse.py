@@ -19,6 +19,11 @@ class SseReader:
         self._cut = False
         self._after_cr = False
 
+    @property
+    def held(self) -> int:
+        """Bytes of the event that has not ended."""
+        return len(self._line) + len(self._data)
+
     def feed(self, chunk: bytes) -> list[tuple[bytes, bool]]:
         """The events that `chunk` completes, as (data, cut)."""
         if self._after_cr and chunk.startswith(b"\n"):

@@ -64,8 +64,17 @@ class UsageReader(ABC):
         """Takes the next chunk of an answer that is one JSON array of events (Google's without `alt=sse`)."""
         self._events(self._array.feed(chunk))
 
-    def read(self, body: bytes) -> None:
-        """Takes a whole answer that was not streamed."""
+    @property
+    def held(self) -> int:
+        """Bytes of events that have not ended."""
+        return self._sse.held + self._array.held
+
+    def read(self, body: bytes, *, cut: bool = False) -> None:
+        """Takes a whole answer that was not streamed, or, where it is `cut`, the end of one."""
+        if cut:
+            self._salvage(body)
+            self.finished = True
+            return
         answer = _load(body)
         if answer is not None:
             self._guarded(answer, whole=True)
