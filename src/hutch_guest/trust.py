@@ -25,6 +25,19 @@ _CARRIED = tuple(
     for copy in ("certifi", "pip/_vendor/certifi")
 )
 """Lists that Python packages carry with them."""
+_JAVA = (
+    "/etc/ssl/certs/java/cacerts",  # Debian: that of all its Javas
+    "/etc/pki/java/cacerts",  # Fedora
+    *(
+        f"{home}/{inner}lib/security/cacerts"
+        for home in (
+            *("/usr/lib/jvm/*", "/opt/*", "/opt/java/*", "/usr/local/*"),
+            *("/home/*/.sdkman/candidates/java/*", "/home/*/.jdks/*", "/root/.sdkman/candidates/java/*"),
+        )
+        for inner in ("", "jre/")
+    ),
+)
+"""A Java's own."""
 _MOST = 8 << 20
 
 
@@ -35,9 +48,11 @@ def install(authority: str, hashed: str) -> None:
     os.makedirs(DIRECTORY, exist_ok=True)
     bundle = next(filter(None, map(_read, _BUNDLES)), b"")
     _write(f"{DIRECTORY}/authority.pem", pem)
-    _write(f"{DIRECTORY}/bundle.pem", bundle if pem in bundle else _joined(bundle, pem))
+    whole = bundle if pem in bundle else _joined(bundle, pem)
+    _write(f"{DIRECTORY}/bundle.pem", whole)
     for path in {os.path.realpath(path) for pattern in (*_BUNDLES, *_CARRIED) for path in glob.glob(pattern)}:
         _append(path, pem)
+    _install_java(whole, pem)
     for directory in _HASHED:
         if os.path.isdir(directory):
             _write_beside(f"{directory}/{hashed}", pem)
@@ -45,6 +60,24 @@ def install(authority: str, hashed: str) -> None:
         with contextlib.suppress(OSError):
             os.makedirs(_LOCAL, exist_ok=True)
         _write(f"{_LOCAL}/hutch-{hashed}.crt", pem)
+        _link(f"{_HASHED[0]}/hutch-{hashed}.pem", f"{_LOCAL}/hutch-{hashed}.crt")
+
+
+def _install_java(bundle: bytes, pem: bytes) -> None:
+    """In the lists of the Javas that are here, and all of the bundle in one for those that are told where it is."""
+    from hutch_guest import keystores
+
+    _write(f"{DIRECTORY}/java.jks", keystores.from_pem(bundle))
+    for path in {os.path.realpath(path) for pattern in _JAVA for path in glob.glob(pattern)}:
+        with contextlib.suppress(ValueError):
+            if (changed := keystores.with_authority(_read(path), pem)) is not None:
+                _write(path, changed)
+
+
+def _link(path: str, to: str) -> None:
+    """As Debian's `update-ca-certificates` does: a Java that is installed later makes its list of these links."""
+    with contextlib.suppress(OSError):
+        os.symlink(to, path)
 
 
 def _joined(bundle: bytes, pem: bytes) -> bytes:

@@ -21,6 +21,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(trust, "_HASHED", (str(tmp_path / "etc/certs"),))
     monkeypatch.setattr(trust, "_LOCAL", str(tmp_path / "share/local"))
     monkeypatch.setattr(trust, "_CARRIED", (f"{tmp_path}/site/*/cacert.pem",))
+    monkeypatch.setattr(trust, "_JAVA", ())
     (tmp_path / "etc/bundle.pem").write_text("others")
     (tmp_path / "etc/linked.pem").symlink_to("bundle.pem")
     (tmp_path / "site/certifi/cacert.pem").write_text("carried\n")
@@ -34,7 +35,7 @@ def test_it_stands_in_every_list_once(root: Path) -> None:
     assert (root / "site/certifi/cacert.pem").read_text() == f"carried\n{PEM}"
     assert (root / "trust/bundle.pem").read_text() == f"others\n{PEM}"
     assert (root / "trust/authority.pem").read_text() == PEM
-    assert [path.name for path in (root / "etc/certs").iterdir()] == ["0a1b2c3d.0"]
+    assert {path.name for path in (root / "etc/certs").iterdir()} == {"0a1b2c3d.0", "hutch-0a1b2c3d.pem"}
     assert (root / "share/local/hutch-0a1b2c3d.crt").read_text() == PEM
     assert (root / "trust/bundle.pem").stat().st_mode & 0o777 == 0o644
 
