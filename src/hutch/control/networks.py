@@ -8,7 +8,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -22,6 +21,8 @@ from hutch.model.private import check_private
 from hutch.store.policies import PolicyRow
 from hutch.store.sandboxes import LIVE, SandboxRow, Standing
 
+UNTOLD = "?"
+"""Among the revisions that a node was told: it is being told another policy. No policy is called that."""
 _POLICY: TypeAdapter[NetworkPolicy] = TypeAdapter(NetworkPolicy)
 _BUILT_IN = {name: hashlib.sha256("\n".join(rules).encode()).hexdigest()[:32] for name, rules in BUILT_IN.items()}
 
@@ -57,6 +58,8 @@ def asked(row: SandboxRow) -> NetworkPolicy:
 
 async def behind(context: Context, row: SandboxRow) -> bool:
     """Whether its node has to be told anew."""
+    if UNTOLD in row.policies_told:
+        return True
     names = Standing(row.id, row.network, row.policies_told).policies
     return bool(names) and current(names, await context.store.policies.all(row.org)) != row.policies_told
 
@@ -69,6 +72,8 @@ async def tell(context: Context, sandbox_id: str) -> None:
         if row is None or row.state not in LIVE or row.state == "starting":
             return
         meant = await meaning(context, row.org, asked(row))
+        if UNTOLD in row.policies_told and row.sealed_secrets is not None:
+            await secret_grants.tell(context, row)
         await _set(context, row, meant)
         async with context.store.database.write() as connection:
             await context.store.sandboxes.note(connection, row.id, policies_told=meant.revisions)
@@ -82,13 +87,18 @@ async def change(
     # One after the other: what is noted last, which forks are given, is what the node was told last.
     async with context.network_of(row.id):
         meant, row = await meaning(context, row.org, policy), await _row(context, row.id)
-        values: dict[str, Any] = {"network": policy.model_dump(mode="json"), "policies_told": meant.revisions}
-        if rules is None:
-            await _set(context, row, meant)
-        else:
-            values["sealed_secrets"] = await _set_both(context, row, meant, rules)
+        new = replace(row, network=policy.model_dump(mode="json"), policies_told=meant.revisions | {UNTOLD: ""})
+        if rules is not None:
+            new = replace(new, sealed_secrets=secret_grants.with_rules(context, row, rules))
+        # What is meant stands there before the node is told it: whoever is killed in between, it is told once more.
+        await _keep(context, new)
+        try:
+            await (_set(context, new, meant) if rules is None else _set_both(context, row, new, meant))
+        except HutchError:
+            await _keep(context, row)
+            raise
         async with context.store.database.write() as connection:
-            await context.store.sandboxes.note(connection, row.id, **values)
+            await context.store.sandboxes.note(connection, row.id, network=new.network, policies_told=meant.revisions)
     # A policy that was changed meanwhile was told to those only of which it was noted that they stand on it.
     found = await _row(context, row.id)
     if found.state not in LIVE:
@@ -105,9 +115,14 @@ async def _row(context: Context, sandbox_id: str) -> SandboxRow:
     return row
 
 
-async def _set_both(context: Context, row: SandboxRow, meant: Meaning, rules: Sequence[HeaderRule]) -> bytes | None:
-    """What is to be kept of its rules from now on. They are in force before connections are led to them."""
-    new = replace(row, sealed_secrets=secret_grants.with_rules(context, row, rules))
+async def _keep(context: Context, row: SandboxRow) -> None:
+    values = {"network": row.network, "policies_told": row.policies_told, "sealed_secrets": row.sealed_secrets}
+    async with context.store.database.write() as connection:
+        await context.store.sandboxes.intend(connection, row.id, **values)
+
+
+async def _set_both(context: Context, row: SandboxRow, new: SandboxRow, meant: Meaning) -> None:
+    """The rules are in force before connections are led to them."""
     node = context.node_of(row)
     try:
         if new.sealed_secrets is not None:
@@ -117,7 +132,6 @@ async def _set_both(context: Context, row: SandboxRow, meant: Meaning, rules: Se
         with suppress(HutchError):
             await node.set_secrets(row.id, await secret_grants.secret_grant(context, row))
         raise
-    return new.sealed_secrets
 
 
 async def _set(context: Context, row: SandboxRow, meant: Meaning) -> None:

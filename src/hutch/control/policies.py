@@ -83,7 +83,9 @@ class Policies:
         own: dict[str, Sequence[PolicyRow]] = {}
         late = []
         for row in rows:
-            if names := row.network.get("policies"):
+            if networks.UNTOLD in row.policies_told:
+                late.append(row.id)
+            elif names := row.network.get("policies"):
                 if row.org not in own:
                     own[row.org] = await self._rows.all(row.org)
                 if networks.current(names, own[row.org]) != row.policies_told:

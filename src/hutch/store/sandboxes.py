@@ -198,6 +198,10 @@ class Sandboxes:
         if org is not None:
             await audit.append(connection, audit.Event(org, "policy", sandbox_id, "in force", values["network"]))
 
+    async def intend(self, connection: Transaction, sandbox_id: str, **values: Any) -> None:
+        """Set columns to what is about to be true. `note` is for when it is."""
+        await connection.execute(update(sandboxes).where(sandboxes.c.id == sandbox_id).values(**values))
+
     async def owner(self, connection: Transaction, sandbox_id: str) -> str | None:
         """The organisation whose it is."""
         statement = select(sandboxes.c.org).where(sandboxes.c.id == sandbox_id)

@@ -173,15 +173,18 @@ async def test_a_policy_that_changes_while_a_sandbox_is_given_it(
 ) -> None:
     await save(control, "x.org")
     box = await make(control, NetworkRules(allow=["a.b"]))
-    heard = node.set_network
+    heard, saving = node.set_network, []
 
     async def late(sandbox_id: str, policy: NetworkPolicy) -> None:
         monkeypatch.undo()
-        await save(control, "y.org")
+        saving.append(asyncio.create_task(save(control, "y.org")))
+        while (await control.policies.get("mine", DEFAULT_ORG)).allow != ["y.org"]:
+            await asyncio.sleep(0.01)
         await heard(sandbox_id, policy)
 
     monkeypatch.setattr(node, "set_network", late)
     await control.set_network(box.id, OWN)
+    await saving[0]
     assert reached(node, box) == {"own.org", "y.org"}
 
 
