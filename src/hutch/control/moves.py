@@ -60,32 +60,42 @@ class Moves:
     ) -> SandboxRow:
         """Save it and take it off the host; nothing to do when it is paused. `unless` is asked at the last moment at
         which it can still be left running; `kind` is of the snapshot that it is to stand on: one that is paused with
-        its memory is woken to be hibernated; `fallback` is as for `awake`. Raises `SandboxNotRunning`,
-        `NodeUnavailable` (then it is paused when the node is back), and what the node says (then it runs on)."""
+        its memory is woken to be hibernated, and to have its disk saved apart where `fallback` wants that; which is as
+        for `awake`. Raises `SandboxNotRunning`, `NodeUnavailable` (then it is paused when the node is back), and what
+        the node says (then it runs on)."""
         state = "hibernating" if kind is SnapshotKind.DISK else "pausing"
-        while (row := await self.settled(sandbox_id)).state != "paused" or not _on(row, kind):
+        while True:
+            row = await self.settled(sandbox_id)
             if row.state == "paused":
-                await self.awake(row.id, fallback)
+                if not await self._will_do(row, kind, fallback):
+                    await self.awake(row.id, fallback)
+                elif await self._keeps(row, fallback):
+                    return await self._living(row.id)
                 continue
             if row.state != "running":
                 raise not_running(row)
             chosen = {"fallback": fallback} if fallback is not None else {}
             move = self._set_out(row, state, by, unless, taking=new_id("snp"), **chosen)
-            if await self._run(row.id, state, move):
+            joined = self.under_way(row.id)  # another's may have no fallback, and may be called off
+            if await self._run(row.id, state, move) and not joined:
                 return await self._living(row.id)
-        return row
 
     async def awake(self, sandbox_id: str, fallback: str | None = None) -> SandboxRow:
         """The running sandbox, resumed if it is paused; however many ask, it is woken once. `fallback`: what it falls
         back to from now on (`disk`); unset: as before. Raises
         `SandboxNotRunning`, `NodeUnavailable` (then it is resumed when the node is back), and what the node says
         (then it is paused as before)."""
-        while (row := await self.settled(sandbox_id, sharing="resuming")).state != "running":
-            if row.state != "paused":
+        sharing = "resuming" if fallback is None else None  # another's may not fall back
+        while True:
+            row = await self.settled(sandbox_id, sharing)
+            if row.state == "running":
+                if await self._keeps(row, fallback):
+                    return row
+            elif row.state != "paused":
                 raise not_running(row)
-            chosen = {"fallback": fallback} if fallback is not None else {}
-            await self._run(row.id, "resuming", self._set_out(row, "resuming", None, None, **chosen))
-        return row
+            else:
+                chosen = {"fallback": fallback} if fallback is not None else {}
+                await self._run(row.id, "resuming", self._set_out(row, "resuming", None, None, **chosen))
 
     async def rollback(
         self,
@@ -133,6 +143,24 @@ class Moves:
                 raise failure
             if sandbox_id not in self._under_way:
                 self._begin(sandbox_id, row.state, self._carry_on(sandbox_id))
+
+    async def _will_do(self, row: SandboxRow, kind: SnapshotKind, fallback: str | None) -> bool:
+        """Whether what a paused one stands on is what is wanted: a disk does for memory, too, as there is none any
+        more."""
+        if row.hibernated:
+            return True
+        if kind is SnapshotKind.DISK:
+            return False
+        if fallback is None or row.snapshot is None:
+            return True
+        found = await self._context.node_of(row).find_snapshot(row.snapshot)
+        return found is None or found.disk
+
+    async def _keeps(self, row: SandboxRow, fallback: str | None) -> bool:
+        """Have the row say what it falls back to from now on. False when it has changed."""
+        if fallback is None or row.fallback == fallback:
+            return True
+        return await self._rows.change(row.id, row.version, fallback=fallback)
 
     def under_way(self, sandbox_id: str) -> bool:
         """Whether this process is moving it."""
@@ -230,6 +258,8 @@ class Moves:
     async def _ask(self, row: SandboxRow, by: str | None) -> NodeSandbox | None:
         """The node, for what the row says. Asking twice is asking once."""
         node, places, taking = self._context.node_of(row), self._context.places, row.taking or ""
+        if row.state in ("pausing", "hibernating"):  # it will outlive a power cut, and so must what knows of it
+            await self._context.store.database.make_durable()
         if row.sealed_secrets is not None and row.state in ("resuming", "rolling_back"):
             await secret_grants.tell(self._context, row)  # its guest is told of them when it is thawed
         if row.state in ("resuming", "rolling_back") and await networks.behind(self._context, row):
@@ -264,8 +294,3 @@ class Moves:
         if row is None:
             raise SandboxNotFound(f"no sandbox {sandbox_id}")
         return row
-
-
-def _on(row: SandboxRow, kind: SnapshotKind) -> bool:
-    """Whether what a paused one stands on will do: a disk does for memory, too, as there is none any more."""
-    return row.hibernated or kind is SnapshotKind.FULL

@@ -53,6 +53,7 @@ class Reconciler:
         self._node = node
         self._instance: str | None = None
         self._asked = asyncio.Event()
+        self._foreign: set[str] = set()
 
     def ask(self) -> None:
         """Have it done soon: a node answers again."""
@@ -116,8 +117,15 @@ class Reconciler:
 
     async def _sweep(self, found: NodeSandbox) -> None:
         """End what the node has and nobody wants, and let it forget what has ended. A row is written before the node
-        is asked for anything, so the row of what lives is found here."""
+        is asked for anything, and is durable before anything is paused, so the row of what lives is found here. What
+        is paused and has none is of another database than this (an older copy, put back): it is somebody's, takes
+        neither CPU nor memory, and the node ends it when its lifetime is over."""
         row = await self._context.store.sandboxes.get(found.id)
+        if row is None and found.state in ("paused", "hibernated"):
+            if found.id not in self._foreign:
+                self._foreign.add(found.id)
+                log.error("paused sandbox that the database does not know; kept until its lifetime ends", id=found.id)
+            return
         if row is None or row.ended_at is not None:
             if found.state != "dead":
                 log.warning("orphaned sandbox destroyed", sandbox=found.id)

@@ -175,6 +175,7 @@ class ModelNode(Node):
         name: str | None,
         by: str | None,
         turn: int | None = None,
+        disk: bool = False,
     ) -> None:
         mine = [known.id for known in self.records.values() if known.sandbox_id == box.id]
         self._frozen.setdefault(id, self.agent.freeze())
@@ -189,6 +190,7 @@ class ModelNode(Node):
                 reason=reason,
                 name=name,
                 turn=turn,
+                disk=disk,
                 created_at=datetime.now(UTC),
                 created_by=by,
                 runtime=RuntimeManifest(runtime="gvisor", version="1"),
@@ -245,7 +247,7 @@ class ModelNode(Node):
             box = self._box(sandbox_id)
             if box.state in ("paused", "hibernated"):
                 return box
-            self._record(request.snapshot, box, SnapshotReason.PAUSE, None, request.created_by)
+            self._record(request.snapshot, box, SnapshotReason.PAUSE, None, request.created_by, disk=request.disk)
             state = "hibernated" if request.kind is SnapshotKind.DISK else "paused"
             paused = self._set(
                 box.id,

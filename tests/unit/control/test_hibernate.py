@@ -117,6 +117,42 @@ async def test_what_it_falls_back_to_is_kept_for_whoever_wakes_it(control: Contr
     assert node.resumes[-1].fallback and not node.pauses[-1].disk
 
 
+async def test_a_paused_one_that_is_to_fall_back_to_its_disk_gets_one(control: Control, node: ModelNode) -> None:
+    box = await make(control)
+    await control.pause(box.id)
+    for _ in range(2):  # the second has nothing to do
+        paused = await control.pause(box.id, Pause(fallback="disk"))
+        assert (paused.state, paused.fallback) == ("paused", "disk")
+        assert [wish.disk for wish in node.pauses] == [False, True]
+    other = await make(control)
+    await control.pause(other.id, DISK)
+    assert (await control.pause(other.id, Pause(fallback="disk"))).fallback == "disk"
+    assert node.calls["resume"] == 1  # a disk is all there is of it
+
+
+async def test_what_it_falls_back_to_is_not_lost_in_a_move_of_somebody_else(control: Control, node: ModelNode) -> None:
+    box = await make(control)
+    for first, second in ((control.pause, Pause(fallback="disk")), (control.resume, Resume(fallback="disk"))):
+        name = first.__name__
+        door = node.doors[name] = asyncio.Event()
+        begun = node.calls[name]
+        one = asyncio.ensure_future(first(box.id))
+        await until(lambda: _is(node.calls[name] > begun))  # noqa: B023
+        both = asyncio.ensure_future(first(box.id, second))  # type: ignore[arg-type]
+        await asyncio.sleep(0.05)
+        door.set()
+        await one
+        assert (await both).fallback == "disk"
+        if name == "pause":
+            assert [wish.disk for wish in node.pauses] == [False, True]
+        async with control.store.database.write() as connection:
+            await control.store.sandboxes.note(connection, box.id, fallback=None)
+
+
+async def _is(condition: bool) -> bool:
+    return condition
+
+
 async def test_a_task_keeps_its_memory(control: Control, node: ModelNode) -> None:
     id = await with_task(control)
     with pytest.raises(Conflict, match="goes on"):

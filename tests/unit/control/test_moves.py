@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from typing import Any
 
 import pytest
+from sqlalchemy import text
+from structlog.testing import capture_logs
 from tests.integration.control_host import FaultyDatabase, die, quiet, until
 from tests.unit.control.conftest import controlling
 from tests.unit.control.model_node import ModelNode
@@ -369,3 +372,59 @@ async def test_a_rollback_that_fails_leaves_it_as_it_was(control: Control, node:
     await control._moves.settled(box.id)
     expected = SandboxState.PAUSED if isinstance(error, ThawFailed) else SandboxState.RUNNING
     assert (await control.get(box.id)).state is expected
+
+
+async def test_a_pause_that_joins_one_that_is_called_off_pauses(control: Control, node: ModelNode) -> None:
+    box = await make(control)
+    asked, told = asyncio.Event(), list[asyncio.Task[Sandbox]]()
+
+    def used() -> bool:
+        """At the last moment at which it can be left running somebody asks for a pause, and joins this one."""
+        assert control._moves.under_way(box.id)
+        asked.set()
+        return True
+
+    change = control.store.sandboxes.change
+
+    async def changing(id: str, version: int, **values: Any) -> bool:
+        if values.get("state") == "running" and asked.is_set() and not told:
+            told.append(asyncio.ensure_future(control.pause(box.id)))
+            await asyncio.sleep(0.05)
+        return await change(id, version, **values)
+
+    control.store.sandboxes.change = changing  # type: ignore[method-assign]
+    assert (await control._moves.pause(box.id, unless=used)).state == "running"
+    assert (await told[0]).state == "paused" and node.calls["pause"] == 1
+
+
+async def test_what_is_paused_outlasts_a_power_cut_in_the_database_too(
+    control: Control, node: ModelNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log of SQLite is on the disk, with the row in it, before the node is asked."""
+    box = await make(control)
+    synced = list[int]()
+    fsync = os.fsync
+
+    def syncing(descriptor: int) -> None:
+        fsync(descriptor)
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("hutch.db-wal"):
+            synced.append(node.calls["pause"])
+
+    monkeypatch.setattr(os, "fsync", syncing)
+    await control.pause(box.id)
+    assert synced == [0]
+
+
+async def test_a_paused_sandbox_that_no_row_knows_is_kept(control: Control, node: ModelNode) -> None:
+    boxes = [await make(control) for _ in range(3)]
+    await control.pause(boxes[0].id)
+    await control.pause(boxes[2].id)
+    async with control.store.database.write() as connection:
+        for box in boxes[:2]:  # as in an older copy of the database
+            await connection.execute(text("DELETE FROM sandboxes WHERE id = :id").bindparams(id=box.id))
+    reconciler = control._reconciler
+    with capture_logs() as logs:
+        await reconciler.run()
+        await reconciler.run()
+    assert set(node.boxes) == {boxes[0].id, boxes[2].id}  # nobody's, and running: it costs
+    assert [line["id"] for line in logs if line["log_level"] == "error"] == [boxes[0].id]
