@@ -268,6 +268,124 @@ async def test_a_forged_source_is_dropped(node: Node, world: World) -> None:
             assert came in ("silence", "error 113"), f"{source} to {address}"  # 113: the host does not even answer ARP
 
 
+CLOUDS = (METADATA, "169.254.170.2", "100.100.100.200", "192.0.0.192", "168.63.129.16", "100.64.0.1", "0.0.0.0")
+
+
+async def test_no_clouds_metadata_is_reached_with_an_open_network(node: Node) -> None:
+    slots = await asyncio.gather(
+        node.pool.acquire("sbx_a", AllowAll()), node.pool.acquire("sbx_b", NetworkRules(public=True))
+    )
+    for slot in slots:
+        # 0.0.0.0 is the sandbox itself
+        came = await asyncio.gather(*(connect(slot.namespace, address, 80) for address in CLOUDS))
+        assert came == ["refused"] * len(CLOUDS)
+        six = await asyncio.gather(*(connect(slot.namespace, f"{a}", 80, source="::") for a in ("fd00:ec2::254",)))
+        assert six == ["error 101"] or six == ["error 99"]  # no network, no address of the family
+
+
+ANNOUNCE = """
+import socket, sys
+own, taken = sys.argv[1:]
+with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+    sender.bind(("eth0", 0x0806))
+    mac = sender.getsockname()[4]
+    for kind in (1, 2):
+        for target in (own, taken):
+            told = b"\\0\\1\\x08\\0\\6\\4\\0" + bytes([kind]) + mac + socket.inet_aton(taken)
+            sender.send(b"\\xff" * 6 + mac + b"\\x08\\x06" + told + bytes(6) + socket.inet_aton(target))
+"""
+
+
+async def test_who_announces_an_address_of_another_gets_nothing_of_it(node: Node, world: World) -> None:
+    one, two = await asyncio.gather(*(node.pool.acquire(f"sbx_{n}", AllowAll()) for n in range(2)))
+    with listening(one.namespace) as wrong, listening(two.namespace) as port:
+        for taken in (two.guest_address, two.host_address, one.host_address, LLM_ADDRESS, PUBLIC):
+            sh(f"ip -n {one.namespace} addr add {taken}/32 dev lo")
+            subprocess.run(inside(one.namespace, ANNOUNCE, one.host_address, taken), check=True)
+        with await asyncio.to_thread(socket.create_connection, (two.guest_address, port), 5) as connection:
+            assert await asyncio.to_thread(connection.recv, 100) == two.host_address.encode()
+        with pytest.raises(OSError):
+            await asyncio.to_thread(socket.create_connection, (two.guest_address, wrong), 2)
+        assert await connect(two.namespace, PUBLIC, world.port) == f"said {world.host}"
+
+
+FRAGMENTS = """
+import socket, struct, sys
+source, target, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+def sum16(data):
+    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    while total >> 16: total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+addresses = socket.inet_aton(source) + socket.inet_aton(target)
+def syn(number, to):
+    tcp = struct.pack(">HHIIBBHHH", number, to, 7, 0, 5 << 4, 2, 4096, 0, 0) + bytes(12)
+    tcp = tcp[:12] + bytes([8 << 4]) + tcp[13:]
+    return tcp[:16] + struct.pack(">H", sum16(addresses + struct.pack(">HH", 6, len(tcp)) + tcp)) + tcp[18:]
+def send(sender, id, more, offset, data):
+    head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(data), id, more << 13 | offset // 8, 64, 6, 0) + addresses
+    sender.sendto(head + data, (target, 0))
+with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:
+    for id, (first, second) in enumerate([(port, port), (9, port)], 100):  # in two; the second one overlaps the port
+        whole, other = syn(30000 + id, first), syn(30000 + id, second)
+        again = 16 if first == second else 0
+        send(sender, id, 1, 0, whole[:16])
+        send(sender, id, 0, again, other[again:])
+        send(sender, id + 50, 1, 0, whole[:8])
+        send(sender, id + 50, 0, 8, other[8:])
+"""
+SNIFF = """
+import socket, sys, time
+with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800)) as sniffer:
+    sniffer.settimeout(0.2)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    seen = set()
+    end = time.monotonic() + 0.5
+    while time.monotonic() < end:
+        try: packet, place = sniffer.recvfrom(2000)
+        except TimeoutError: continue
+        if place[2] != 4 and packet[9] == 6 and packet[16:20] == socket.inet_aton(sys.argv[1]):
+            seen.add(int.from_bytes(packet[22:24], "big") if not int.from_bytes(packet[6:8], "big") & 0x1FFF else -1)
+    print(sorted(seen))
+"""
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=["closed", "one port open"])
+async def test_a_connection_in_fragments_is_judged_as_a_whole(node: Node, world: World, opened: bool) -> None:
+    rules = NetworkRules(allow=[f"{PUBLIC}:{world.port}"]) if opened else DenyAll()
+    slot = await node.pool.acquire("sbx_a", rules)
+    other = world.port ^ 1  # which is not open
+    sniffer = subprocess.Popen(
+        inside(world.namespace, SNIFF, PUBLIC), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with sniffer:
+        assert sniffer.stdout is not None and sniffer.stdout.readline() == "ready\n"
+        for port in (other, world.port) if opened else (world.port,):
+            command = inside(slot.namespace, FRAGMENTS, slot.guest_address, PUBLIC, str(port))
+            await asyncio.to_thread(subprocess.run, command, check=True)
+        said, _ = await asyncio.to_thread(sniffer.communicate, "\n")
+    # -1: a piece behind the first; the kernel sends what it has judged in pieces as they came
+    assert said == (f"[-1, {world.port}]\n" if opened else "[]\n")
+
+
+async def test_new_connections_to_the_doors_of_the_node_are_bounded(node: Node) -> None:
+    one, two = await asyncio.gather(*(node.pool.acquire(f"sbx_{n}", DenyAll()) for n in range(2)))
+    flood = """
+import socket, sys
+refused = 0
+for _ in range(int(sys.argv[2])):
+    try: socket.create_connection((sys.argv[1], 80), 5).close()
+    except ConnectionRefusedError: refused += 1
+    except ConnectionResetError: pass
+print(refused)
+"""
+    command = inside(one.namespace, flood, LLM_ADDRESS, "1500")
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    said, _ = await process.communicate()
+    assert int(said) > 0
+    assert (await connect(two.namespace, LLM_ADDRESS, 80)).startswith("said")
+
+
 async def test_a_slot_that_is_not_lent_reaches_nothing(node: Node) -> None:
     while not node.pool.free:
         await asyncio.sleep(0.01)

@@ -69,6 +69,10 @@ table inet {table} {{
   set fresh {{
     type ipv4_addr; flags dynamic, timeout; timeout 10s; size 4096
   }}
+  set doors {{
+    comment "new connections to the LLM gateway and to the door for identities, which the node itself answers"
+    type ipv4_addr; flags dynamic, timeout; timeout 10s; size 4096
+  }}
   set told {{
     type ipv4_addr; flags dynamic, timeout; timeout 60s; size 4096
   }}
@@ -94,6 +98,8 @@ table inet {table} {{
   }}
   chain always {{
     ct direction reply ct state established accept
+    ct state new ct status dnat ct original ip daddr {{ {llm}, {identity} }} meta l4proto tcp \
+      update @doors {{ ip saddr limit rate over {fresh}/second burst {burst} packets }} goto refuse
     ct status dnat ct original ip daddr {llm} tcp dport {services.llm} accept
     ct status dnat ct original ip daddr {identity} tcp dport {services.identity} accept
   }}
