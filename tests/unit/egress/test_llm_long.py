@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import json
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 import pytest
@@ -15,6 +19,7 @@ from tests.unit.egress.test_llm_providers import PLACEHOLDER, Bench, gateway, se
 
 from hutch.egress.llm import room as room_module
 from hutch.egress.llm.room import Held, Room
+from hutch.egress.llm.usage import mapping
 
 HEADERS = {"authorization": f"Bearer {PLACEHOLDER}"}
 ROW = b'{"object":"embedding","embedding":[' + b"-0.0123," * 1000 + b"1]},\n"
@@ -147,16 +152,104 @@ async def post(client: aiohttp.ClientSession, bench: Bench, body: AsyncIterator[
         return answer.status
 
 
+@dataclass
+class Large:
+    """A provider that says what it was asked, and how far it came."""
+
+    asked: list[bytes] = field(default_factory=list)
+    begun: int = 0
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        self.begun += 1
+        self.asked.append(await request.read())
+        body = json.loads(self.asked[-1])
+        usage = {"prompt_tokens": 9, "completion_tokens": 4, "completion_tokens_details": {"reasoning_tokens": 3}}
+        if not body.get("stream"):
+            return web.json_response({"model": body["model"], "usage": usage})
+        told = mapping(body.get("stream_options")).get("include_usage") is True
+        events = [{"choices": [{"delta": {"content": "x"}}]}] + [{"choices": [], "usage": usage}] * told
+        text = "".join(f"data: {json.dumps(each)}\n\n" for each in events) + "data: [DONE]\n\n"
+        return web.Response(text=text, content_type="text/event-stream")
+
+
+PICTURE = {"content": [{"image_url": {"url": "data:image/png;base64," + "A" * (3 << 20)}}]}
+
+
+@asynccontextmanager
+async def large(**limits: Any) -> AsyncIterator[tuple[Large, Bench, Callable[..., Any]]]:
+    provider = Large()
+    async with (
+        serving(provider.answer) as base,
+        gateway("openai", base, **limits) as bench,
+        aiohttp.ClientSession() as client,
+    ):
+
+        async def ask(body: bytes, path: str = "/chat/completions") -> tuple[int, str]:
+            async with client.post(f"{bench.url}{path}", data=io.BytesIO(body), headers=HEADERS) as answer:
+                return answer.status, await answer.text()
+
+        yield provider, bench, ask
+        await all_is_let_go(bench)
+
+
+async def test_of_a_large_request_all_is_known_before_the_provider_has_its_end() -> None:
+    begin = json.dumps({"messages": [PICTURE]})[:-1]
+    async with large(max_usd=1.0) as (provider, bench, ask):
+        for rest, says in (
+            (', "model": "house-blend"}', "house-blend has no price"),
+            ("}", "names no model"),
+            (', "model": "gpt-5.4", "tools": [{"type": "file_search"}]}' + " " * 500_000, "file_search"),
+            (', "model": "gpt-5.4", "background": true}', "background"),
+            (', "model": "gpt-5.4", "model": "gpt-5-nano"}', "twice"),
+            (', "model": "gpt-5.4", "x": [' + '"",' * 800_000 + "0]}", "beside its long texts"),
+        ):
+            status, text = await ask((begin + rest).encode())
+            assert status in (400, 413) and says in text, text
+        assert provider.asked == [] and bench.usage.requests == 0 and bench.usage.tokens == 0
+        assert provider.begun > 0, "it passes while it comes"
+        assert bench.gateway._accounts["sbx_a"]._purse.calls == 0
+        whole = (begin + ', "model": "gpt-5.4-2026-01-01"}').encode()
+        assert (await ask(whole, "/responses"))[0] == 200 and provider.asked == [whole]
+        assert bench.usage.usd > 0 and (bench.usage.input_tokens, bench.usage.output_tokens) == (9, 4)
+
+
+async def test_a_large_stream_is_asked_for_its_usage_too() -> None:
+    body = {"messages": [PICTURE], "model": "gpt-5.4", "stream": True}
+    async with large() as (provider, bench, ask):
+        status, text = await ask(json.dumps(body).encode() + b" \n")
+        assert status == 200 and "usage" not in text and '"x"' in text, "the client has not asked"
+        assert json.loads(provider.asked[-1]) == body | {"stream_options": {"include_usage": True}}
+        assert (bench.usage.input_tokens, bench.usage.output_tokens, bench.usage.reasoning_tokens) == (9, 4, 3)
+        asks = body | {"stream_options": {"include_usage": True}}
+        assert "completion_tokens" in (await ask(json.dumps(asks).encode()))[1]
+        assert json.loads(provider.asked[-1]) == asks and bench.usage.output_tokens == 8
+        status, text = await ask(json.dumps(body | {"stream_options": {"include_usage": False}}).encode())
+        assert status == 400 and "include_usage" in text and len(provider.asked) == 2
+        assert (await ask(json.dumps(body | {"stream": False}).encode()))[0] == 200
+        assert json.loads(provider.asked[-1]) == body | {"stream": False}
+
+
+async def test_a_tasks_dollars_bind_models_without_a_price_too() -> None:
+    async with large(max_usd=1.0) as (provider, _, ask):
+        status, text = await ask(b'{"model": "house-blend"}')
+        assert status == 400 and "house-blend has no price" in text and "tokens" in text
+        assert json.loads(text)["error"]["param"] == "model" and provider.begun == 0
+        for model in ("o3", "o1-2024-12-17", "o4-mini", "gpt-4-turbo-2024-04-09"):
+            assert (await ask(json.dumps({"model": model}).encode()))[0] == 200
+    async with large(max_tokens=1000) as (_, bench, ask):
+        assert (await ask(b'{"model": "house-blend"}'))[0] == 200 and bench.usage.unpriced_tokens == 13
+
+
 def test_the_room_of_all_leaves_each_a_little(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, size in (("SHARE", 100), ("ALWAYS", 10), ("TOTAL", 150)):
         monkeypatch.setattr(room_module, name, size)
     room = Room()
     a, b, c = (Held(room, name) for name in "abc")
-    a.grow(100)
+    a.ask(100)
     assert not room.allows("a", 1)
-    b.grow(70)
+    b.ask(70)
     assert not room.allows("b", 1), "ninety and sixty beyond what each always has"
-    c.grow(10)
+    c.ask(10)
     assert not room.allows("c", 1)
     c.be(40)
     assert room.held("c") == 40, "what cannot be put off is held, and leaves the others less"

@@ -59,7 +59,7 @@ async def gateway(provider: str, base: str, endpoint: LlmEndpoint | None = None,
 
 @asynccontextmanager
 async def serving(handler: Handler) -> AsyncIterator[str]:
-    app = web.Application()
+    app = web.Application(client_max_size=1 << 28)
     app.router.add_route("*", "/{rest:.*}", handler)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()

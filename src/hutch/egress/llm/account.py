@@ -102,12 +102,6 @@ class Account:
         ledger. `watched`: it is a stream, and cut where a budget ends. Raises `Refused` where others have what is left
         for too long; when a budget is used up, it does not begin."""
         price = self.price(entry, None)
-        if price is None and entry.asked_model and self.org is not None and self.org.in_dollars:
-            raise Refused(
-                403,
-                f"The model {entry.asked_model} has no price on this node, and the budget of this organisation is in "
-                "dollars. Ask for another one, or have it priced.",
-            )
         entry.most = Cost(price.cost(most) if price else 0.0, most.total)
         entry.unsaid = Cost(price.cost(Tokens(input=most.input)) if price else 0.0, most.input)
         until = time.monotonic() + _PATIENCE
@@ -180,8 +174,8 @@ class Account:
 
     def price(self, entry: Entry, model: str | None = None) -> Price | None:
         """Of the model that the provider says has answered, else of the one that was asked for."""
-        names = (model, entry.model, entry.asked_model)
-        return next((price for name in names if name and (price := self._prices.find(name)) is not None), None)
+        names = [name for name in (model, entry.model, entry.asked_model) if name] or [""]
+        return next((price for name in names if (price := self._prices.find(name)) is not None), None)
 
     def _move(self, entry: Entry, spent: Cost) -> None:
         """Tells the purses; a call that was never let in has only the sandbox's."""

@@ -37,6 +37,8 @@ class Asked:
     """Most tokens that the answer may have, all its choices together; None when it does not say."""
     usage: bool = True
     """It wants to be told the usage of a streamed answer."""
+    stream_options: bool = False
+    """It has that field."""
     searches: bool = False
     """The model may search the web: the answer tells how often."""
     apart: str | None = None
@@ -64,6 +66,7 @@ def read(request: dict[str, Any], api: LlmApi) -> Asked:
         stream=request.get("stream") is True,
         max_output=most * choices if most >= 0 else None,
         usage=mapping(request.get("stream_options")).get("include_usage") is True,
+        stream_options=any(True for _ in values(request, "streamoptions")),
         searches="" in kinds,
         apart=next((kind for kind in kinds if kind), None),
     )

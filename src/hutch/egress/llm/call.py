@@ -11,7 +11,7 @@ from aiohttp import web
 
 from hutch.egress.llm import answer, terms
 from hutch.egress.llm.account import STEP, Account, describe
-from hutch.egress.llm.body import RequestBody, too_large
+from hutch.egress.llm.body import RequestBody
 from hutch.egress.llm.entry import Entry
 from hutch.egress.llm.hiding import UsageHider
 from hutch.egress.llm.outline import Outline
@@ -73,7 +73,7 @@ class Call:
     async def run(self, session: aiohttp.ClientSession) -> web.StreamResponse:
         """Sends the request on and its answer back."""
         await self._body.look()
-        if self._route.metered:
+        if self._body.whole:
             await self._admit()
         upstream = await self._send(session)
         self._held.be(0)  # what was asked is on its way
@@ -120,6 +120,8 @@ class Call:
 
     async def _admit(self) -> None:
         """Stakes the most that it may cost; a stream is watched, so its output is staked step by step."""
+        if not self._route.metered:
+            return
         asked = self._body.asked
         found = self._route.path.fullmatch(self._path)
         in_path = found.groupdict().get("model") if found else None
@@ -141,9 +143,9 @@ class Call:
         # identity: a compressed stream would have to be unpacked to be counted
         headers |= {"accept-encoding": "identity"} | self._provider.key_headers(self._key)
         query = {name: value for name, value in self._request.query.items() if name in QUERY}
-        if self._route.streams_usage_on_demand:
-            await self._body.ask_for_usage()
         url = self._provider.base_url + self._path
+        asks = self._route.streams_usage_on_demand
+        data = await self._body.data(headers, ask_for_usage=asks, admit=self._admit)
         self._sent_at = time.monotonic()
         try:
             return await session.request(
@@ -151,14 +153,15 @@ class Call:
                 url,
                 headers=headers,
                 params=query | dict(self._provider.query),
-                data=self._body.data(headers),
+                data=data,
                 allow_redirects=False,
             )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             # one that was heard and is silent for a quarter of an hour may have worked all the time
             self._free = not isinstance(error, TimeoutError) or isinstance(error, aiohttp.ConnectionTimeoutError)
-            if self._body.too_large:
-                raise too_large() from error
+            if self._body.refused is not None:
+                self._free = True
+                raise self._body.refused from error
             log.warning("model provider cannot be reached", url=url, error=type(error).__name__)
             raise Refused(502, f"The model provider cannot be reached ({type(error).__name__}).") from error
 

@@ -43,19 +43,20 @@ class Held:
     def __init__(self, room: Room, sandbox: str) -> None:
         self._room = room
         self._sandbox = sandbox
-        self._size = 0
+        self.size = 0
+        """Bytes."""
 
-    def grow(self, by: int) -> None:
-        """Holds so much more. Raises `Refused` where there is no room for it."""
-        if not self._room.allows(self._sandbox, by):
+    def ask(self, size: int) -> None:
+        """Holds so much. Raises `Refused` where there is no room for it."""
+        if size > self.size and not self._room.allows(self._sandbox, size - self.size):
             raise Refused(429, "The node holds too much of this sandbox's model calls. Try again in a moment.")
-        self.be(self._size + by)
+        self.be(size)
 
     def be(self, size: int) -> None:
         """Holds so much: of an answer, which is bounded and cannot be put off, so that others find less room."""
-        if size != self._size:
-            self._room.change(self._sandbox, size - self._size)
-            self._size = size
+        if size != self.size:
+            self._room.change(self._sandbox, size - self.size)
+            self.size = size
 
 
 def _beyond(size: int) -> int:

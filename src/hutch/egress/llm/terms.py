@@ -16,7 +16,15 @@ def check(asked: Asked, model: str | None, price: Price | None, status: int) -> 
             "for this call. Leave it out, or have the budget set in tokens.",
             field=asked.apart.split(":")[0],
         )
-    if asked.searches and price is not None and not price.covers_searches:
+    if price is None:
+        named = f"The model {model} has no price on this node" if model else "The request names no model"
+        raise Refused(
+            status,
+            f"{named}, and a budget in dollars holds for this call. Ask for another model, have this one added to the "
+            "node's prices, or have the budget set in tokens.",
+            field="model",
+        )
+    if asked.searches and not price.covers_searches:
         raise Refused(
             status,
             f"Searches of the web by {model} have no price on this node, and a budget in dollars holds for this "
