@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -12,10 +13,12 @@ from hutch.control.create import Creator
 from hutch.control.guests import Guests
 from hutch.control.lifecycle import Lifecycle
 from hutch.control.snapshots import Snapshots
+from hutch.control.together import each as at_once
 from hutch.control.types import Also, Idempotency
 from hutch.errors import HutchError
 from hutch.model import CreateSandbox, Fork, Sandbox, SnapshotReason
 from hutch.model.headers import HeaderRule
+from hutch.store.engine import Transaction
 from hutch.store.sandboxes import SandboxRow
 
 _AT_ONCE = 8
@@ -48,16 +51,30 @@ class Forks:
         source = await self._source(row, wish, by, idempotency)
         request = _request(row, source, wish, self._context.settings.max_lifetime)
         turns = asyncio.Semaphore(_AT_ONCE)
+        group = uuid.uuid4().hex if idempotency is None else None
+
+        async def marked(connection: Transaction, made: str) -> None:
+            """What another process finds with the mark nobody was told of. With a key it can be asked for again."""
+            if also is not None:
+                await also(connection, made)
+            if group is not None:
+                await self._context.store.sandboxes.note(connection, made, fork=group)
 
         async def one(number: int) -> Sandbox:
             async with turns:
-                return await self._creator.create(request, org, by, keys[number], also, rules)
+                return await self._creator.create(request, org, by, keys[number], marked, rules)
 
         keys = [_key(idempotency, number) for number in range(wish.count)]
         made = await asyncio.gather(*(one(number) for number in range(wish.count)), return_exceptions=True)
         failures = [each for each in made if isinstance(each, BaseException)]
+        whole = [each for each in made if isinstance(each, Sandbox)]
         if not failures:
-            return [each for each in made if isinstance(each, Sandbox)]
+            try:
+                if group is not None:
+                    await self._context.store.sandboxes.forked([each.id for each in whole])
+                return whole
+            except HutchError as error:
+                failures = [error]
         for each, key in zip(made, keys, strict=True):
             if isinstance(each, Sandbox):
                 await self._undo(each, key)
@@ -65,6 +82,18 @@ class Forks:
             with suppress(HutchError):  # nobody knows of it; the same key takes it anew
                 await self._snapshots.delete(source, org)
         raise failures[0]
+
+    async def left(self) -> list[SandboxRow]:
+        """To be asked when a server starts: what forks of another process, which was killed, have left."""
+        return await self._context.store.sandboxes.of_forks()
+
+    async def undo(self, left: list[SandboxRow]) -> None:
+        """Destroy them."""
+
+        async def one(row: SandboxRow) -> None:
+            await self._lifecycle.destroy(row.id, "the server was killed before all of its fork were made")
+
+        await at_once(left, one)
 
     async def _source(self, row: SandboxRow, wish: Fork, by: str | None, idempotency: Idempotency | None) -> str:
         """The snapshot to thaw: the one that is named, or one of now. For the same key it is the same one."""

@@ -137,6 +137,7 @@ class Control:
             await self.volumes.start()
             await self._lifecycle.mounts.start()
             await self.builds.sweep()
+            torn = await self._forks.left() if self.store.database.sqlite else []  # as with the leases
             self._opened = opened.pop_all()
         self._background = [
             asyncio.create_task(work)
@@ -152,6 +153,7 @@ class Control:
                 self.identities.watch(),
                 self.audit.watch(),
                 self.identities.watch_age(),
+                self._forks.undo(torn),
             )
         ]
 

@@ -47,6 +47,7 @@ class SandboxRow:
     hibernated: bool = False
     resumed: dict[str, Any] | None = None
     fallback: str | None = None
+    fork: str | None = None
     idle_timeout: float | None = None
     last_active: float | None = None
     start: str | None = None
@@ -129,6 +130,15 @@ class Sandboxes:
     async def in_states(self, *states: str) -> list[SandboxRow]:
         """All of every org in these states."""
         return await self._select(select(sandboxes).where(sandboxes.c.state.in_(states)))
+
+    async def of_forks(self) -> list[SandboxRow]:
+        """Those that live, of forks that are not whole."""
+        return await self._select(select(sandboxes).where(sandboxes.c.fork.is_not(None), sandboxes.c.state.in_(LIVE)))
+
+    async def forked(self, ids: Sequence[str]) -> None:
+        """All of a fork are made: these."""
+        async with self._database.write() as connection:
+            await connection.execute(update(sandboxes).where(sandboxes.c.id.in_(ids)).values(fork=None))
 
     async def with_secrets(self, *states: str) -> list[SandboxRow]:
         """All of every org in these states that may use secrets."""

@@ -91,6 +91,7 @@ sandboxes = Table(
     Column("build", JSON(none_as_null=True), comment="for the steps of a template's build: model.BuildBoot"),
     Column("volumes", JSON(none_as_null=True), comment="mounted in it: [{volume, name, path}]"),
     Column("fallback", String(8), comment="what it falls back to where memory cannot be thawed: disk, or nothing"),
+    Column("fork", String(32), comment="the fork that it is of, until all of that are made"),
     Column("resumed", JSON(none_as_null=True), comment="its last resume or rollback: {memory, ms, at}"),
     Column("idle_timeout", Float, comment="seconds without activity after which it is paused; never when unset"),
     Column("last_active", Float, comment="written now and then, not at every call"),

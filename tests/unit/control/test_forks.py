@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.integration.control_host import FaultyDatabase, die, quiet
+from tests.integration.control_host import FaultyDatabase, die, quiet, until
 from tests.unit.control.conftest import controlling
 from tests.unit.control.model_node import ModelFleet, ModelNode
 
@@ -116,6 +116,34 @@ async def test_a_fork_that_a_crash_cut_is_finished_by_the_same_key(settings: Set
         await second._reconciler.run()
         assert set(node.boxes) == {box.id, *(each.id for each in made)}
         assert len(node.records) == 1
+
+
+@pytest.mark.parametrize("commits", [5, 8])
+async def test_a_fork_without_a_key_that_a_crash_cut_leaves_nothing(
+    settings: Settings, node: ModelNode, commits: int
+) -> None:
+    """Nobody was told what they are called. Those that were made without a crash stay."""
+    first = Control(settings, ModelFleet(node))
+    await first.start()
+    box = await make(first)
+    before = await first.fork(box.id, Fork(count=2))
+    await quiet(first.store.database)
+    faulty = FaultyDatabase(first.store.database, commits, True)
+    forking = asyncio.create_task(first.fork(box.id, Fork(count=3)))
+    await asyncio.wait_for(faulty.died.wait(), 10)
+    await die(first, forking)
+    assert len(node.boxes) > 3
+    async with controlling(settings, node) as second:
+
+        async def swept() -> bool:
+            return set(node.boxes) == {box.id, *(each.id for each in before)}
+
+        await until(swept, 10)
+        await until(lambda: _none_but(second, {box.id, *(each.id for each in before)}), 10)
+
+
+async def _none_but(control: Control, ids: set[str]) -> bool:
+    return {each.id for each in (await control.list()).items} == ids
 
 
 async def test_a_rollback_and_a_fork_at_once(control: Control, node: ModelNode) -> None:
