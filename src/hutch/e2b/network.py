@@ -9,7 +9,7 @@ from typing import Any
 from hutch.e2b.bodies import Egress
 from hutch.e2b.errors import NotOffered
 from hutch.model import AllowAll, DenyAll, NetworkPolicy, NetworkRules
-from hutch.model.headers import HeaderRule
+from hutch.model.headers import HeaderRule, check_together
 
 _EVERYTHING = ("0.0.0.0/0",)
 _HINT = "docs/e2b.md lists what is."
@@ -45,6 +45,7 @@ def header_rules(egress: Egress) -> list[HeaderRule]:
         rule = HeaderRule(host=host, headers=headers)
         if headers:
             found[rule.host] = rule
+    check_together(list(found.values()))
     return list(found.values())
 
 

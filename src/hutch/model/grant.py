@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated
 
 from pydantic import Field, SecretStr, field_serializer
@@ -9,6 +10,7 @@ from pydantic import Field, SecretStr, field_serializer
 from hutch.model.common import Model
 from hutch.model.headers import MAX_HEADER_RULES
 from hutch.model.network import AllowAll, DenyAll, NetworkLimits, NetworkPolicy, NetworkRules
+from hutch.model.rules import NameRule, parse_rule
 from hutch.model.secret import MAX_SECRETS, parse_host
 
 
@@ -59,6 +61,19 @@ class BrokeredRules(NetworkRules):
 
     brokered: list[str] = Field([], description="Hosts (`SecretHost`) to which connections go through the broker.")
 
+    @cached_property
+    def led(self) -> list[NameRule]:
+        """Where all that is public is open, and so has no rule: rules about these hosts, which lead connections to the
+        broker and open nothing by themselves."""
+        rules = [parse_rule(parse_host(host).rule) for host in self.brokered] if self.public else []
+        return [rule for rule in rules if isinstance(rule, NameRule)]
+
+    @cached_property
+    def names(self) -> list[NameRule]:
+        """The rules about names, and those that only lead."""
+        allowed = [rule for rule in map(parse_rule, self.allow) if isinstance(rule, NameRule)]
+        return [*allowed, *self.led]
+
 
 NodePolicy = Annotated[DenyAll | AllowAll | BrokeredRules, Field(discriminator="mode")]
 """What a sandbox may reach, as its node is told."""
@@ -70,5 +85,4 @@ def brokered(policy: NetworkPolicy, hosts: list[str]) -> NetworkPolicy:
         return policy
     if isinstance(policy, AllowAll):
         policy = NetworkRules(public=True, limits=NetworkLimits(connections=1024, new_connections=250))
-    own = [parse_host(host).rule for host in hosts] if policy.public else []
-    return BrokeredRules(**policy.model_dump() | {"allow": [*policy.allow, *own], "brokered": hosts})
+    return BrokeredRules(**policy.model_dump() | {"brokered": hosts})

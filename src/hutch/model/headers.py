@@ -16,6 +16,9 @@ from hutch.model.secret import UNFIT, SecretHost, parse_host
 MAX_HEADER_RULES = 32
 """Hosts of one sandbox."""
 _FIELD = "network.rules"
+_MOST_TEXT, _MOST_REFERENCES = 32 << 10, 16
+"""Of all rules of one sandbox, characters and references to secrets: the broker is told of them in one line, with the
+values in them, each of which may have 8192 characters."""
 _MOST_HEADERS, _LONGEST = 32, 8192
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _OURS = frozenset(("accept-encoding", "keep-alive", "proxy-connection", "proxy-authorization", "sec-websocket-key"))
@@ -49,6 +52,18 @@ class HeaderRule(Model):
     def secrets(self) -> list[str]:
         """Names of the secrets that it refers to."""
         return list(dict.fromkeys(name for value in self.headers.values() for name in _names(value)))
+
+
+def check_together(rules: Sequence[HeaderRule]) -> None:
+    """Whether one sandbox can have them all. Raises `InvalidRequest`."""
+    pairs = [pair for rule in rules for pair in rule.headers.items()]
+    references = sum(len(_names(value)) for _, value in pairs)
+    if sum(len(name) + len(value) for name, value in pairs) > _MOST_TEXT or references > _MOST_REFERENCES:
+        raise InvalidRequest(
+            f"{_FIELD}: all headers together have at most {_MOST_TEXT} characters, and refer to secrets at most "
+            f"{_MOST_REFERENCES} times",
+            field=_FIELD,
+        )
 
 
 def filled(value: str, secrets: Mapping[str, str]) -> str:

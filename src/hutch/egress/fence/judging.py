@@ -127,7 +127,7 @@ class Judge:
     def _let_unnamed(self) -> None:
         """A protocol that says no name: the address has to do. Raises `Refused`."""
         for name in self._guarded.names.at(self._address, self._began):
-            if (rule := self._guarded.permit.rule(name, self._port)) is not None:
+            if (rule := self._rule(name)) is not None:
                 self._rules[name], self.said, self.settled = rule, name, True
                 return
         self._direct = self._guarded.permit.direct(self._address, self._port)
@@ -151,5 +151,4 @@ class Judge:
 
     def _rule(self, name: str) -> str | None:
         """By which it may be reached here: by its name, or because the address is open whatever its name."""
-        permit = self._guarded.permit
-        return permit.rule(name, self._port) or permit.direct(self._address, self._port)
+        return self._guarded.permit.reached(name, self._address, self._port)

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network
 
 from hutch.model import NetworkRules
 from hutch.model.grant import BrokeredRules
-from hutch.model.rules import CLOSED
+from hutch.model.rules import CLOSED, NameRule
 from hutch.model.secret import parse_host
 
 PUBLIC = "public"
+
+
+class _Names:
+    """Rules about names."""
+
+    def __init__(self, rules: Sequence[NameRule]) -> None:
+        self.exact: dict[str, set[int]] = {}
+        self.below: dict[str, set[int]] = {}
+        for rule in rules:
+            (self.below if rule.wildcard else self.exact).setdefault(rule.name, set()).update(rule.ports)
+
+    def rule(self, name: str, port: int) -> str | None:
+        """The one that is for this name on this port, the narrowest first."""
+        if port in self.exact.get(name, ()):
+            return name
+        return next((f"*.{base}" for base in self.bases(name) if port in self.below[base]), None)
+
+    def bases(self, name: str) -> list[str]:
+        """Of the wildcards that cover it, the longest first."""
+        labels = name.split(".")
+        tails = (".".join(labels[at:]) for at in range(1, len(labels)))
+        return [tail for tail in tails if tail in self.below]
 
 
 class Permit:
@@ -20,17 +43,16 @@ class Permit:
         self._public = rules.public
         self._denied = [IPv4Network(text) for text in rules.deny]
         self._addresses = rules.addresses
-        self._exact: dict[str, set[int]] = {}
-        self._below: dict[str, set[int]] = {}
         self._brokered = list(map(parse_host, rules.brokered)) if isinstance(rules, BrokeredRules) else []
-        for rule in rules.names:
-            (self._below if rule.wildcard else self._exact).setdefault(rule.name, set()).update(rule.ports)
+        led = len(rules.led) if isinstance(rules, BrokeredRules) else 0
+        self._names = _Names(rules.names)
+        self._opening = _Names(rules.names[: len(rules.names) - led])
 
     def ports(self, name: str) -> set[int]:
         """On which ports a name may be reached by a rule about names; none: it may not."""
-        found = set(self._exact.get(name, ()))
-        for base in self._bases(name):
-            found |= self._below[base]
+        found = set(self._names.exact.get(name, ()))
+        for base in self._names.bases(name):
+            found |= self._names.below[base]
         return found
 
     @property
@@ -48,14 +70,21 @@ class Permit:
 
     def rule(self, name: str, port: int) -> str | None:
         """The rule by which this name is reached on this port, the narrowest first; None: it is not."""
-        if port in self._exact.get(name, ()):
-            return name
-        return next((f"*.{base}" for base in self._bases(name) if port in self._below[base]), None)
+        return self._names.rule(name, port)
+
+    def reached(self, name: str, address: str, port: int) -> str | None:
+        """The rule by which this place is reached that has this name: one about the name, or about the address. None:
+        it is not."""
+        rule = self._names.rule(name, port)
+        if rule is None or self._opening.rule(name, port) is None:  # it has to be open anyway
+            direct = self.direct(address, port)
+            return (rule or direct) if direct is not None else None
+        return rule
 
     def free_part(self, name: str) -> str | None:
         """What stands for the `*`, where only a wildcard allows the name: the sandbox chooses it, others read it."""
-        bases = self._bases(name)
-        return name[: -len(bases[0]) - 1] if bases and name not in self._exact else None
+        bases = self._names.bases(name)
+        return name[: -len(bases[0]) - 1] if bases and name not in self._names.exact else None
 
     def direct(self, address: str, port: int) -> str | None:
         """The rule by which this place is reached over TCP whatever its name; None: it is not."""
@@ -70,12 +99,6 @@ class Permit:
         by itself."""
         open_anyway = any(self.direct(address, port) for port in self.ports(name))
         return open_anyway or not closed(IPv4Address(address))
-
-    def _bases(self, name: str) -> list[str]:
-        """Of the wildcards that cover it, the longest first."""
-        labels = name.split(".")
-        tails = (".".join(labels[at:]) for at in range(1, len(labels)))
-        return [tail for tail in tails if tail in self._below]
 
 
 def closed(address: IPv4Address) -> bool:

@@ -97,3 +97,26 @@ def test_an_open_network_goes_on_elsewhere() -> None:
 def test_hosts(text: str, name: str, port: int, covered: bool) -> None:
     assert parse_host(text).covers(name, port) is covered
     assert parse_host(parse_host(text).text).covers(name, port) is covered
+
+
+@pytest.mark.parametrize("said", ["good.test", "other.test"])
+def test_that_a_host_is_brokered_opens_nothing(said: str) -> None:
+    """Neither what the policy denies, nor more than an address that is open has."""
+    denied = brokered(NetworkRules(public=True, deny=[SHARED]), HOSTS)
+    with pytest.raises(Refused, match="not in policy"):
+        judged(denied, SHARED, 443, said)
+    also = brokered(NetworkRules(public=True, deny=[SHARED], allow=["good.test"]), HOSTS)
+    assert judged(also, SHARED, 443, "good.test").brokered  # what is allowed by name goes before what is denied
+    with pytest.raises(Refused):
+        judged(also, SHARED, 8443, "good.test")
+    unnamed = Guarded("sbx_a", "10.0.0.2", denied)
+    unnamed.names.add("good.test", [SHARED], 1e9)
+    judge = Judge(unnamed, (SHARED, 8443), 1)
+    judge.admit()
+    with pytest.raises(Refused):
+        judge.feed(b"SSH-2.0-x\r\n" + bytes(64))
+
+
+def test_as_many_rules_as_there_may_be_have_room_for_brokered_hosts() -> None:
+    rules = brokered(NetworkRules(public=True, allow=[f"{n}.test" for n in range(256)]), HOSTS)
+    assert isinstance(rules, BrokeredRules) and len(rules.names) == 257
