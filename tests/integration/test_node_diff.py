@@ -74,6 +74,9 @@ def test_what_has_changed_between_snapshots(host: NodeHost, kind: str) -> None:
             assert "\n-two\n+2\n" in text["text"]
             assert changes["/home/user/repo/binary"]["no_text"] == "binary"
             assert changes["/home/user/repo/sub/new"]["text"].splitlines()[0] == "--- /dev/null"
+            for name, sizes in (("text", [14, 12]), ("binary", [5000, None]), ("sub/new", [None, 4])):
+                one = changes[f"/home/user/repo/{name}"]
+                assert [one[side] and one[side]["size"] for side in ("before", "after")] == sizes
             mode = changes["/home/user/repo/same"]
             assert (mode["before"]["mode"], mode["after"]["mode"]) == ("0644", "0600")
             assert told(found, "/usr/share/doc/bash")[""] == "removed"

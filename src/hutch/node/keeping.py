@@ -90,6 +90,9 @@ class Keeper:
         room = self._parts.settings.max_sandboxes - self._parts.registry.alive()
         for name, target in allot(wishes, pool.limit, room).items():
             pool.shelves[name].target = target
+        for wish in wishes:
+            if wish.target == 0 and not pool.shelves[wish.template].members:
+                del pool.shelves[wish.template]  # the next who asks begins another
 
     def _drain(self) -> None:
         """Give back what the host needs, or other sandboxes, or what is more than there should be. Oldest first."""

@@ -155,10 +155,13 @@ class Templates:
         await self._delete(snapshot)
 
     async def tidy(self) -> None:
-        """Take away those of images that are no template's any more."""
+        """Take away those of images that are no template's any more, and forget what went wrong with them."""
         current = await asyncio.to_thread(self._parts.images.templates)
         hashes = {template.image for template in current}
-        for record in await self._all():
+        records = await self._all()
+        self._troubles = {image: trouble for image, trouble in self._troubles.items() if image in hashes}
+        self._failures = {record.id: self._failures[record.id] for record in records if record.id in self._failures}
+        for record in records:
             image = record.runtime.image or ""
             known = self._known.get(image)
             if image in self._making or (image in hashes and known is not None and known.id == record.id):

@@ -15,6 +15,8 @@ from hutch.settings import Settings
 _FORKING = timedelta(days=1)
 """A fork's snapshot stays at least so long: for as long as the fork's `Idempotency-Key` is remembered, more of it may
 be thawed."""
+FORKING_MOST = 100
+"""So many of an organisation, the newest: who forks and deletes all day does not fill the node's disk."""
 
 
 class Retention(Model):
@@ -51,12 +53,17 @@ def expired(
     """Ids of those that the rule does not keep, oldest first. What is `in_use` stays, and counts as any other. `lives`:
     whether the sandbox of this id is still there."""
     ordered = [record for record in by_age(records) if _is_judged(record)]
-    over = {record.id for record in ordered if _is_over(record, rule, now, lives(record.sandbox_id))}
+    forking = _forking(ordered, now)
+    over = {
+        record.id
+        for record in ordered
+        if record.id not in forking and _is_over(record, rule, now, lives(record.sandbox_id))
+    }
     counted: dict[tuple[str, SnapshotReason], list[SnapshotRecord]] = defaultdict(list)
     for record in ordered:
         counted[record.sandbox_id, record.reason].append(record)
     for (_, reason), mine in counted.items():
-        over.update(record.id for record in mine[: _surplus(len(mine), reason, rule)] if not _is_forking(record, now))
+        over.update(record.id for record in mine[: _surplus(len(mine), reason, rule)] if record.id not in forking)
     return [record.id for record in ordered if record.id in over and record.id not in in_use]
 
 
@@ -72,8 +79,6 @@ def _is_over(record: SnapshotRecord, rule: Retention, now: datetime, lives: bool
             return not lives or age > timedelta(seconds=rule.safety_seconds)
         case SnapshotReason.MANUAL:
             return not lives and age > timedelta(seconds=rule.orphan_seconds)
-        case SnapshotReason.FORK:
-            return not lives and not _is_forking(record, now)
         case _:
             return not lives
 
@@ -84,5 +89,10 @@ def _surplus(count: int, reason: SnapshotReason, rule: Retention) -> int:
     return max(0, count - (rule.checkpoints if reason is SnapshotReason.CHECKPOINT else rule.last))
 
 
-def _is_forking(record: SnapshotRecord, now: datetime) -> bool:
-    return record.reason is SnapshotReason.FORK and now - record.created_at <= _FORKING
+def _forking(ordered: Iterable[SnapshotRecord], now: datetime) -> set[str]:
+    """Of which more may be thawed."""
+    found: dict[str | None, list[str]] = defaultdict(list)
+    for record in ordered:
+        if record.reason is SnapshotReason.FORK and now - record.created_at <= _FORKING:
+            found[record.org].append(record.id)
+    return {id for mine in found.values() for id in mine[-FORKING_MOST:]}

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from tests.integration.control_host import FaultyDatabase, die, quiet, until
 from tests.unit.control.conftest import controlling
 from tests.unit.control.model_node import ModelFleet, ModelNode
@@ -52,6 +53,16 @@ async def test_a_fork_of_a_paused_sandbox_lets_it_sleep(control: Control, node: 
     await control.fork(box.id, Fork())
     assert node.boots[made.id].from_snapshot == paused.snapshot
     assert (await control.get(box.id)).state is SandboxState.PAUSED and node.calls["resume"] == 0
+
+
+async def test_sixty_four_at_once_and_no_more(control: Control, node: ModelNode) -> None:
+    box = await make(control)
+    made = await control.fork(box.id, Fork(count=64))
+    assert {each.id for each in made} | {box.id} == set(node.boxes) and len(node.boxes) == 65
+    assert len(node.records) == 1
+    for count in (0, 65):
+        with pytest.raises(ValidationError):
+            Fork(count=count)
 
 
 async def test_the_same_key_forks_once(control: Control, node: ModelNode) -> None:

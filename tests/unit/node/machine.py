@@ -347,8 +347,8 @@ class PaperDisks:
         await self._host.looked_at()
         kernel = self._kernel(address, token)
         kernel.still = still or kernel.still
-        state = {"type": "file", "mode": 0o644, "uid": 0, "gid": 0, "mtime": kernel.memory, "size": 1}
-        return {"number": Listed(state, state | {"mtime": -1})}
+        state = {"type": "file", "mode": 0o644, "uid": 0, "gid": 0, "mtime": kernel.memory}
+        return {"number": Listed(state | {"size": 1 + kernel.memory}, state | {"mtime": -1, "size": 1})}
 
     async def read(self, address: str, token: str, layer: str, paths: list[str], most: int) -> list[bytes | None]:
         self._host.step(f"read {layer}")

@@ -45,6 +45,9 @@ async def test_comparisons_of_memory_never_wait_for_each_other(memory: Path) -> 
     async with with_two_snapshots(memory) as node:
         found = await asyncio.gather(*(diff(node, FIRST, SECOND) for _ in range(5)))
         assert [each.changes[0].path for each in found] == ["/number"] * 5
+        for change in (each.changes[0] for each in found):
+            assert change.before is not None and change.after is not None
+            assert (change.before.size, change.after.size) == (1, 2)
         assert_nothing_is_left(node)
 
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from tests.unit.node.machine import Daemon, Host, daemon
+from tests.unit.node.machine import RESOURCES, Daemon, Host, daemon
 from tests.unit.node.test_warm_killed import assert_whole, fill, freeze, request
 
 from hutch.errors import BootFailed, DiskFull, HutchError, LimitReached, TemplateBuildFailed
@@ -17,6 +17,7 @@ from hutch.images.events import Done, Log
 from hutch.model import new_id
 from hutch.node import keeping, room
 from hutch.node.builds import Builds
+from hutch.node.entry import Entry
 from hutch.node.home import disk_free
 
 GIB = 1 << 30
@@ -239,3 +240,54 @@ async def test_a_template_that_does_not_start_is_a_build_that_failed(node: Daemo
         [event async for event in builds(node)._build("t", True)]
     assert caught.value.extra["log"] == "no database"
     await assert_whole(node)
+
+
+async def test_filling_takes_half_a_core_and_rests_as_long_as_it_took(
+    node: Daemon, no_pauses: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, keeper = node.sandboxes.pool, node.sandboxes._keeper
+    pool.limit = GIB
+    for _ in range(3):
+        await create(node)
+    cores, ahead = list[float](), keeper._thawer.ahead
+
+    async def slowly(entry: Entry, *how: Any) -> Any:
+        found = await ahead(entry, *how)
+        cores.append(node.host.kernels[entry.record.runtime_id].cpus)
+        await asyncio.sleep(0.2)
+        return found
+
+    monkeypatch.setattr(keeper._thawer, "ahead", slowly)
+    keeper._aim()
+    began = time.monotonic()
+    while not len(pool):
+        await keeper._fill()
+    took = time.monotonic() - began
+    assert 0.15 <= keeper._rest_until - time.monotonic() <= took
+    assert cores == [0.5]
+    (member,) = pool
+    assert node.host.kernels[member.entry.record.runtime_id].cpus == RESOURCES.cpus
+    for _ in range(3):
+        assert await keeper._fill() > 0.1
+    assert len(pool) == 1
+    monkeypatch.setattr(keeper, "_rest_until", time.monotonic())
+    await keeper._fill()
+    assert len(pool) == 2
+
+
+async def test_what_nobody_asks_for_any_more_is_forgotten(node: Daemon, no_pauses: None) -> None:
+    pool, templates = node.sandboxes.pool, node.sandboxes.templates
+    pool.limit = GIB
+    await create(node)
+    await round_of(node)
+    pool.shelves["t"].demand._times.clear()
+    await round_of(node)
+    await round_of(node)
+    assert pool.shelves == {}
+    templates._troubles = {"hash": (0.0, "it did"), "gone": (0.0, "it did")}
+    templates._failures = {"snp_gone": 1}
+    await templates.tidy()
+    assert (list(templates._troubles), templates._failures) == (["hash"], {})
+    await create(node)
+    await round_of(node)
+    assert len(pool) == 1

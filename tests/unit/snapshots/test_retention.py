@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hutch.model import SnapshotReason, SnapshotRecord
 from hutch.settings import Settings
 from hutch.snapshots import Retention
-from hutch.snapshots.retention import expired
+from hutch.snapshots.retention import FORKING_MOST, expired
 from tests.unit.snapshots.make import NOON, record
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -87,6 +87,13 @@ def test_a_fork_that_may_be_under_way_is_not_counted_out() -> None:
     forks = [record(minute, reason=SnapshotReason.FORK) for minute in range(3)]
     assert expired(forks, Retention(last=1), NOON + HOUR) == []
     assert expired(forks, Retention(last=1), NOON + 2 * DAY) == ids(forks[:2])
+
+
+def test_who_forks_and_deletes_all_day_keeps_no_more_than_others() -> None:
+    mine = [record(second / 60, reason=SnapshotReason.FORK, sandbox_id=f"sbx_{second}") for second in range(150)]
+    other = record(1, reason=SnapshotReason.FORK, org="org_other")
+    assert expired([*mine, other], Retention(), NOON + HOUR, lives=gone) == ids(mine[:-FORKING_MOST])
+    assert expired([*mine, other], Retention(), NOON + HOUR) == []  # those that live have what they came from
 
 
 def test_named_ones_templates_and_those_in_use_are_never_let_go() -> None:
