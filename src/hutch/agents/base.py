@@ -39,6 +39,9 @@ class AgentContext:
     providers: Mapping[LlmApi, str] = field(default_factory=dict)
     """Those that are called in the place of the ones whose form they have."""
 
+    provider_tools: bool = True
+    """The provider may search the web for the agent."""
+
     def base_url(self, api: LlmApi) -> str:
         """Where a client of this form finds its provider."""
         return f"{self.llm_url}/{self.providers.get(api, api)}"

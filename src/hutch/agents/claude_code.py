@@ -29,6 +29,8 @@ class ClaudeCode(Agent):
         argv += ["--dangerously-skip-permissions"]
         if context.model:
             argv += ["--model", context.model]
+        if not context.provider_tools:
+            argv += ["--disallowedTools", "WebSearch"]
         env = {
             "ANTHROPIC_BASE_URL": context.base_url("anthropic"),
             "ANTHROPIC_API_KEY": context.placeholder or "",

@@ -33,6 +33,8 @@ class Codex(Agent):
             "model_providers.hutch.wire_api": "responses",
             "model_providers.hutch.env_key": "OPENAI_API_KEY",
         }
+        if not context.provider_tools:
+            settings["web_search"] = "disabled"
         argv = ["codex", "exec", "--json", "--dangerously-bypass-approvals-and-sandbox", "--skip-git-repo-check"]
         argv += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         if context.model:

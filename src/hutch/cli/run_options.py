@@ -30,6 +30,15 @@ LlmKeyEnv = Annotated[
         rich_help_panel=_TASK,
     ),
 ]
+ProviderTools = Annotated[
+    str | None,
+    typer.Option(
+        metavar="allow|deny",
+        help="Whether the model provider may itself reach the network: search, fetch, call MCP servers, read URLs. "
+        "Default: where the sandbox reaches all that is public.",
+        rich_help_panel=_TASK,
+    ),
+]
 LlmProvider = Annotated[
     str | None,
     typer.Option(

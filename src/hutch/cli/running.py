@@ -46,6 +46,7 @@ def run(
     model: opt.ModelName = None,
     llm_key_env: opt.LlmKeyEnv = None,
     llm_provider: opt.LlmProvider = None,
+    provider_tools: opt.ProviderTools = None,
     input: opt.Inputs = [],  # noqa: B006
     exclude: opt.Excludes = [],  # noqa: B006
     output: opt.Outputs = [],  # noqa: B006
@@ -87,6 +88,7 @@ def run(
         "task": _prompt(words, chosen),
         "llm_key": _key(chosen, llm_key_env),
         "llm_provider": llm_provider,
+        "provider_tools": provider_tools,
         "model": model,
         "outputs": output,
         "budget": _checked(Budget, run_time=timeout, llm_usd=budget_usd, llm_tokens=budget_tokens),

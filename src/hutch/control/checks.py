@@ -68,7 +68,7 @@ def _template(name: str, templates: Sequence[TemplateInfo]) -> TemplateInfo:
 
 
 def _plain(request: CreateSandbox) -> None:
-    for field in ("task", "llm_key", "llm_provider", "model", "inputs", "outputs", "checkpoints"):
+    for field in ("task", "llm_key", "llm_provider", "provider_tools", "model", "inputs", "outputs", "checkpoints"):
         if getattr(request, field) not in _UNSET:
             raise InvalidRequest(f"`{field}` goes with an `agent`", field=field, hint="Name the `agent` that runs it.")
 

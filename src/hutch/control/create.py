@@ -17,7 +17,7 @@ from hutch.control.context import Context, event
 from hutch.control.found import find_snapshot
 from hutch.control.grants import new_placeholder, seal_key
 from hutch.control.lifecycle import Lifecycle, seal_env
-from hutch.control.networks import meaning
+from hutch.control.networks import meaning, public
 from hutch.control.notifier import sandbox as topic
 from hutch.control.secret_grants import choose
 from hutch.control.supervisor import Supervisor
@@ -176,7 +176,7 @@ class Creator:
         if request.agent is None:
             return row, None, ""
         await self._templates.answering()  # rather a 503 now than a task that waits for a node that is down
-        return row, self._task(request, row), request.task or ""
+        return row, self._task(request, row, public(meant.policy)), request.task or ""
 
     async def _mounts(self, request: CreateSandbox, source: SnapshotRecord | None, org: str) -> Sequence[VolumeMount]:
         """Those that are asked for; else, in a fork, those that its memory knows, where they are still there."""
@@ -196,7 +196,7 @@ class Creator:
             return None
         return await find_snapshot(self._context, request.from_snapshot, org)
 
-    def _task(self, request: CreateSandbox, row: SandboxRow) -> TaskRow:
+    def _task(self, request: CreateSandbox, row: SandboxRow, open_: bool) -> TaskRow:
         task_id = new_id("tsk")
         key = request.llm_key.get_secret_value() if request.llm_key is not None else None
         return TaskRow(
@@ -213,6 +213,7 @@ class Creator:
             checkpoints=request.checkpoints,
             sealed_llm_key=seal_key(self._context, task_id, key) if key is not None else None,
             llm_provider=request.llm_provider,
+            provider_tools=open_ if request.provider_tools is None else request.provider_tools == "allow",
             placeholder=new_placeholder() if key is not None else None,
             created_at=row.created_at,
         )

@@ -36,6 +36,7 @@ def llm_grant(context: Context, task: TaskRow) -> LlmGrant | None:
             "org": task.org,
             "key": key,
             "placeholder": task.placeholder,
+            "provider_tools": task.provider_tools is not False,
             "max_usd": limits.llm_usd,
             "max_tokens": limits.llm_tokens,
         }

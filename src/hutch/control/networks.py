@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from hutch.control import secret_grants
 from hutch.control.context import Context, not_running
 from hutch.errors import HutchError, SandboxNotFound
-from hutch.model import NetworkPolicy, NetworkRules
+from hutch.model import AllowAll, NetworkPolicy, NetworkRules
 from hutch.model.headers import HeaderRule
 from hutch.model.policies import BUILT_IN, expanded
 from hutch.model.private import check_private
@@ -43,6 +43,11 @@ async def meaning(context: Context, org: str, policy: NetworkPolicy) -> Meaning:
     whole = expanded(policy, {row.name: row.allow for row in rows})
     check_private(whole.addresses, context.private)
     return Meaning(whole, current(policy.policies, rows))
+
+
+def public(policy: NetworkPolicy) -> bool:
+    """Whether all that is public can be reached anyway."""
+    return isinstance(policy, AllowAll) or (isinstance(policy, NetworkRules) and policy.public)
 
 
 def current(names: Sequence[str], own: Sequence[PolicyRow]) -> dict[str, str]:

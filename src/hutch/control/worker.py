@@ -236,6 +236,7 @@ class TaskWorker:
             llm_url=LLM_URL,
             placeholder=task.placeholder,
             providers={api_of(self._context, task.llm_provider): task.llm_provider} if task.llm_provider else {},
+            provider_tools=task.provider_tools is not False,
         )
         launch = agents.get(task.agent).launch(context)
         for path, data in launch.files.items():

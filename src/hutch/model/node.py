@@ -39,6 +39,7 @@ class LlmGrant(Model):
     org: str | None = Field(None, max_length=64, description="Who pays: its budgets hold beside the task's.")
     key: SecretStr
     placeholder: str = Field(description="What the guest sends instead of the key.")
+    provider_tools: bool = Field(True, description="The provider may itself reach the network for it.")
     max_usd: float | None = None
     max_tokens: int | None = None
 

@@ -132,6 +132,11 @@ class CreateSandbox(Model):
         description="Which model provider `llm_key` is for, where the agent may use several: `anthropic`, `openai`, "
         "`google`, or one that the operator has named. Default: the agent's own, or told by the key.",
     )
+    provider_tools: Literal["allow", "deny"] | None = Field(
+        None,
+        description="Whether the provider may itself reach the network for the task: search, fetch, call MCP servers, "
+        "read URLs. Default: where the `network` reaches all that is public when it is made.",
+    )
     model: str | None = Field(None, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/\[\]@-]*$")
     inputs: list[Input] = Field([], max_length=64)
     outputs: list[Annotated[str, Field(min_length=1, max_length=1024)]] = Field([], max_length=64, description="Globs.")

@@ -160,6 +160,7 @@ tasks = Table(
     Column("artifact_bytes", BigInteger),
     Column("sealed_llm_key", LargeBinary, comment="encrypted; removed when the task ends"),
     Column("llm_provider", String(32), comment="whose key that is, where the call said so"),
+    Column("provider_tools", Boolean, comment="whether the provider may reach the network for it"),
     Column("placeholder", String(128), comment="what the guest has in the key's place"),
     Column("exec_id", String(32), comment="the agent's process in the guest"),
     Column("stop", JSON(none_as_null=True), comment="why the agent must stop: {state, error, detail}; the first stays"),

@@ -48,6 +48,7 @@ class TaskRow:
     artifact_bytes: int | None = None
     sealed_llm_key: bytes | None = None
     llm_provider: str | None = None
+    provider_tools: bool | None = None
     placeholder: str | None = None
     exec_id: str | None = None
     stop: dict[str, Any] | None = None

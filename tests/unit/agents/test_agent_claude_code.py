@@ -138,6 +138,8 @@ def test_result_of_a_run_that_gave_up_is_an_error() -> None:
 
 def test_launch_gives_the_placeholder_and_the_gateway_and_the_prompt_on_stdin() -> None:
     launch = get("claude-code").launch(AgentContext("do it", "claude-x", "/w", "http://llm.hutch", "ph"))
+    alone = get("claude-code").launch(AgentContext("do it", None, "/w", "http://llm.hutch", "ph", provider_tools=False))
+    assert alone.argv[-2:] == ["--disallowedTools", "WebSearch"] and "--disallowedTools" not in launch.argv
     assert launch.env["ANTHROPIC_BASE_URL"] == "http://llm.hutch/anthropic"
     assert launch.env["ANTHROPIC_API_KEY"] == "ph"
     assert launch.stdin == b"do it" and "do it" not in launch.argv

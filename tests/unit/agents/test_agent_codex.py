@@ -93,6 +93,8 @@ def test_tool_server_call_that_fails() -> None:
 
 def test_launch_leads_to_the_gateway_and_reads_the_prompt_from_stdin() -> None:
     launch = get("codex").launch(AgentContext("do it", "gpt-x", "/w", "http://llm.hutch", "ph"))
+    alone = get("codex").launch(AgentContext("do it", None, "/w", "http://llm.hutch", "ph", provider_tools=False))
+    assert "web_search=disabled" in alone.argv and "web_search=disabled" not in launch.argv
     assert "model_providers.hutch.base_url=http://llm.hutch/openai" in launch.argv
     assert launch.env == {"OPENAI_API_KEY": "ph"}
     assert launch.argv[-3:] == ["--model", "gpt-x", "-"]

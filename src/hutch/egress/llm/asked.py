@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from hutch.egress.llm import reaching
 from hutch.egress.llm.fields import each, plain, values
 from hutch.egress.llm.refused import Refused
 from hutch.egress.llm.usage import count, mapping
@@ -45,8 +46,11 @@ class Asked:
     """The field that may cost what the answer's usage does not tell."""
 
 
-def read(request: dict[str, Any], api: LlmApi) -> Asked:
-    """What it asks for. Raises `Refused` for an answer that would be made, and charged for, without being told."""
+def read(request: dict[str, Any], api: LlmApi, *, reaches: bool = True) -> Asked:
+    """What it asks for. Raises `Refused` for an answer that would be made, and charged for, without being told, and,
+    unless it `reaches` out, for what has the provider do so."""
+    if not reaches:
+        reaching.check(request, api)
     if api == "openai" and any(value not in (False, None) for value in values(request, "background")):
         raise Refused(
             400,

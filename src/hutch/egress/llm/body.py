@@ -37,10 +37,11 @@ _ENCODED = re.compile(rb"[A-Za-z0-9+/=]{256,}")
 class RequestBody:
     """One request's body on its way through."""
 
-    def __init__(self, request: web.BaseRequest, api: LlmApi, held: Held) -> None:
+    def __init__(self, request: web.BaseRequest, api: LlmApi, held: Held, *, reaches: bool) -> None:
         self._request = request
         self._api = api
         self._held = held
+        self._reaches = reaches
         self._characters = 0
         self._begin: list[bytes] = []
         self.whole = False
@@ -80,7 +81,7 @@ class RequestBody:
             body = b"".join(self._begin)
             self._begin = [body]
             self._measure(body)
-            self.asked = await self._parsed(partial(_asked, api=self._api))
+            self.asked = await self._parsed(partial(_asked, api=self._api, reaches=self._reaches))
 
     async def data(
         self, headers: dict[str, str], *, ask_for_usage: bool, admit: Callable[[], Awaitable[None]]
@@ -116,7 +117,7 @@ class RequestBody:
                     yield last
                 last = chunk
                 self._held.ask(outline.held + len(last) + sum(map(len, self._begin)))
-            self.asked = await asyncio.to_thread(_asked, outline.end(), self._api)
+            self.asked = await asyncio.to_thread(_asked, outline.end(), self._api, self._reaches)
             await admit()
             last = self._ending(last) if ask_for_usage else last
         except Refused as refused:
@@ -165,8 +166,8 @@ def too_large() -> Refused:
     return Refused(413, f"A request may have at most {MAX_REQUEST >> 20} MiB.")
 
 
-def _asked(body: bytes, api: LlmApi) -> Asked:
-    return read(parse(body), api)
+def _asked(body: bytes, api: LlmApi, reaches: bool) -> Asked:
+    return read(parse(body), api, reaches=reaches)
 
 
 def _with_usage(body: bytes) -> bytes:

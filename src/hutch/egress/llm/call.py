@@ -51,7 +51,7 @@ class Call:
         self._route = route
         self._path = path
         self._held = held
-        self._body = RequestBody(request, provider.api, held)
+        self._body = RequestBody(request, provider.api, held, reaches=grant.provider_tools)
         self._reader = provider.reader()
         self._entry = Entry()
         self._free = not route.metered
