@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Literal
 import httpx
 
 from tests.leaks import assert_clean
+from tests.programs import Program, run
 
 Daemon = Literal["node", "api"]
 LAST_WORDS = 4000
@@ -37,7 +37,7 @@ class Machine:
         }
         self._env = {**os.environ, **{f"HUTCH_{name.upper()}": value for name, value in values.items()}}
         self._env["HUTCH_FIRST_KEY_FILE"] = str(self.root / "first-key")
-        self._processes: dict[Daemon, subprocess.Popen[bytes]] = {}
+        self._processes: dict[Daemon, Program] = {}
         self.url = ""
         self.key = ""
 
@@ -53,11 +53,7 @@ class Machine:
     def spawn(self, daemon: Daemon) -> None:
         """Start the daemon; it may not answer yet."""
         with (self.root / f"{daemon}.log").open("ab") as log:
-            command = [sys.executable, "-m", f"hutch.{daemon}"]
-            process = subprocess.Popen(
-                command, env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-        self._processes[daemon] = process
+            self._processes[daemon] = Program(f"hutch.{daemon}", env=self._env, stdout=log, stderr=log)
 
     def kill(self, daemon: Daemon) -> None:
         """`kill -9`, and wait for the corpse."""
@@ -122,13 +118,13 @@ class Machine:
             self._end(server, signal.SIGTERM)
         node_process = self._processes.pop("node", None)
         if node_process is None or self._end(node_process, signal.SIGUSR1) != 0:
-            subprocess.run([sys.executable, "-m", "hutch.node", "--remove-all"], env=self._env, check=True, timeout=60)
+            run("hutch.node", "--remove-all", env=self._env).check_returncode()
         node = (self.data_dir / "node" / "id").read_text().strip()
         shutil.rmtree(self.root)
         assert_clean(node, self.root)
 
     @staticmethod
-    def _end(process: subprocess.Popen[bytes], by: signal.Signals) -> int:
+    def _end(process: Program, by: signal.Signals) -> int:
         process.send_signal(by)
         try:
             return process.wait(20)

@@ -11,7 +11,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from typing import Any
 
 from hutch.model import new_id
 from tests.leaks import assert_clean
+from tests.programs import Program, run
 
 GUEST_PORT = 49983
 RESOURCES = {"cpus": 1.0, "memory_mib": 512, "disk_mib": 256, "pids": 128}
@@ -106,7 +106,7 @@ class NodeHost:
             **(environment or {}),
             **{f"HUTCH_{name.upper()}": value for name, value in values.items()},
         }
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Program | None = None
 
     @property
     def node_dir(self) -> Path:
@@ -128,14 +128,12 @@ class NodeHost:
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `python -m hutch.node` with these arguments to its end."""
-        argv = [sys.executable, "-m", "hutch.node", *arguments]
-        return subprocess.run(argv, env=self._env, capture_output=True, text=True, timeout=60, check=False)
+        return run("hutch.node", *arguments, env=self._env)
 
     def spawn(self) -> None:
         """Start the daemon, without waiting for it."""
         with (self.root / "log").open("ab") as log:
-            argv = [sys.executable, "-m", "hutch.node"]
-            self._process = subprocess.Popen(argv, env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self._process = Program("hutch.node", env=self._env, stdout=log, stderr=log)
 
     def start(self, timeout: float = 60) -> None:
         """Start the daemon and wait until it answers."""

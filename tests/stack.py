@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +14,7 @@ import httpx
 
 from tests.inside import program
 from tests.node_host import NodeHost
+from tests.programs import Program
 
 _ADD = "{ exec 3<>/dev/tcp/127.0.0.1/7000; } 2>/dev/null && echo NUMBER >&3 && cat <&3"
 _LOOK = f"{_ADD.replace('NUMBER', '0')} || echo none none; cd /home/user/kept && sha256sum * 2>/dev/null; true"
@@ -44,7 +43,7 @@ class Stack(NodeHost):
     def __init__(self, **settings: str) -> None:
         super().__init__(port="0", **settings)
         self._env["HUTCH_FIRST_KEY_FILE"] = str(self.root / "first-key")
-        self._server: subprocess.Popen[bytes] | None = None
+        self._server: Program | None = None
         self._url = ""
 
     # --- its processes
@@ -60,8 +59,7 @@ class Stack(NodeHost):
     def spawn_server(self) -> None:
         """Start the server, without waiting for it."""
         with (self.root / "server.log").open("ab") as log:
-            argv = [sys.executable, "-m", "hutch.api"]
-            self._server = subprocess.Popen(argv, env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self._server = Program("hutch.api", env=self._env, stdout=log, stderr=log)
 
     def kill_server(self) -> None:
         """`kill -9`."""
