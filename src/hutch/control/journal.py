@@ -98,19 +98,23 @@ class Journal:
         async with self._context.store.database.write() as connection:
             if await self._context.store.cursors.advance(connection, node_id, before, entries[-1].seq):
                 for entry in _condensed(entries):
-                    await self._record(connection, entry)
                     topics += await self._apply_entry(connection, entry)
+                await append(connection, *await self._records(connection, entries))
         return topics
 
-    async def _record(self, connection: Transaction, entry: JournalEntry) -> None:
-        """What goes on in a sandbox, and what it was refused, in the audit log."""
-        if (told := _told(entry)) is not None:
-            action, outcome, detail = told
-            org = await self._context.store.sandboxes.owner(connection, entry.sandbox)
-            if org is not None:
+    async def _records(self, connection: Transaction, entries: list[JournalEntry]) -> list[Event]:
+        """What goes on in sandboxes, and what they were refused, for the audit log."""
+        found, owners = list[Event](), dict[str, str | None]()
+        for entry in entries:
+            if (told := _told(entry)) is None:
+                continue
+            if entry.sandbox not in owners:
+                owners[entry.sandbox] = await self._context.store.sandboxes.owner(connection, entry.sandbox)
+            if (org := owners[entry.sandbox]) is not None:
+                action, outcome, detail = told
                 by = Acting(entry.sandbox)
-                record = Event(org, action, entry.sandbox, outcome, detail, by=by, time=entry.time)
-                await append(connection, record)
+                found.append(Event(org, action, entry.sandbox, outcome, detail, by=by, time=entry.time))
+        return found
 
     async def _apply_entry(self, connection: Transaction, entry: JournalEntry) -> list[str]:
         try:

@@ -26,7 +26,7 @@ from hutch.runtime.trace.wire import (
 
 log = structlog.get_logger("hutch.runtime")
 
-RATE = 2000.0
+RATE = 500.0
 """Messages of one sandbox that are read in a second; the rest wait with its kernel, which drops what is too much."""
 BURST = 4000.0
 _AT_ONCE = 64
