@@ -19,8 +19,8 @@ class BlobStore(ABC):
         """The blob's size in bytes, None when it is absent."""
 
     @abstractmethod
-    def get(self, key: str, start: int = 0) -> AsyncGenerator[bytes, None]:
-        """The blob's bytes from `start`. Raises `NotFound`."""
+    def get(self, key: str, start: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
+        """The blob's bytes from `start`, at most `length` of them. Raises `NotFound`."""
 
     @abstractmethod
     async def rename(self, key: str, to: str) -> None:

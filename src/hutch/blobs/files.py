@@ -68,15 +68,17 @@ class FileBlobs(BlobStore):
         except FileNotFoundError:
             return None
 
-    async def get(self, key: str, start: int = 0) -> AsyncGenerator[bytes, None]:
+    async def get(self, key: str, start: int = 0, length: int | None = None) -> AsyncGenerator[bytes, None]:
         try:
             file = await asyncio.to_thread(self._path(key).open, "rb")
         except FileNotFoundError as error:
             raise NotFound(f"no blob {key}") from error
         try:
             await asyncio.to_thread(file.seek, start)
-            while chunk := await asyncio.to_thread(file.read, _CHUNK):
+            left = float("inf") if length is None else length
+            while chunk := await asyncio.to_thread(file.read, int(min(_CHUNK, left))):
                 yield chunk
+                left -= len(chunk)
         finally:
             file.close()
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator
 from typing import Any
 
 from hutch.control.context import Context
@@ -52,14 +51,14 @@ class Outputs:
         if task.artifact is None or size is None:
             when = "it has none yet" if task.ended_at is None else "it has none"
             raise NotFound(f"no outputs of {task.id}: {when}")
-        return Download(Stream(_piece(self._context.blobs.get(task.artifact), size)), size)
+        return Download(Stream(self._context.blobs.get(task.artifact, length=size)), size)
 
     async def file(self, task: TaskRow, path: str) -> Download:
         """One file of it. Raises `FileMissing`."""
         await (await self.whole(task)).chunks.aclose()
         for name, size, offset in task.output_files:
             if name == path and task.artifact is not None:
-                return Download(Stream(_piece(self._context.blobs.get(task.artifact, offset), size)), size)
+                return Download(Stream(self._context.blobs.get(task.artifact, offset, size)), size)
         raise FileMissing(f"{path[:300]} is not among the outputs of {task.id}")
 
 
@@ -89,12 +88,3 @@ async def _indexed(chunks: AsyncIterator[bytes], index: TarIndex) -> AsyncIterat
         index.feed(chunk)
         yield chunk
     index.close()
-
-
-async def _piece(chunks: AsyncGenerator[bytes, None], size: int) -> AsyncGenerator[bytes, None]:
-    async with aclosing(chunks):
-        async for chunk in chunks:
-            yield chunk[:size]
-            size -= len(chunk)
-            if size <= 0:
-                break

@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from hutch.errors import SnapshotCorrupt
+from hutch.model import SnapshotRecord
 from hutch.snapshots import chunks
 from hutch.snapshots.catalog import Catalog
 from hutch.snapshots.disk import Disk
@@ -38,13 +40,15 @@ class Ingest:
     def run(self, id: str, files: Path, catalog: Catalog, step: Callable[[], None]) -> None:
         """Store the files of snapshot `id`. `step` is called about every MiB, and may raise.
 
-        Raises `SnapshotNotFound` when it was deleted meanwhile, `OSError` and `DiskFull`. Then no file of ours is half
+        Raises `SnapshotNotFound` when it was deleted meanwhile, `SnapshotCorrupt` when something of it has got lost
+        since it was admitted, `OSError` and `DiskFull`. Then no file of ours is half
         there; whole packs may be left that nothing refers to: the next try finds its chunks in them, or the garbage
         collection takes them.
         """
         with self._segments.pinning() as self._pins:
             try:
                 recipe = Recipe([self._file(path, step) for path in sorted(files.iterdir())])
+                _check(catalog.get(id), recipe)
                 self._finish_pack()
             finally:
                 if self._pack is not None:
@@ -101,3 +105,12 @@ class Ingest:
         self._pack.finish()
         self._segments.add(self._pack, self._fresh.values(), self._domain, self._pins)
         self._pack, self._fresh, self._raw = None, {}, 0
+
+
+def _check(record: SnapshotRecord, recipe: Recipe) -> None:
+    """What is not whole any more must not be kept as if it were."""
+    size = sum(file.size for file in recipe.files)
+    if size != record.logical_bytes:
+        raise SnapshotCorrupt(
+            f"snapshot {record.id}: its files have {size} bytes instead of {record.logical_bytes}", snapshot=record.id
+        )

@@ -21,8 +21,8 @@ async def pieces(*parts: bytes, error: Exception | None = None) -> AsyncIterator
         raise error
 
 
-async def read(blobs: FileBlobs, key: str, start: int = 0) -> bytes:
-    return b"".join([chunk async for chunk in blobs.get(key, start)])
+async def read(blobs: FileBlobs, key: str, start: int = 0, length: int | None = None) -> bytes:
+    return b"".join([chunk async for chunk in blobs.get(key, start, length)])
 
 
 @pytest.fixture
@@ -39,6 +39,8 @@ async def test_a_blob_comes_back_as_it_was_put(blobs: FileBlobs) -> None:
     assert await blobs.put("a/b.tar", pieces(b"", big, b"end")) == len(big) + 3
     assert await read(blobs, "a/b.tar") == big + b"end"
     assert await read(blobs, "a/b.tar", len(big)) == b"end"
+    for start, length in ((0, 0), (5, 7), (100, 2 << 20), (len(big) - 1, 3), (len(big), 100)):
+        assert await read(blobs, "a/b.tar", start, length) == (big + b"end")[start : start + length]
     assert await blobs.size("a/b.tar") == len(big) + 3
 
 

@@ -44,7 +44,8 @@ class Bench:
         source.mkdir()
         for name, data in files.items():
             (source / name).write_bytes(data)
-        self.catalog.insert(one)
+        size = sum(len(data) for data in files.values())
+        self.catalog.insert(one.model_copy(update={"logical_bytes": size}))
         Ingest(self.layout, self.disk, self.segments, org).run(one.id, source, self.catalog, step)
         return one.id
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 from contextlib import closing
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hutch.errors import AlreadyExists, NodeUnavailable, SnapshotNotFound
+from hutch.errors import AlreadyExists, NodeUnavailable, SnapshotCorrupt, SnapshotNotFound
 from hutch.snapshots import SnapshotStore
 from hutch.snapshots.ingest import Ingest
 from tests.unit.snapshots.make import admit, content, frozen, memory, read, record, stored, tree
@@ -38,6 +39,23 @@ async def test_files_come_back_from_chunks_as_they_were(store: SnapshotStore, ro
         await cold(store, id)
         assert not (root / "hot" / id).exists()
         assert await read(store, id) == files
+
+
+async def test_what_is_not_whole_any_more_is_not_stored_as_if_it_were(
+    store: SnapshotStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Ingest.run
+
+    def cut(self: Ingest, id: str, files: Path, *more: Any) -> None:
+        os.truncate(files / "pages.img", (files / "pages.img").stat().st_size - 4096)
+        run(self, id, files, *more)
+
+    monkeypatch.setattr(Ingest, "run", cut)
+    id = await admit(store, frozen(1))
+    with pytest.raises(SnapshotCorrupt, match=id):
+        await store.wait_stored(id)
+    assert store.is_hot(id)
+    assert not (await store.usage(None)).stored_bytes
 
 
 async def test_zeros_take_no_space_neither_stored_nor_rebuilt(store: SnapshotStore) -> None:
