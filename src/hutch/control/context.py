@@ -38,10 +38,15 @@ class Context:
     instance: str = field(default_factory=lambda: uuid4().hex)
     """Owner of this process's leases."""
     _networks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+    _tellings: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     def network_of(self, sandbox_id: str) -> asyncio.Lock:
         """Held while its node is told what it may reach, and while that is written down."""
         return self._networks.setdefault(sandbox_id, asyncio.Lock())
+
+    def telling(self, sandbox_id: str) -> asyncio.Lock:
+        """Held from reading what it may use of secrets until its node was told."""
+        return self._tellings.setdefault(sandbox_id, asyncio.Lock())
 
     def node_of(self, row: SandboxRow) -> Node:
         """The node that the sandbox was placed on."""

@@ -128,14 +128,13 @@ async def _keep(context: Context, row: SandboxRow) -> None:
 
 async def _set_both(context: Context, row: SandboxRow, new: SandboxRow, meant: Meaning) -> None:
     """The rules are in force before connections are led to them."""
-    node = context.node_of(row)
     try:
         if new.sealed_secrets is not None:
-            await node.set_secrets(row.id, await secret_grants.secret_grant(context, new))
+            await secret_grants.give(context, new)
         await _set(context, new, meant)
     except HutchError:
         with suppress(HutchError):
-            await node.set_secrets(row.id, await secret_grants.secret_grant(context, row))
+            await secret_grants.give(context, row)
         raise
 
 

@@ -123,11 +123,18 @@ async def tell(context: Context, row: SandboxRow) -> None:
     """Give the node what the sandbox may use now. Raises `NodeUnavailable`; what is not there any more is passed
     over."""
     try:
-        await context.node_of(row).set_secrets(row.id, await secret_grant(context, row))
+        await give(context, await context.store.sandboxes.get(row.id) or row)
     except NodeUnavailable:
         raise
     except HutchError as error:
         log.info("secrets not given to the node", sandbox=row.id, error=str(error))
+
+
+async def give(context: Context, row: SandboxRow) -> None:
+    """Give the node what such a sandbox may use. Raises what the node says. Whoever does it, one after the other: what
+    was read first must not arrive last, or a value stays in use that was replaced or deleted meanwhile."""
+    async with context.telling(row.id):
+        await context.node_of(row).set_secrets(row.id, await secret_grant(context, row))
 
 
 def context_of(org: str, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import pytest
 from tests.unit.control.conftest import controlling
 from tests.unit.control.model_node import ModelNode
 
+from hutch.control import secret_grants
 from hutch.control.service import Control
 from hutch.errors import HutchError, NotFound
-from hutch.model import PutSecret
+from hutch.model import CreateSandbox, PutSecret
+from hutch.model.grant import SecretGrant
 from hutch.settings import Settings
 from hutch.store import DEFAULT_ORG
 
@@ -107,3 +110,50 @@ def test_what_cannot_be_a_secret(fields: dict[str, object], field: str) -> None:
         wanted(**{"value": "long-enough", **fields})  # type: ignore[arg-type]
     assert caught.value.extra["field"] == field
     assert "long-enough" not in str(caught.value) and "lines-of-it" not in str(caught.value)
+
+
+async def with_secret(control: Control) -> str:
+    network = {"mode": "rules", "allow": ["api.github.com"]}
+    made = await control.create(
+        CreateSandbox.model_validate({"template": "standard", "secrets": ["TOKEN"], "network": network})
+    )
+    return made.id
+
+
+def value_at(node: ModelNode, id: str) -> str | None:
+    grant = node.secrets[id]
+    assert grant is not None
+    value = grant.secrets[0].value
+    return value.get_secret_value() if value is not None else None
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_what_was_replaced_while_it_was_told_is_told_before(
+    control: Control, node: ModelNode, deleted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await control.secrets.put("TOKEN", wanted("the-first-value"), DEFAULT_ORG)
+    id = await with_secret(control)
+    row = await control.store.sandboxes.get(id)
+    assert row is not None
+    asked, go_on = asyncio.Event(), asyncio.Event()
+    set_secrets = node.set_secrets
+
+    async def slow(sandbox_id: str, grant: SecretGrant | None) -> None:
+        if not asked.is_set():
+            asked.set()
+            await go_on.wait()
+        await set_secrets(sandbox_id, grant)
+
+    monkeypatch.setattr(node, "set_secrets", slow)
+    telling = asyncio.create_task(secret_grants.tell(control._context, row))  # as when the node was restarted
+    await asked.wait()
+    change = control.secrets.delete("TOKEN", DEFAULT_ORG)
+    if not deleted:
+        change.close()
+        change = control.secrets.put("TOKEN", wanted("the-second-value"), DEFAULT_ORG)
+    changing = asyncio.ensure_future(change)
+    for _ in range(100):  # as far as it comes
+        await asyncio.sleep(0.002)
+    go_on.set()
+    await asyncio.gather(telling, changing)
+    assert value_at(node, id) == (None if deleted else "the-second-value")
