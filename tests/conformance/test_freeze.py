@@ -25,7 +25,7 @@ from hutch.model import AllowAll
 from hutch.network.base import Slot
 from hutch.network.resetting import reset
 from hutch.runtime.base import Handle, SandboxSpec
-from hutch.runtime.control import established
+from hutch.runtime.kernel import Kernel
 from hutch.runtime.runsc import Runsc
 from tests.conformance.conftest import SMALL, Host
 from tests.conformance.test_runtime import FILL, HEADROOM, HOG, MIB, assert_nothing_left, until
@@ -697,13 +697,33 @@ async def test_event_loops_with_open_connections_go_on(host: Host, keep_running:
         handle = thawed
 
 
+def kernel_of(host: Host, handle: Handle) -> Kernel:
+    return Kernel(Runsc("runsc", host.root / "state", "systrap").control(handle.id))
+
+
+async def test_the_sandboxs_kernel_says_whether_it_stands_still(host: Host) -> None:
+    """What a daemon relies on that finds a freeze of one that was killed: to let go on what runs would be its end."""
+    handle = await host.boot()
+    await host.run(handle, "pass")
+    kernel = kernel_of(host, handle)
+    with open(host.root / "held", "w") as held:
+        for _ in range(20):
+            assert not await kernel.paused()
+            await kernel.pause(held.fileno())
+            await until(kernel.paused)
+            await kernel.resume(held.fileno())
+            assert not await kernel.paused()
+    assert await host.run(handle, "print(1)") == "1"
+
+
 async def test_the_sandboxs_kernel_says_how_many_connections_it_holds(host: Host) -> None:
     """What a freeze relies on: the host's kernel knows of an end before the sandbox's does."""
     handle = await host.boot()
 
     async def held(handle: Handle, count: int) -> None:
         async def so_many() -> bool:
-            return await established(Runsc("runsc", host.root / "state", "systrap").control(handle.id)) == count
+            found = await kernel_of(host, handle).connections()
+            return found is not None and found.established == count
 
         await until(so_many)
 

@@ -6,17 +6,18 @@ import asyncio
 import contextlib
 import errno
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from hutch.errors import DiskFull, FreezeFailed
 from hutch.network.connections import Connection, connections_of, end_handshakes
 from hutch.runtime.base import Frozen, Handle
-from hutch.runtime.control import cut_connections, established
+from hutch.runtime.control import CALL_TIMEOUT
 from hutch.runtime.cpu import host_cpu
 from hutch.runtime.freezing import Freezing, find_abandoned
+from hutch.runtime.kernel import ConnectionInTheWay, Connections, Kernel
 from hutch.runtime.manifest import Manifest, Origin
-from hutch.runtime.runsc import CALL_TIMEOUT, ConnectionInTheWay, Runsc
 
 ORIGIN = "origin.json"
 """In a sandbox's directory: what it is made of (`Origin`)."""
@@ -34,10 +35,10 @@ _NO_ROOM = "no space left on device"
 
 
 class Freezer:
-    """Makes snapshots with one `Runsc`."""
+    """Makes snapshots. `kernel`: that of the sandbox with this id."""
 
-    def __init__(self, runsc: Runsc) -> None:
-        self._runsc = runsc
+    def __init__(self, kernel: Callable[[str], Kernel]) -> None:
+        self._kernel = kernel
 
     async def freeze(self, handle: Handle, into: Path, keep_running: bool) -> tuple[Freezing, Frozen]:
         """Save the sandbox. It runs on afterwards, or stands still and waits for its end; then the freezing that is
@@ -62,14 +63,13 @@ class Freezer:
     async def _save(self, handle: Handle, freezing: Freezing, keep_running: bool) -> Frozen:
         """Raises `OSError`, `ValueError`."""
         origin = Origin.model_validate_json(await asyncio.to_thread((handle.directory / ORIGIN).read_bytes))
-        address = origin.addresses[-1]
-        before = await _connections(address) if keep_running else []
-        short = keep_running and not _may_be_open(before, address) and await self._has_none(handle.id, _HEARD_WITHIN)
+        kernel, address = self._kernel(handle.id), origin.addresses[-1]
+        before = await _none_left(kernel, address) if keep_running else None
         begun = time.monotonic()
-        if not (short and await self._save_running(handle.id, freezing, address, before)):
-            await self._save_paused(handle.id, freezing, address)
+        if before is None or not await self._save_running(kernel, freezing, before):
+            await self._save_paused(kernel, freezing, address)
             if keep_running:
-                await self._runsc.resume(handle.id, hold=freezing.lock)
+                await kernel.resume(freezing.lock)
         saved = time.monotonic()
         files = await asyncio.to_thread(freezing.files)
         manifest = Manifest(origin=origin, cpu=host_cpu(), files=files, created_at=datetime.now(UTC))
@@ -77,60 +77,61 @@ class Freezer:
         stopped = (saved if keep_running else time.monotonic()) - begun
         return Frozen(freezing.into, manifest.bytes, round(stopped * 1000, 1))
 
-    async def _save_running(self, id: str, freezing: Freezing, address: str, before: list[Connection] | None) -> bool:
+    async def _save_running(self, kernel: Kernel, freezing: Freezing, before: Connections) -> bool:
         """The short way, for a sandbox without connections: whether it had none until it was saved."""
-        known = {each.id for each in before or ()}
         with contextlib.suppress(ConnectionInTheWay):
-            await self._checkpoint(id, freezing)
-            after = await _connections(address)
-            if after is not None and {each.id for each in after} <= known:
+            await _checkpoint(kernel, freezing)
+            if await kernel.connections() == before:
                 return True
         await asyncio.to_thread(freezing.clear)
         return False
 
-    async def _save_paused(self, id: str, freezing: Freezing, address: str) -> None:
+    async def _save_paused(self, kernel: Kernel, freezing: Freezing, address: str) -> None:
         """The sandbox is left paused: nothing runs that could open a connection, or do what nobody remembers."""
-        # The kernel takes its time for the list, so it is asked meanwhile; that there are none has to be asked after.
-        found, _ = await asyncio.gather(_connections(address), self._runsc.pause(id, hold=freezing.lock))
-        pause, until = _RETRY_PAUSES[0], time.monotonic() + _PATIENCE
+        await kernel.pause(freezing.lock)
+        spoilt, pause, until = False, _RETRY_PAUSES[0], time.monotonic() + _PATIENCE
         while True:
-            if not _may_be_open(found, address):
-                found = await _connections(address)
-            if _may_be_open(found, address) or not await self._has_none(id, 0):
-                await asyncio.to_thread(end_handshakes, address, found or [])
-                await cut_connections(self._runsc.control(id))
+            found = await kernel.connections()
+            if spoilt or found is None or found.open:
+                await asyncio.to_thread(end_handshakes, address, await _connections(address) or [])
+                await kernel.cut_connections(freezing.partial)
             try:
-                return await self._checkpoint(id, freezing)
+                return await _checkpoint(kernel, freezing)
             except ConnectionInTheWay:
                 if time.monotonic() >= until:
                     raise
+            spoilt = True
             await asyncio.to_thread(freezing.clear)
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, _RETRY_PAUSES[1])
-            found = await _connections(address)
-
-    async def _has_none(self, id: str, within: float) -> bool:
-        """Whether the sandbox's own kernel holds no connection for established, those over its loopback included, or
-        stops doing so `within` so many seconds. The end of one is known to this host before it is known there, and a
-        save in between would meet one that is open."""
-        until = time.monotonic() + within
-        while True:
-            count = await established(self._runsc.control(id))
-            if not count or time.monotonic() >= until:
-                return count == 0
-            await asyncio.sleep(_LOOK_AGAIN)
-
-    async def _checkpoint(self, id: str, freezing: Freezing) -> None:
-        """Raises `OSError`."""
-        direct = await asyncio.to_thread(freezing.takes_direct_writes)
-        await self._runsc.checkpoint(id, freezing.partial, direct, hold=freezing.lock)
 
     async def _abandon(self, id: str, freezing: Freezing) -> None:
         """Undo a freeze: nothing of it is left, and the sandbox goes on, unless it has ended."""
+        kernel = self._kernel(id)
+        await asyncio.to_thread(freezing.wait, CALL_TIMEOUT)
         await asyncio.to_thread(freezing.undo)
-        with contextlib.suppress(OSError):  # not paused, or dead
-            await self._runsc.resume(id, hold=freezing.lock)
+        with contextlib.suppress(OSError):  # dead
+            while await kernel.paused():
+                await kernel.resume(freezing.lock)
         await asyncio.to_thread(freezing.end)
+
+
+async def _checkpoint(kernel: Kernel, freezing: Freezing) -> None:
+    """Raises `OSError`."""
+    direct = await asyncio.to_thread(freezing.takes_direct_writes)
+    await kernel.save(freezing.partial, direct)
+
+
+async def _none_left(kernel: Kernel, address: str) -> Connections | None:
+    """What the sandbox's kernel says when it holds no connection; else, or where it cannot tell, None. Those of which
+    this host knows the end may still be established there: that is waited for, as a save in between would meet them."""
+    found, until = await kernel.connections(), time.monotonic() + _HEARD_WITHIN
+    if found is not None and found.established and _may_be_open(await _connections(address), address):
+        return None
+    while found is not None and found.established and time.monotonic() < until:
+        await asyncio.sleep(_LOOK_AGAIN)
+        found = await kernel.connections()
+    return found if found is not None and not found.open else None
 
 
 async def _connections(address: str) -> list[Connection] | None:

@@ -1,7 +1,8 @@
 """A freeze under way: the directory that is not a snapshot yet, and a note of it that outlives the daemon.
 
 The note stands in the sandbox's own directory, is locked for as long as anything works on the freeze, and says where
-the unfinished directory is. Who finds it unlocked knows that a daemon was killed in the middle, and what to undo.
+the unfinished directory is. Who finds it unlocked knows that a daemon was killed in the middle, and what to undo. Files
+in that directory are locked for as long as the sandbox's kernel writes to them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Freezing:
 
     note: Path
     lock: int
-    """Descriptor that holds the lock, also in whoever inherits it."""
+    """Descriptor that holds the lock, also in whoever is given it; who has it can read the note and not write it."""
     partial: Path
     into: Path
 
@@ -35,7 +36,7 @@ class Freezing:
         if into.exists():
             raise FileExistsError(f"{into} is there already")
         partial = into.with_name(f".{into.name}.partial")
-        lock = os.open(directory / NOTE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(directory / NOTE, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -43,8 +44,7 @@ class Freezing:
             raise BlockingIOError(error.errno, "it is being frozen already") from error
         freezing = cls(directory / NOTE, lock, partial, into)
         try:
-            os.ftruncate(lock, 0)
-            os.write(lock, os.fsencode(partial))
+            (directory / NOTE).write_bytes(os.fsencode(partial))
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(mode=0o700)
         except BaseException:
@@ -78,6 +78,16 @@ class Freezing:
         os.rename(self.partial, self.into)
         _sync(self.into.parent)
 
+    def wait(self, seconds: float) -> None:
+        """Until nobody writes to the unfinished directory any more. Raises `TimeoutError`."""
+        with contextlib.suppress(FileNotFoundError):
+            for path in self.partial.iterdir():
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    _take(descriptor, time.monotonic() + seconds, self.partial)
+                finally:
+                    os.close(descriptor)
+
     def undo(self) -> None:
         """Remove what has been written."""
         shutil.rmtree(self.partial, ignore_errors=True)
@@ -91,26 +101,34 @@ class Freezing:
 def find_abandoned(directory: Path, timeout: float) -> Freezing | None:
     """The freeze of a daemon that was killed, ours now; None when there is none.
 
-    Waits for commands of that daemon which still work on it. Raises `TimeoutError`.
+    Waits for what that daemon has begun and still goes on. Raises `TimeoutError`.
     """
     end = time.monotonic() + timeout
     try:
-        lock = os.open(directory / NOTE, os.O_RDWR | os.O_CLOEXEC)
+        lock = os.open(directory / NOTE, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
+    try:
+        _take(lock, end, directory)
+        # None: killed between making the note and writing it.
+        partial = _noted(directory) or directory / f"{NOTE}.none"
+        freezing = Freezing(directory / NOTE, lock, partial, partial)
+        freezing.wait(end - time.monotonic())
+    except BaseException:
+        os.close(lock)
+        raise
+    return freezing
+
+
+def _take(descriptor: int, end: float, where: Path) -> None:
+    """Wait for the lock on an open file. Raises `TimeoutError` when that is not to be had by then."""
     while True:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > end:
-                os.close(lock)
-                raise TimeoutError(f"a freeze noted in {directory} does not end") from None
+                raise TimeoutError(f"a freeze noted in {where} does not end") from None
             time.sleep(0.02)
-            continue
-        partial = _noted(directory)
-        if partial is None:  # killed between making the note and writing it
-            partial = directory / f"{NOTE}.none"
-        return Freezing(directory / NOTE, lock, partial, partial)
 
 
 def forget(directory: Path) -> None:

@@ -25,6 +25,7 @@ from hutch.runtime.cgroups import CgroupLimits, detect
 from hutch.runtime.cpu import host_cpu
 from hutch.runtime.freezer import ORIGIN, Freezer
 from hutch.runtime.freezing import forget
+from hutch.runtime.kernel import Kernel
 from hutch.runtime.manifest import ImageIdentity, Origin, read_manifest
 from hutch.runtime.process import HostProcess
 from hutch.runtime.runsc import Runsc
@@ -63,7 +64,7 @@ class GvisorRuntime(Runtime):
         if longest > SOCKET_PATH_MAX:
             raise ValueError(f"{state_root} is too long a path: a sandbox's socket below it would exceed 107 bytes")
         self._runsc = Runsc(runsc, state_root, platform)
-        self._freezer = Freezer(self._runsc)
+        self._freezer = Freezer(lambda id: Kernel(self._runsc.control(id)))
         self._cgroups = detect(node)
         self._tracer = tracer or Tracer("off", lambda id, event: None)
         self._peaks: dict[str, int] = {}

@@ -1,30 +1,16 @@
-"""The `runsc` program: its command lines, its version, and one call of it."""
+"""The `runsc` program: its command lines and its version."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from hutch.runtime.version import version_of
 
-CALL_TIMEOUT = 120.0
-"""Longest time in seconds for one command on a running sandbox. A freeze takes some 2 ms for a MiB of memory."""
-
-_MESSAGE_LIMIT = 1000
-
-
-class RunscFailed(OSError):
-    """A command did not do its work; the text is runsc's own."""
-
-
-class ConnectionInTheWay(RunscFailed):
-    """The network state could not be saved: a connection is just being opened. Another attempt may do."""
-
 
 class Runsc:
-    """Command lines for one state root. Every command on a sandbox must bear the flags it was started with."""
+    """Command lines for one state root."""
 
     def __init__(self, binary: str, state_root: Path, platform: str) -> None:
         self.binary = binary
@@ -45,25 +31,6 @@ class Runsc:
             f"-image-path={snapshot}",
             id,
         ]
-
-    async def checkpoint(self, id: str, image: Path, direct: bool, hold: int) -> None:
-        """Save the sandbox into `image`. It goes on afterwards, or stays paused if it was, whether or not this works:
-        without `-leave-running` runsc ends it even when the save has failed. Raises `RunscFailed`; then `image` has to
-        be emptied before another attempt.
-
-        `direct` writes past the page cache: a third of the time, as there is nothing to copy and nothing left to sync,
-        and no page cache that would be charged to the sandbox, which writes the files itself.
-        """
-        words = ("-compression=none", "-leave-running", f"-direct={str(direct).lower()}", f"-image-path={image}")
-        await self._call(id, "checkpoint", *words, hold=hold)
-
-    async def pause(self, id: str, hold: int) -> None:
-        """Stop all processes inside. Raises `RunscFailed`."""
-        await self._call(id, "pause", hold=hold)
-
-    async def resume(self, id: str, hold: int) -> None:
-        """Let them go on. Raises `RunscFailed`, also when the sandbox is not paused."""
-        await self._call(id, "resume", hold=hold)
 
     def control(self, id: str) -> Path:
         """The socket of a running sandbox's kernel."""
@@ -88,31 +55,6 @@ class Runsc:
             "--directfs=false",
             "--overlay2=none",
         ]
-
-    async def _call(self, id: str, command: str, *words: str, hold: int) -> None:
-        """Run one command on a running sandbox. It inherits the descriptor `hold`, and with it the lock on what that
-        stands for: should we be killed, the lock is held for as long as the command goes on."""
-        process = await asyncio.create_subprocess_exec(
-            *(*self._flags(id, Path(os.devnull)), command, *words, id),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-            pass_fds=(hold,),
-        )
-        try:
-            async with asyncio.timeout(CALL_TIMEOUT):
-                _, said = await process.communicate()
-        except (TimeoutError, asyncio.CancelledError):
-            process.kill()
-            await process.wait()
-            raise
-        if process.returncode != 0:
-            text = said.decode(errors="replace").strip()
-            reason = text.partition("\n")[0][:_MESSAGE_LIMIT] or f"status {process.returncode}"
-            if "(*Endpoint).beforeSave" in text:  # in the stack that runsc prints after its message
-                raise ConnectionInTheWay("a connection to the outside is just being opened")
-            raise RunscFailed(f"runsc {command}: {reason}")
 
 
 def _detached(directory: Path, bundle: Path) -> list[str]:

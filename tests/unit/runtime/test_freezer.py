@@ -8,160 +8,165 @@ from pathlib import Path
 
 import pytest
 
-from hutch.errors import FreezeFailed
+from hutch.errors import DiskFull, FreezeFailed
 from hutch.network.connections import Connection
 from hutch.runtime import freezer
 from hutch.runtime.base import Frozen, Handle
 from hutch.runtime.freezer import ORIGIN, Freezer
-from hutch.runtime.runsc import ConnectionInTheWay, Runsc
+from hutch.runtime.kernel import STATE, ConnectionInTheWay, Connections, Kernel
 from tests.unit.runtime.test_manifest import MANIFEST_OF
 
 ADDRESS = MANIFEST_OF.origin.addresses[-1]
 OPEN = Connection(1, 3, (ADDRESS, 5000), ("192.0.2.1", 443))
+NONE = Connections(established=0, open=0, opened=7)
+ONE = Connections(established=1, open=1, opened=8)
+GONE = Connections(established=0, open=1, opened=8)
+"""One that was closed, of which a socket is left."""
 
 
-class Steps(Runsc):
-    """Notes what is asked of runsc, instead of doing it."""
+class Steps(Kernel):
+    """Notes what is asked of a sandbox's kernel, and answers what it is told to, in turn."""
 
     def __init__(self) -> None:
-        super().__init__("runsc", Path("/nowhere"), "systrap")
+        super().__init__(Path("/nowhere"))
         self.steps: list[str] = []
-        self.in_the_way = 0
-        self.opened: Callable[[], None] = lambda: None
+        self.says: Iterator[Connections | None] = iter([])
+        self.asked = self.pauses = self.in_the_way = 0
+        self.saving: Callable[[], None] = lambda: None
 
-    async def pause(self, id: str, hold: int) -> None:
+    async def pause(self, hold: int) -> None:
         self.steps.append("pause")
+        self.pauses += 1
 
-    async def resume(self, id: str, hold: int) -> None:
+    async def resume(self, hold: int) -> None:
         self.steps.append("resume")
+        self.pauses -= 1
 
-    async def checkpoint(self, id: str, image: Path, direct: bool, hold: int) -> None:
+    async def paused(self) -> bool:
+        return self.pauses > 0
+
+    async def save(self, directory: Path, direct: bool) -> None:
         self.steps.append("save")
-        self.opened()
+        self.saving()
+        (directory / STATE).open("xb").close()
         if self.in_the_way:
             self.in_the_way -= 1
             raise ConnectionInTheWay("a connection is being opened")
-        (image / "checkpoint.img").write_bytes(b"state")
 
-
-class Kernels:
-    """What the two kernels say of connections: the host's, and (how many it holds, in turn) the sandbox's."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, steps: list[str]) -> None:
-        self.host: list[Connection] = []
-        self.sandbox: Iterator[int | None] = iter([])
-        self.asked = 0
-        self._steps = steps
-        monkeypatch.setattr(freezer, "connections_of", lambda address: list(self.host))
-        monkeypatch.setattr(freezer, "end_handshakes", lambda address, found: None)
-        monkeypatch.setattr(freezer, "established", self._count)
-        monkeypatch.setattr(freezer, "cut_connections", self._cut)
-
-    async def _count(self, control: Path) -> int | None:
+    async def connections(self) -> Connections | None:
         self.asked += 1
-        return next(self.sandbox)
+        return next(self.says)
 
-    async def _cut(self, control: Path) -> None:
-        self._steps.append("cut")
+    async def cut_connections(self, directory: Path) -> None:
+        self.steps.append("cut")
 
 
 @pytest.fixture
-def runsc() -> Steps:
+def host(monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
+    """What this host's kernel knows of connections."""
+    known: list[Connection] = []
+    monkeypatch.setattr(freezer, "connections_of", lambda address: list(known))
+    monkeypatch.setattr(freezer, "end_handshakes", lambda address, found: None)
+    return known
+
+
+@pytest.fixture
+def kernel(host: list[Connection], monkeypatch: pytest.MonkeyPatch) -> Steps:
+    monkeypatch.setattr(freezer, "_HEARD_WITHIN", 60)
     return Steps()
 
 
-@pytest.fixture
-def kernels(runsc: Steps, monkeypatch: pytest.MonkeyPatch) -> Kernels:
-    monkeypatch.setattr(freezer, "_HEARD_WITHIN", 60)
-    return Kernels(monkeypatch, runsc.steps)
-
-
-async def freeze(runsc: Steps, tmp_path: Path, keep_running: bool) -> Frozen:
+async def freeze(kernel: Kernel, tmp_path: Path, keep_running: bool) -> Frozen:
     box = tmp_path / "box"
     box.mkdir()
     (box / ORIGIN).write_text(MANIFEST_OF.origin.model_dump_json())
-    freezing, frozen = await Freezer(runsc).freeze(
+    freezing, frozen = await Freezer(lambda id: kernel).freeze(
         Handle(id="sbx", pid=1, directory=box), tmp_path / "snap", keep_running
     )
     freezing.end()
     return frozen
 
 
-async def test_the_short_way_waits_until_the_sandbox_has_heard_of_every_end(
-    runsc: Steps, kernels: Kernels, tmp_path: Path
-) -> None:
-    kernels.sandbox = iter([3, 1, 0])
-    await freeze(runsc, tmp_path, keep_running=True)
-    assert (runsc.steps, kernels.asked) == (["save"], 3)
+async def test_the_short_way_waits_until_the_sandbox_has_heard_of_every_end(kernel: Steps, tmp_path: Path) -> None:
+    kernel.says = iter([ONE, ONE, NONE, NONE])
+    await freeze(kernel, tmp_path, keep_running=True)
+    assert (kernel.steps, kernel.asked) == (["save"], 4)
 
 
-@pytest.mark.parametrize("said", [1, None])
+@pytest.mark.parametrize("said", [ONE, GONE, None])
 async def test_connections_that_do_not_end_or_cannot_be_counted_are_cut_while_all_stands_still(
-    runsc: Steps, kernels: Kernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: int | None
+    kernel: Steps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: Connections | None
 ) -> None:
     monkeypatch.setattr(freezer, "_HEARD_WITHIN", 0.05)
-    kernels.sandbox = iter([said] * 1000)
-    await freeze(runsc, tmp_path, keep_running=True)
-    assert runsc.steps == ["pause", "cut", "save", "resume"]
+    kernel.says = iter([said] * 1000)
+    await freeze(kernel, tmp_path, keep_running=True)
+    assert kernel.steps == ["pause", "cut", "save", "resume"]
 
 
-async def test_a_connection_that_the_host_knows_of_is_not_waited_for(
-    runsc: Steps, kernels: Kernels, tmp_path: Path
+@pytest.mark.parametrize(("known", "said"), [([OPEN], ONE), ([], GONE)])
+async def test_what_will_not_end_by_itself_is_not_waited_for(
+    kernel: Steps, host: list[Connection], tmp_path: Path, known: list[Connection], said: Connections
 ) -> None:
-    kernels.host = [OPEN]
-    await freeze(runsc, tmp_path, keep_running=True)
-    assert (runsc.steps, kernels.asked) == (["pause", "cut", "save", "resume"], 0)
+    host += known
+    kernel.says = iter([said, said])
+    await freeze(kernel, tmp_path, keep_running=True)
+    assert (kernel.steps, kernel.asked) == (["pause", "cut", "save", "resume"], 2)
 
 
-async def test_one_opened_during_the_save_makes_it_void(runsc: Steps, kernels: Kernels, tmp_path: Path) -> None:
-    kernels.sandbox = iter([0, 1])
-    runsc.opened = lambda: kernels.host.append(OPEN)
-    await freeze(runsc, tmp_path, keep_running=True)
-    assert runsc.steps == ["save", "pause", "cut", "save", "resume"]
+@pytest.mark.parametrize("after", [ONE, Connections(established=0, open=0, opened=8)])
+async def test_one_opened_during_the_save_makes_it_void(kernel: Steps, tmp_path: Path, after: Connections) -> None:
+    """Also one that was closed meanwhile."""
+    kernel.says = iter([NONE, after, after])
+    await freeze(kernel, tmp_path, keep_running=True)
+    cut = ["cut"] if after.open else []
+    assert kernel.steps == ["save", "pause", *cut, "save", "resume"]
 
 
-async def test_one_opened_and_closed_during_the_save_makes_it_void(
-    runsc: Steps, kernels: Kernels, tmp_path: Path
-) -> None:
-    kernels.sandbox = iter([0, 0])
-    runsc.opened = lambda: kernels.host.append(Connection(2, 8, OPEN.source, OPEN.target))
-    await freeze(runsc, tmp_path, keep_running=True)
-    assert runsc.steps == ["save", "pause", "save", "resume"]
-
-
-@pytest.mark.parametrize(("held", "steps"), [(0, ["pause", "save"]), (2, ["pause", "cut", "save"])])
+@pytest.mark.parametrize(("held", "steps"), [(NONE, ["pause", "save"]), (GONE, ["pause", "cut", "save"])])
 async def test_for_a_pause_only_what_the_paused_kernel_says_counts(
-    runsc: Steps, kernels: Kernels, tmp_path: Path, held: int, steps: list[str]
+    kernel: Steps, tmp_path: Path, held: Connections, steps: list[str]
 ) -> None:
-    kernels.sandbox = iter([held])
-    await freeze(runsc, tmp_path, keep_running=False)
-    assert runsc.steps == steps
+    kernel.says = iter([held])
+    await freeze(kernel, tmp_path, keep_running=False)
+    assert kernel.steps == steps
 
 
 async def test_a_save_that_a_handshake_spoils_is_made_again_until_it_is_over(
-    runsc: Steps, kernels: Kernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kernel: Steps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(freezer, "_RETRY_PAUSES", (0.001, 0.002))
-    runsc.in_the_way, kernels.sandbox = 8, iter([0] * 9)
-    await freeze(runsc, tmp_path, keep_running=False)
-    assert runsc.steps == ["pause", *["save"] * 9]
+    kernel.in_the_way, kernel.says = 8, iter([NONE] * 9)
+    await freeze(kernel, tmp_path, keep_running=False)
+    assert kernel.steps == ["pause", "save", *["cut", "save"] * 8]
 
 
 async def test_waiting_for_the_end_of_connections_is_no_time_in_which_nothing_runs(
-    runsc: Steps, kernels: Kernels, tmp_path: Path
+    kernel: Steps, tmp_path: Path
 ) -> None:
-    kernels.sandbox = iter([1] * 20 + [0])
+    kernel.says = iter([ONE] * 20 + [NONE] * 2)
     begun = time.monotonic()
-    frozen = await freeze(runsc, tmp_path, keep_running=True)
+    frozen = await freeze(kernel, tmp_path, keep_running=True)
     waited = (time.monotonic() - begun) * 1000
-    assert runsc.steps == ["save"] and frozen.stopped_ms + 15 * freezer._LOOK_AGAIN * 1000 < waited
+    assert kernel.steps == ["save"] and frozen.stopped_ms + 15 * freezer._LOOK_AGAIN * 1000 < waited
 
 
-async def test_a_freeze_that_is_given_up_lets_the_sandbox_go_on(
-    runsc: Steps, kernels: Kernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_freeze_that_is_given_up_lets_the_sandbox_go_on_as_often_as_it_was_stopped(
+    kernel: Steps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(freezer, "_PATIENCE", 0.1)
-    runsc.in_the_way, kernels.sandbox = 100, iter([0] * 100)
+    kernel.in_the_way, kernel.says = 100, iter([NONE] * 100)
     with pytest.raises(FreezeFailed, match="being opened"):
-        await freeze(runsc, tmp_path, keep_running=False)
-    assert runsc.steps[-1] == "resume" and [each.name for each in tmp_path.iterdir()] == ["box"]
+        await freeze(kernel, tmp_path, keep_running=False)
+    assert kernel.steps[-2:] == ["save", "resume"] and [each.name for each in tmp_path.iterdir()] == ["box"]
+
+
+async def test_a_freeze_that_fails_before_the_pause_does_not_let_go_on_what_runs(kernel: Steps, tmp_path: Path) -> None:
+    """The kernel would not survive it."""
+
+    def full() -> None:
+        raise OSError(28, "no space left on device")
+
+    kernel.saving, kernel.says = full, iter([NONE] * 2)
+    with pytest.raises(DiskFull):
+        await freeze(kernel, tmp_path, keep_running=True)
+    assert kernel.steps == ["save"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 import time
@@ -115,6 +116,26 @@ def test_who_finds_it_waits_for_commands_that_still_work_on_it(box: Path, tmp_pa
     found = find_abandoned(box, 10)
     assert found is not None and time.monotonic() - start > 0.15
     found.end()
+
+
+def test_who_finds_it_waits_for_the_sandboxs_kernel_to_end_its_save(box: Path, tmp_path: Path) -> None:
+    freeze = Freezing.begin(box, tmp_path / "snap")
+    file = os.open(freeze.partial / "checkpoint.img", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    killed(freeze)
+    with pytest.raises(TimeoutError):
+        find_abandoned(box, 0.05)
+    os.close(file)
+    found = find_abandoned(box, 0)
+    assert found is not None
+    found.end()
+
+
+def test_who_is_given_the_lock_cannot_write_to_the_note(box: Path, tmp_path: Path) -> None:
+    freeze = Freezing.begin(box, tmp_path / "snap")
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.write(freeze.lock, b"/etc/x.partial")
+    freeze.end()
 
 
 def test_of_a_dead_sandbox_it_is_forgotten_at_once(box: Path, tmp_path: Path) -> None:
