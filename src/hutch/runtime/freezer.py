@@ -92,8 +92,9 @@ class Freezer:
         spoilt, pause, until = False, _RETRY_PAUSES[0], time.monotonic() + _PATIENCE
         while True:
             found = await kernel.connections()
-            if spoilt or found is None or found.open:
+            if spoilt:
                 await asyncio.to_thread(end_handshakes, address, await _connections(address) or [])
+            if spoilt or found is None or found.open:
                 await kernel.cut_connections(freezing.partial)
             try:
                 return await _checkpoint(kernel, freezing)

@@ -25,6 +25,7 @@ from hutch.runtime.cgroups import CgroupLimits, detect
 from hutch.runtime.cpu import host_cpu
 from hutch.runtime.freezer import ORIGIN, Freezer
 from hutch.runtime.freezing import forget
+from hutch.runtime.hurry import Hurry
 from hutch.runtime.kernel import Kernel
 from hutch.runtime.manifest import ImageIdentity, Origin, read_manifest
 from hutch.runtime.process import HostProcess
@@ -40,6 +41,8 @@ START_TIMEOUT = 30.0
 SLOWEST_LOAD = 32 << 20
 """Bytes of a snapshot that a second is enough for."""
 SOCKET_PATH_MAX = 107
+HURRYING = "hurrying"
+"""The one file in the state root: everything else there is a sandbox's directory."""
 SANDBOX_ID_LENGTH = 26
 
 
@@ -65,6 +68,7 @@ class GvisorRuntime(Runtime):
             raise ValueError(f"{state_root} is too long a path: a sandbox's socket below it would exceed 107 bytes")
         self._runsc = Runsc(runsc, state_root, platform)
         self._freezer = Freezer(lambda id: Kernel(self._runsc.control(id)))
+        self._hurry = Hurry(state_root / HURRYING)
         self._cgroups = detect(node)
         self._tracer = tracer or Tracer("off", lambda id, event: None)
         self._peaks: dict[str, int] = {}
@@ -184,7 +188,7 @@ class GvisorRuntime(Runtime):
             await asyncio.to_thread(self._prepare, spec, origin)
             options = self._tracer.prepare(spec.id, spec.directory, self._runsc.state_root / spec.id)
             async with asyncio.timeout(timeout):
-                await spawn.launch(self._order(spec, origin, command(options)))
+                await spawn.launch(self._order(spec, origin, command(options)), self._hurry)
             handle = await asyncio.to_thread(self._record, spec)
             await self._tracer.attach(spec.id, self._runsc.control(spec.id))
             return handle
@@ -253,8 +257,10 @@ class GvisorRuntime(Runtime):
             (directory / name).unlink(missing_ok=True)
 
     def _leftovers(self) -> list[str]:
-        states = [entry.name for entry in self._runsc.state_root.iterdir()] if self._runsc.state_root.exists() else []
-        return sorted({*states, *self._cgroups.names()})
+        self._hurry.settle()
+        root = self._runsc.state_root
+        states = {entry.name for entry in root.iterdir()} - {HURRYING} if root.exists() else set()
+        return sorted(states | set(self._cgroups.names()))
 
 
 def _bundle(directory: Path) -> Path:

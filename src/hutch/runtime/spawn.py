@@ -11,14 +11,13 @@ import asyncio
 import contextlib
 import ctypes
 import os
-import socket
 import subprocess
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
+from hutch.network.aliases import add_aliases
+from hutch.runtime.hurry import Hurry
 
 CLONE_NEWNS = 0x0002_0000
 CLONE_NEWNET = 0x4000_0000
@@ -65,7 +64,7 @@ class Launch:
     """File that its output is appended to."""
 
 
-async def launch(order: Launch) -> None:
+async def launch(order: Launch, hurry: Hurry) -> None:
     """Start it and wait for its end. Raises `OSError`. When cancelled, the program is killed."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[int] = loop.create_future()
@@ -74,7 +73,8 @@ async def launch(order: Launch) -> None:
     def run() -> None:
         result: int | OSError
         try:
-            result = starter.run()
+            with hurry.on():
+                result = starter.run()
         except OSError as error:
             result = error
         with contextlib.suppress(RuntimeError):  # the loop is closed: the daemon ends
@@ -103,7 +103,8 @@ class _Starter:
         """Exit status of the program. To be called in a thread that ends with this."""
         order = self._order
         _enter_namespace(order.namespace)
-        _add_addresses(order.addresses)
+        if order.addresses:
+            add_aliases(LINK, order.addresses)
         _mask(order.meminfo)
         _check(_libc.prctl(PR_SET_TIMERSLACK, ctypes.c_ulong(TIMER_SLACK_NS)), "set the timer slack")
         with open(order.log, "ab") as log:
@@ -143,19 +144,6 @@ def _enter_namespace(path: str) -> None:
         _check(_libc.setns(descriptor, CLONE_NEWNET), f"enter {path}")
     finally:
         os.close(descriptor)
-
-
-def _add_addresses(addresses: tuple[str, ...]) -> None:
-    """After the link's own address, which therefore stays the one that new connections come from."""
-    if not addresses:
-        return
-    try:
-        with IPRoute() as netlink:
-            index = socket.if_nametoindex(LINK)
-            for address in addresses:
-                netlink.addr("add", index=index, address=address, prefixlen=32)
-    except NetlinkError as error:
-        raise OSError(error.code, f"add addresses to {LINK}: {error}") from error
 
 
 def _mask(meminfo: Path) -> None:
