@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import tarfile
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -187,6 +188,18 @@ def test_real_clients_with_basic_and_bearer(world: World, box: Box) -> None:
     assert all(entry["allowed"] for entry in box.told(5))
 
 
+def decisions(world: World, box: str) -> set[tuple[str, str]]:
+    """Which secrets were used or refused, as the audit log is told."""
+    told = [entry["data"] for entry in world.node.journal(box, "activity")]
+    return {
+        (each["outcome"], event["secret"])
+        for each in told
+        if each["action"] == "secret"
+        for event in each["detail"]["events"]
+        if "secret" in event
+    }
+
+
 def test_a_placeholder_anywhere_else_is_refused_and_told(world: World, box: Box) -> None:
     bearer = f"Authorization: Bearer {PLACEHOLDER}"
     encoded = base64.b64encode(f"user:{OTHER}".encode()).decode()
@@ -217,6 +230,11 @@ def test_a_placeholder_anywhere_else_is_refused_and_told(world: World, box: Box)
     assert {entry["secret"] for entry in told} == {"GITHUB_TOKEN", "OTHER"}
     news = world.node.journal(box.id, "egress_refused")
     assert any("the placeholder of GITHUB_TOKEN stands in the path" in each["data"]["message"] for each in news)
+    end = time.monotonic() + 20  # for the audit log a second is gathered
+    while len(decided := decisions(world, box.id)) < 3:
+        assert time.monotonic() < end, decided
+        time.sleep(0.1)
+    assert decided >= {("used", "GITHUB_TOKEN"), ("refused", "GITHUB_TOKEN"), ("refused", "OTHER")}
 
 
 def test_requests_that_say_something_else_than_their_connection(world: World, box: Box) -> None:
