@@ -149,6 +149,7 @@ def fill(files: Path) -> None:
 
 
 def test_the_guest_has_a_placeholder_and_the_host_the_value(world: World, box: Box) -> None:
+    assert "the fence stands" in (log := world.node.log()) and "the broker stands" in log  # before the box was there
     assert box.sh("echo $GITHUB_TOKEN").stdout.strip() == PLACEHOLDER
     since = world.internet.mark()
     status, text = box.curl("-H", f"Authorization: Bearer {PLACEHOLDER}", "https://good.test/echo")

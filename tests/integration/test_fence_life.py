@@ -197,7 +197,7 @@ address = socket.gethostbyname("good.test")
 held = []
 for n in range(80):
     time.sleep(0.011)
-    connection = socket.create_connection((address, 80), 3)
+    connection = socket.create_connection((address, 80), 10)
     connection.sendall(b"GET / HTT")
     held.append(connection)
 start = time.monotonic()

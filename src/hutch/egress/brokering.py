@@ -53,8 +53,8 @@ class Broker(Child):
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self._socket.bind(f"\0{self.door}")
             self._socket.listen(512)
-        self.need()
         await self.tell(self._set(sandbox))
+        await self.stand()
 
     async def forget(self, sandbox: str) -> None:
         """Nothing any more."""

@@ -29,6 +29,8 @@ UIDS = range(61184, 65520)
 """Users that belong to nobody (systemd gives them out for as long as a service runs)."""
 _ACKNOWLEDGED = 3.0
 """Seconds in which a child has to do as it is told, else it is started anew."""
+_STANDS = 10.0
+"""Seconds for which whoever needs one waits for a child that is being started."""
 _RETRY = (0.1, 5.0)
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "LANG")
 """What the child's Python may need to start. The node's own may hold keys of its operator."""
@@ -45,6 +47,7 @@ class Child(ABC):
         self._status: int | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._standing = asyncio.Event()
 
     @abstractmethod
     def options(self) -> list[str]:
@@ -79,6 +82,13 @@ class Child(ABC):
         """Have it started, if it was not."""
         if self._keeper is None:
             self._keeper = asyncio.create_task(self._keep(), name=self._name)
+
+    async def stand(self) -> None:
+        """Returns when it has been told all that is known, or some seconds later: it is closed as long."""
+        self.need()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STANDS):
+                await self._standing.wait()
 
     async def end(self) -> None:
         """End the process, and start none again."""
@@ -136,6 +146,7 @@ class Child(ABC):
             await self._converse(reader, writer)
         finally:
             self._writer = None
+            self._standing.clear()
             for future in self._waiting.values():
                 if not future.done():
                     future.set_result(None)  # it is closed, whatever it was to do
@@ -157,6 +168,7 @@ class Child(ABC):
         )
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        told = -1
         while line := await reader.readline():
             message = json.loads(line)
             match message["op"]:
@@ -164,7 +176,10 @@ class Child(ABC):
                     self._writer = writer
                     for each in self.known():
                         self.send(each | {"n": next(self._numbers)})
-                    self.send({"op": "told", "n": next(self._numbers)})
+                    told = next(self._numbers)
+                    self.send({"op": "told", "n": told})
+                case "done" if not self._standing.is_set() and message["n"] == told:
+                    self._standing.set()
                     log.info(f"the {self._name} stands")
                 case "done":
                     future = self._waiting.get(message["n"])

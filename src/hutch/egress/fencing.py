@@ -77,14 +77,18 @@ class Fence(Child):
         for each in self._sockets.values():
             each.close()
 
-    async def allow(self, sandbox: str, address: str, policy: NetworkPolicy) -> None:
-        """What the sandbox with this address may reach by name, from when this returns."""
+    async def allow(self, sandbox: str, address: str, policy: NetworkPolicy, *, wait: bool = True) -> None:
+        """What the sandbox with this address may reach by name, from when this returns; or, if not `wait`, when a fence
+        that is being started stands."""
         if not isinstance(policy, NetworkRules):
             await self.forget(address)
             return
         self._guarded[address] = (sandbox, policy)
-        self.need()  # what it is asked meanwhile waits in its sockets
         await self.tell(self._set(address))
+        if wait:
+            await self.stand()
+        else:
+            self.need()  # what it is asked meanwhile waits in its sockets
 
     async def forget(self, address: str) -> None:
         """Nothing by name; its connections end."""

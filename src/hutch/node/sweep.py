@@ -119,7 +119,7 @@ class Takeover:
             if slot.guest_address != record.address:
                 raise InternalError(f"its address was {record.address}, its slot has {slot.guest_address}")
             await parts.slots.set_policy(slot, record.network)
-            await parts.fence.allow(entry.id, record.address, record.network)
+            await parts.fence.allow(entry.id, record.address, record.network, wait=False)
             await self._rescue.go_on(entry, handle)
         except (HutchError, OSError, ValueError) as error:
             log.error("cannot adopt", sandbox=entry.id, error=str(error))
