@@ -37,6 +37,9 @@ class Context:
     notifier: Notifier = field(default_factory=Notifier)
     instance: str = field(default_factory=lambda: uuid4().hex)
     """Owner of this process's leases."""
+    sealing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while something is sealed with the keyring and kept, or sealed anew: nothing must be left with a key that is
+    about to go."""
     _networks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
     _tellings: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 

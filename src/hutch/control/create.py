@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 import structlog
@@ -19,7 +20,7 @@ from hutch.control.grants import new_placeholder, seal_key
 from hutch.control.lifecycle import Lifecycle, seal_env
 from hutch.control.networks import meaning, public
 from hutch.control.notifier import sandbox as topic
-from hutch.control.secret_grants import choose
+from hutch.control.secret_grants import Kept, choose, seal
 from hutch.control.supervisor import Supervisor
 from hutch.control.templates import Templates
 from hutch.control.types import Also, Idempotency
@@ -82,13 +83,16 @@ class Creator:
                 raise IdempotencyConflict(f"an Idempotency-Key has 1 to {_MAX_KEY} characters")
             if (found := await self._known(idempotency)) is not None:
                 return await self._again(found, digest)
-        row, task, prompt = await self._rows(request, org, by, rules)
+        row, task, prompt, kept = await self._rows(request, org, by, rules)
         key = None
         if idempotency is not None:
             now = time.time()
             key = IdempotencyRow(idempotency.owner, idempotency.key, digest, row.id, now, now + _REMEMBERED)
         try:
-            await self._insert(row, task, prompt, key, also)
+            async with self._context.sealing if kept is not None else nullcontext():
+                if kept is not None:
+                    row = replace(row, sealed_secrets=seal(self._context, row.id, kept))
+                await self._insert(row, task, prompt, key, also)
         except IntegrityError:
             found = await self._known(idempotency) if idempotency is not None else None
             if found is None:
@@ -135,7 +139,7 @@ class Creator:
 
     async def _rows(
         self, request: CreateSandbox, org: str, by: str | None, rules: Sequence[HeaderRule]
-    ) -> tuple[SandboxRow, TaskRow | None, str]:
+    ) -> tuple[SandboxRow, TaskRow | None, str, Kept | None]:
         settings, now = self._context.settings, time.time()
         source = await self._source(request, org)
         if source is not None:
@@ -147,7 +151,7 @@ class Creator:
         resources = request.resources.over(base)
         network = request.network or template.network or DenyAll()
         meant = await meaning(self._context, org, network)
-        sealed_secrets = await choose(self._context, sandbox_id, org, request.secrets, meant.policy, rules)
+        kept = await choose(self._context, sandbox_id, org, request.secrets, meant.policy, rules)
         row = SandboxRow(
             id=sandbox_id,
             org=org,
@@ -161,7 +165,6 @@ class Creator:
             keep=request.keep or request.agent is None,
             sealed_env=seal_env(self._context, sandbox_id, request.env),
             secrets=list(dict.fromkeys(request.secrets)),
-            sealed_secrets=sealed_secrets,
             created_at=now,
             deadline=now + _lifetime(request, settings.default_lifetime, settings.max_lifetime),
             snapshot=source.id if source is not None else None,
@@ -174,9 +177,9 @@ class Creator:
             volumes=await self._lifecycle.volumes.mounts_of(await self._mounts(request, source, org), org),
         )
         if request.agent is None:
-            return row, None, ""
+            return row, None, "", kept
         await self._templates.answering()  # rather a 503 now than a task that waits for a node that is down
-        return row, self._task(request, row, public(meant.policy)), request.task or ""
+        return row, self._task(request, row, public(meant.policy)), request.task or "", kept
 
     async def _mounts(self, request: CreateSandbox, source: SnapshotRecord | None, org: str) -> Sequence[VolumeMount]:
         """Those that are asked for; else, in a fork, those that its memory knows, where they are still there."""

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -90,17 +91,18 @@ async def change(
     """Another policy, from now on, and other header rules (None: those stay). Raises `InvalidPolicy`,
     `SandboxNotRunning`, and what the node says; it has what it had before then."""
     # One after the other: what is noted last, which forks are given, is what the node was told last.
-    async with context.network_of(row.id):
+    async with context.network_of(row.id), context.sealing if rules is not None else nullcontext():
         meant, row = await meaning(context, row.org, policy), await _row(context, row.id)
         new = replace(row, network=policy.model_dump(mode="json"), policies_told=meant.revisions | {UNTOLD: ""})
         if rules is not None:
             new = replace(new, sealed_secrets=secret_grants.with_rules(context, row, rules))
         # What is meant stands there before the node is told it: whoever is killed in between, it is told once more.
-        await _keep(context, new)
+        sealed = rules is not None
+        await _keep(context, new, sealed)
         try:
             await (_set(context, new, meant) if rules is None else _set_both(context, row, new, meant))
         except HutchError:
-            await _keep(context, row)
+            await _keep(context, row, sealed)
             raise
         async with context.store.database.write() as connection:
             await context.store.sandboxes.note(connection, row.id, network=new.network, policies_told=meant.revisions)
@@ -120,8 +122,11 @@ async def _row(context: Context, sandbox_id: str) -> SandboxRow:
     return row
 
 
-async def _keep(context: Context, row: SandboxRow) -> None:
-    values = {"network": row.network, "policies_told": row.policies_told, "sealed_secrets": row.sealed_secrets}
+async def _keep(context: Context, row: SandboxRow, sealed: bool) -> None:
+    """`sealed`: also what it may use of secrets, which else may just be sealed anew."""
+    values: dict[str, Any] = {"network": row.network, "policies_told": row.policies_told}
+    if sealed:
+        values["sealed_secrets"] = row.sealed_secrets
     async with context.store.database.write() as connection:
         await context.store.sandboxes.intend(connection, row.id, **values)
 

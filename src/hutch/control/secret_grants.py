@@ -49,8 +49,8 @@ async def choose(
     names: Sequence[str],
     policy: NetworkPolicy,
     rules: Sequence[HeaderRule] = (),
-) -> bytes | None:
-    """To be kept with a new sandbox. Raises `InvalidRequest` for a secret that there is not, or that it could never
+) -> Kept | None:
+    """What a new sandbox may use. Raises `InvalidRequest` for a secret that there is not, or that it could never
     use."""
     if not names and not rules:
         return None
@@ -64,12 +64,12 @@ async def choose(
         value = _value(context, rows[name])
         plain = ENV in rows[name].places
         chosen.append(Chosen(name=name, placeholder=None if plain else new_placeholder(value), hosts=rows[name].hosts))
-    return _seal(context, id, _vouching(id, Kept(authority="", key="", secrets=chosen, rules=list(rules))))
+    return _vouching(id, Kept(authority="", key="", secrets=chosen, rules=list(rules)))
 
 
 def with_rules(context: Context, row: SandboxRow, rules: Sequence[HeaderRule]) -> bytes | None:
     """What is to be kept of it when it has these header rules instead of those that it has. Its authority stays, unless
-    it cannot vouch for their hosts."""
+    it cannot vouch for their hosts. `Context.sealing` is held until it is."""
     before = _kept(context, row)
     if before is None and not rules:
         return row.sealed_secrets
@@ -77,7 +77,7 @@ def with_rules(context: Context, row: SandboxRow, rules: Sequence[HeaderRule]) -
     kept = old.model_copy(update={"rules": list(rules)})
     if not set(_names(kept)) <= set(_names(old)):
         kept = _vouching(row.id, kept)
-    return _seal(context, row.id, kept)
+    return seal(context, row.id, kept)
 
 
 def rules_of(context: Context, row: SandboxRow) -> list[HeaderRule]:
@@ -92,7 +92,8 @@ def _vouching(id: str, kept: Kept) -> Kept:
     return kept.model_copy(update={"authority": authority.certificate, "key": authority.key})
 
 
-def _seal(context: Context, id: str, kept: Kept) -> bytes:
+def seal(context: Context, id: str, kept: Kept) -> bytes:
+    """As it is kept with the sandbox. `Context.sealing` is held until it is."""
     return context.keyring.seal(kept.model_dump_json(), kept_context(id))
 
 

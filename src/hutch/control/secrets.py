@@ -36,8 +36,7 @@ class Secrets:
         self._spreading = asyncio.Lock()
         self._untold: set[str] = set()
         """Sandboxes whose node did not answer."""
-        self.writing = asyncio.Lock()
-        """Held while something is sealed or sealed anew: no value must be left with a key that is about to go."""
+        self.writing = context.sealing
 
     async def put(self, name: str, request: PutSecret, org: str) -> Secret:
         """Make it, or replace it. `LimitReached`."""

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.control.conftest import controlling
 from tests.unit.control.model_node import ModelNode
 
-from hutch.control import secret_grants
+from hutch.control import networks, secret_grants
+from hutch.control.create import Creator
 from hutch.control.service import Control
-from hutch.errors import HutchError, NotFound
-from hutch.model import CreateSandbox, PutSecret
+from hutch.errors import HutchError, InvalidPolicy, NotFound
+from hutch.model import CreateSandbox, NetworkRules, PutSecret
 from hutch.model.grant import SecretGrant
+from hutch.secrets import key_number
 from hutch.settings import Settings
 from hutch.store import DEFAULT_ORG
 
@@ -157,3 +160,33 @@ async def test_what_was_replaced_while_it_was_told_is_told_before(
     go_on.set()
     await asyncio.gather(telling, changing)
     assert value_at(node, id) == (None if deleted else "the-second-value")
+
+
+async def test_a_key_that_goes_while_a_sandbox_is_made_leaves_it_its_secrets(
+    control: Control, node: ModelNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await control.secrets.put("TOKEN", wanted("the-value"), DEFAULT_ORG)
+    insert = Creator._insert
+    changed: list[asyncio.Task[int]] = []
+
+    async def late(*given: Any) -> None:
+        changed.append(asyncio.create_task(control.secrets.rekey()))
+        await asyncio.wait(changed, timeout=0.3)  # as far as it comes
+        await insert(*given)
+
+    monkeypatch.setattr(Creator, "_insert", late)
+    id = await with_secret(control)
+    await asyncio.gather(*changed)
+    monkeypatch.undo()
+    row = await control.store.sandboxes.get(id)
+    assert row is not None and key_number(row.sealed_secrets or b"") == control._context.keyring.current == 2
+
+    async def refuse(*call: Any) -> None:
+        await control.secrets.rekey()
+        raise InvalidPolicy("no", field="network")
+
+    monkeypatch.setattr(node, "set_network", refuse)
+    with pytest.raises(InvalidPolicy):
+        await networks.change(control._context, row, NetworkRules(allow=["api.github.com", "pypi.org"]))
+    await secret_grants.tell(control._context, row)
+    assert value_at(node, id) == "the-value" and control._context.keyring.current == 3
