@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import json
 import os
 import stat
 from collections.abc import Iterator
@@ -38,6 +39,8 @@ _JAVA = (
     ),
 )
 """A Java's own."""
+_BROWSERS = ("/etc/chromium/policies/managed", "/etc/opt/chrome/policies/managed")
+"""Where policies of Chromium and Chrome are, whose list is in the program. What is new there counts at once."""
 _MOST = 8 << 20
 
 
@@ -53,6 +56,10 @@ def install(authority: str, hashed: str) -> None:
     for path in {os.path.realpath(path) for pattern in (*_BUNDLES, *_CARRIED) for path in glob.glob(pattern)}:
         _append(path, pem)
     _install_java(whole, pem)
+    certificate = "".join(line for line in authority.split("\n") if not line.startswith("-"))
+    policy = json.dumps({"CACertificates": [certificate]}).encode()
+    for directory in filter(os.path.isdir, _BROWSERS):
+        _write(f"{directory}/hutch-authority.json", policy)
     for directory in _HASHED:
         if os.path.isdir(directory):
             _write_beside(f"{directory}/{hashed}", pem)

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-collect_ignore = ["code", "python", "python1", "templates", "js", "names_python", "names_js"]
+collect_ignore = ["code", "desktop", "python", "python1", "templates", "js", "names_python", "names_js"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

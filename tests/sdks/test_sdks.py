@@ -30,6 +30,7 @@ NODE = "e2b@2.51.0"
 THIRD_PARTY = "@computesdk/e2b@1.7.52"
 """Written by others for E2B, with the client that it brings."""
 NODE_INTERPRETER = "@e2b/code-interpreter@2.8.0"
+DESKTOP, NODE_DESKTOP = "e2b-desktop==2.7.2", "@e2b/desktop@2.4.0"
 DOMAIN = "box.test"
 
 
@@ -95,13 +96,13 @@ def test_python_by_host_names(
 
 def test_every_call_of_the_client_is_in_the_docs() -> None:
     """Nobody has to guess whether a call works."""
-    python = python_environment(PYTHON[0], "e2b-code-interpreter==2.11.5")
+    python = python_environment(PYTHON[0], "e2b-code-interpreter==2.11.5", DESKTOP)
     said = subprocess.run([python, HERE / "calls.py"], capture_output=True, text=True, check=True, timeout=60)
     assert_documented(json.loads(said.stdout))
 
 
 def test_every_call_of_the_npm_client_is_in_the_docs() -> None:
-    node, packages = node_environment(NODE, NODE_INTERPRETER)
+    node, packages = node_environment(NODE, NODE_INTERPRETER, NODE_DESKTOP)
     environment = os.environ | {"PACKAGES": str(packages)}
     command = [node, HERE / "js" / "calls.mjs"]
     said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)

@@ -5,13 +5,14 @@ import { createRequire } from 'node:module'
 const require = createRequire(process.env.PACKAGES + '/')
 const e2b = require('e2b')
 const interpreter = require('@e2b/code-interpreter')
+const desktop = require('@e2b/desktop')
 const OWN = new Set(['length', 'name', 'prototype', 'constructor'])
-const NAMES = { Filesystem: 'files', Commands: 'commands', Pty: 'pty', Git: 'git', TemplateBase: 'Template' }
+const NAMES = { VNCServer: 'stream', Filesystem: 'files', Commands: 'commands', Pty: 'pty', Git: 'git', TemplateBase: 'Template' }
 
 function hidden () {
   // What the types say is private or protected, as `Class.name`; JavaScript knows no such thing.
   const names = new Set()
-  for (const module of ['e2b', '@e2b/code-interpreter']) {
+  for (const module of ['e2b', '@e2b/code-interpreter', '@e2b/desktop']) {
     const types = readFileSync(require.resolve(module).replace(/\.\w+$/, '.d.ts'), 'utf8')
     for (const [, name, body] of types.matchAll(/^declare (?:abstract )?class (\w+)[^{]*\{\n(.*?)^\}/gms)) {
       for (const [, member] of body.matchAll(/^ +(?:private|protected) (?:static |readonly |get )*(\w+)/gm)) {
@@ -40,7 +41,8 @@ function isClass (value) {
 
 const HIDDEN = hidden()
 const found = new Set()
-for (const exported of [e2b, { Sandbox: interpreter.Sandbox }]) {
+const VNCServer = new desktop.Sandbox({ sandboxId: 'none', apiKey: 'e2b_00' }).stream.constructor
+for (const exported of [e2b, { Sandbox: interpreter.Sandbox }, { Sandbox: desktop.Sandbox, VNCServer }]) {
   for (const [name, type] of Object.entries(exported)) {
     if (name === 'default' || !isClass(type) || type.prototype instanceof Error) continue
     for (const call of functionsOf(name, type)) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -14,11 +15,12 @@ PEM = "-----BEGIN CERTIFICATE-----\nabc\n-----END CERTIFICATE-----\n"
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("etc/certs", "share", "site/certifi"):
+    for name in ("etc/certs", "share", "site/certifi", "policies"):
         (tmp_path / name).mkdir(parents=True)
     monkeypatch.setattr(trust, "DIRECTORY", str(tmp_path / "trust"))
     monkeypatch.setattr(trust, "_BUNDLES", (str(tmp_path / "etc/bundle.pem"), str(tmp_path / "etc/linked.pem")))
     monkeypatch.setattr(trust, "_HASHED", (str(tmp_path / "etc/certs"),))
+    monkeypatch.setattr(trust, "_BROWSERS", (str(tmp_path / "policies"), str(tmp_path / "none")))
     monkeypatch.setattr(trust, "_LOCAL", str(tmp_path / "share/local"))
     monkeypatch.setattr(trust, "_CARRIED", (f"{tmp_path}/site/*/cacert.pem",))
     monkeypatch.setattr(trust, "_JAVA", ())
@@ -37,6 +39,8 @@ def test_it_stands_in_every_list_once(root: Path) -> None:
     assert (root / "trust/authority.pem").read_text() == PEM
     assert {path.name for path in (root / "etc/certs").iterdir()} == {"0a1b2c3d.0", "hutch-0a1b2c3d.pem"}
     assert (root / "share/local/hutch-0a1b2c3d.crt").read_text() == PEM
+    assert json.loads((root / "policies/hutch-authority.json").read_text()) == {"CACertificates": ["abc"]}
+    assert not (root / "none").exists()
     assert (root / "trust/bundle.pem").stat().st_mode & 0o777 == 0o644
 
 
