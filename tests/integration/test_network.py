@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import secrets
 import socket
 import subprocess
@@ -46,6 +47,18 @@ except ConnectionResetError:
     print("reset")
 except TimeoutError:
     print("silence")
+except OSError as error:
+    print("error", error.errno)
+"""
+
+AS_SOMEBODY = """
+import os, socket, sys
+where = sys.argv[1], int(sys.argv[2])
+given = socket.create_connection(where, 5)
+os.setresuid(65534, 65534, 65534)
+print(given.recv(100).decode())
+try:
+    socket.create_connection(where, 5)
 except OSError as error:
     print("error", error.errno)
 """
@@ -245,11 +258,19 @@ async def test_sandboxes_do_not_reach_each_other(node: Node, policy: DenyAll | A
         assert await connect(one.namespace, two.host_address, port) == "refused"
 
 
-async def test_the_host_reaches_a_guest_and_the_outside_does_not(node: Node, world: World) -> None:
+async def test_the_node_reaches_a_guest_and_neither_other_users_of_the_host_nor_the_outside(
+    node: Node, world: World
+) -> None:
     slot = await node.pool.acquire("sbx_a", AllowAll())
     with listening(slot.namespace) as port:
         with await asyncio.to_thread(socket.create_connection, (slot.guest_address, port), 5) as connection:
             assert await asyncio.to_thread(connection.recv, 100) == slot.host_address.encode()
+        with listening(slot.namespace, "stay") as talking:
+            command = [sys.executable, "-I", "-S", "-c", AS_SOMEBODY, slot.guest_address, str(talking)]
+            process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+            output, _ = await process.communicate()
+            # What root has opened goes on in whose hands ever it is. Who opens one of his own is refused.
+            assert output.decode().split() == [slot.host_address, "error", str(errno.EHOSTUNREACH)]
         assert await connect(world.namespace, slot.guest_address, port) == "silence"
 
 

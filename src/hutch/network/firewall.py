@@ -149,6 +149,11 @@ table inet {table} {{
     type filter hook input priority filter - 10; policy accept;
     iifname != {{ "lo", "{links}" }} meta l4proto {{ tcp, udp }} th dport {{ {ports} }} drop
   }}
+  chain inward {{
+    comment "no user of the host reaches a sandbox past the gateway: connections into one are made by the node, as root"
+    type filter hook output priority filter - 10; policy accept;
+    oifname "{links}" ct direction original meta skuid != 0 reject with icmpx admin-prohibited
+  }}
   chain fence {{
     comment "whoever takes over the fence or the broker still reaches nothing private"
     type filter hook output priority filter - 10; policy accept;
