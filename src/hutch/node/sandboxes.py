@@ -301,7 +301,7 @@ class Sandboxes:
             self.take(entry, handle)
 
     async def _tidy(self) -> None:
-        mending = []
+        unsettled = []
         for entry in self._registry:
             record = entry.record
             if record.step == "ending" and not entry.lock.locked():
@@ -309,12 +309,12 @@ class Sandboxes:
             elif record.step in ("pausing", "resuming") and not entry.lock.locked():
                 await self._finish(entry)
             elif record.step == "running" and record.unsettled and not entry.lock.locked():
-                mending.append(self._mend(entry))
+                unsettled.append(entry)
             elif record.step == "running":
-                await self._parts.records.save(record)  # the figures: of all else it is up to date
+                await self.ender.save(entry)  # the figures: of all else it is up to date
             elif record.step == "dead" and (record.ended_at or 0.0) < time.time() - TOMBSTONE_SECONDS:
                 await self.ender.forget(entry)
-        await asyncio.gather(*mending)  # each may have to wait for a guest that is slow on purpose
+        await asyncio.gather(*map(self._mend, unsettled))  # each may have to wait for a guest that is slow on purpose
         await self._parts.journal.trim()
         await self._parts.egress_log.trim()
         await self._parts.snapshots.tidy(self._retention, datetime.now(UTC))

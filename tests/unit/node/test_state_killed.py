@@ -456,3 +456,16 @@ async def test_memory_that_is_just_being_loaded_is_not_promised_twice(
         assert isinstance(refused, LimitReached) and refused.extra["limit"] == "node_memory"
         await node.sandboxes.states.resume(SANDBOX)
         await node.sandboxes.states.resume(other)
+
+
+async def test_a_full_disk_keeps_the_janitor_from_nothing(memory: Path) -> None:
+    host, other = Host(memory), new_id("sbx")
+    async with daemon(host) as node:
+        await node.sandboxes.boot(other, request())
+        await running(node)
+        host.fail, host.wrong, host.times = "go on", GuestUnavailable("no answer"), 2
+        await snapshot_of_the_disk(node)
+        assert host.kernels[SANDBOX].still
+        host.fail, host.wrong = "record", OSError(28, "No space left on device")  # meets the other's figures
+        await node.sandboxes._tidy()
+        assert host.wrong is None and not host.kernels[SANDBOX].still
