@@ -234,8 +234,6 @@ class Firewall:
 
     def set_policy(self, slot: Slot, policy: NetworkPolicy) -> None:
         """From now on the slot is judged by this policy; before the first one, all its packets are dropped."""
-        if self._policies.get(slot) == policy:
-            return
         self._nft.run("\n".join((*self._removal(slot), *self._addition(slot, policy))))
         self._policies[slot] = policy
 

@@ -175,18 +175,8 @@ class LinuxSlotPool(SlotPool):
                 # Most likely an earlier link of this name is still on its way out: try the next index.
 
     async def _create(self, slot: Slot) -> None:
-        """With the policy that most are lent with, so that nobody has to wait for it."""
-
-        def create() -> None:
-            namespaces.create(slot)
-            try:
-                self._rules.set_policy(slot, DenyAll())
-            except NftError as error:
-                namespaces.remove(slot.namespace, slot.link)
-                raise OSError(f"the rules of slot {slot.namespace} cannot be made: {error}") from error
-
         try:
-            await self._call(create)
+            await self._call(lambda: namespaces.create(slot))
         except OSError:
             self._busy.discard(slot.index)
             raise
