@@ -26,8 +26,9 @@ MAX_SESSIONS = 64
 _MOST_CONTEXTS = 256
 """Names of one sandbox whose certificates are kept."""
 _FRESH_SECONDS = 86400.0
-READING = (0.3, 1.0)
-"""Seconds of CPU a second, and in a burst, for reading what one sandbox sends: all others wait meanwhile."""
+SHARE = (0.3, 1.0)
+"""Seconds of CPU a second, and in a burst, for reading what one sandbox sends, and what hosts send to it: all others
+wait meanwhile."""
 
 
 class Granted:
@@ -36,7 +37,7 @@ class Granted:
     def __init__(self, id: str, grant: SecretGrant, leaf: ec.EllipticCurvePrivateKey) -> None:
         self.id = id
         self.sessions: set[Session] = set()
-        self.reading = Bucket(*READING)
+        self.share = Bucket(*SHARE)
         self._leaf = leaf
         self._contexts: dict[str, tuple[float, ssl.SSLContext]] = {}
         self._authority: Authority

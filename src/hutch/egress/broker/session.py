@@ -18,7 +18,7 @@ from hutch.network.resetting import reset
 CONNECT_SECONDS = 10.0
 _HIGH_WATER = 64 << 10
 _REST = 0.05
-"""Seconds in which a sandbox is not read that has used up its share."""
+"""Seconds in which a sandbox that has used up its share is not read, nor what a host says to it."""
 _HOLD = 0.01
 """Seconds for which the last bytes of what a host says wait for the next: a value may be cut between them."""
 _LINGER = 1.0
@@ -60,6 +60,8 @@ class Session(asyncio.Protocol):
         self._unreached: Refused | None = None
         self._holds: set[str] = set()
         """Why the sandbox is not read just now."""
+        self._full = False
+        """The sandbox takes nothing more just now."""
         self._timer: asyncio.TimerHandle | None = None
         self._release: asyncio.TimerHandle | None = None
         self._opening = self._loop.create_task(self._connect(trusted))
@@ -88,22 +90,18 @@ class Session(asyncio.Protocol):
         self._went(passed)
         if self._asking.waiting > _HIGH_WATER:
             self.hold("turn")
-        if not self._granted.reading.spend(monotonic(), thread_time() - began) and self._timer is None:
-            self.hold("share")
-            self._timer = self._loop.call_later(_REST, self._rested)
+        self._used(thread_time() - began)
 
     def eof_received(self) -> bool:
         return False
 
     def pause_writing(self) -> None:
-        self._unschedule()  # the host has perhaps said more, and is not heard
-        if self._outward is not None:
-            self._outward.pause_reading()
+        self._full = True
+        self._mute()
 
     def resume_writing(self) -> None:
-        if self._outward is not None and not self._outward.is_closing():
-            self._outward.resume_reading()
-            self._schedule()
+        self._full = False
+        self._hear()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if isinstance(exc, ssl.SSLError) and not self._spoken and not self._ended:
@@ -137,6 +135,7 @@ class Session(asyncio.Protocol):
         """The host says something."""
         if self._ended or self._inward is None:
             return
+        began = thread_time()
         try:
             passed = self._answering.feed(data)
             self._schedule()
@@ -149,6 +148,8 @@ class Session(asyncio.Protocol):
                 self._next()
         except Refused as refused:
             self._refuse(refused)
+            return
+        self._used(thread_time() - began)
 
     def lost(self, exc: Exception | None) -> None:
         """The host has ended the connection."""
@@ -281,9 +282,28 @@ class Session(asyncio.Protocol):
         if self._inward is not None:
             self._inward.write(self._answering.release())
 
+    def _used(self, seconds: float) -> None:
+        """So much CPU for what was sent, either way: all other sandboxes have waited meanwhile."""
+        if not self._granted.share.spend(monotonic(), seconds) and self._timer is None and not self._ended:
+            self._timer = self._loop.call_later(_REST, self._rested)
+            self.hold("share")
+            self._mute()
+
     def _rested(self) -> None:
         self._timer = None
         self.go_on("share")
+        self._hear()
+
+    def _mute(self) -> None:
+        self._unschedule()  # the host has perhaps said more, and is not heard
+        if self._outward is not None:
+            self._outward.pause_reading()
+
+    def _hear(self) -> None:
+        if self._full or self._timer is not None or self._outward is None or self._outward.is_closing():
+            return
+        self._outward.resume_reading()
+        self._schedule()
 
     def _report(self, **how: Any) -> None:
         place = self._place
