@@ -25,8 +25,6 @@ from hutch.errors import HutchError
 log = structlog.get_logger(__name__)
 
 MAX_LINE = 1 << 20
-UIDS = range(61184, 65520)
-"""Users that belong to nobody (systemd gives them out for as long as a service runs)."""
 _ACKNOWLEDGED = 3.0
 """Seconds in which a child has to do as it is told, else it is started anew."""
 _STANDS = 10.0

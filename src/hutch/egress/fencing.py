@@ -17,9 +17,9 @@ from typing import Any
 
 import structlog
 
-from hutch.egress.child import UIDS, Child
+from hutch.egress.child import Child
 from hutch.egress.fence.permit import closed
-from hutch.egress.unprivileged import socket_of
+from hutch.egress.unprivileged import UIDS, socket_of
 from hutch.errors import HutchError, InternalError
 from hutch.model import NetworkPolicy, NetworkRules
 from hutch.network.base import SlotPool

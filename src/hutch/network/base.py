@@ -38,6 +38,8 @@ class Services:
     """User that the fence runs as: the kernel holds it to public addresses."""
     broker: int
     """User that the broker runs as: held to the same."""
+    dialer: int
+    """User whose the connections into sandboxes are that the server is given: they lead to sandboxes alone."""
     resolver: tuple[str, int] | None
     """The name server that the fence asks; None: names do not resolve."""
 

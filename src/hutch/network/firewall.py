@@ -150,9 +150,10 @@ table inet {table} {{
     iifname != {{ "lo", "{links}" }} meta l4proto {{ tcp, udp }} th dport {{ {ports} }} drop
   }}
   chain inward {{
-    comment "no user of the host reaches a sandbox past the gateway: connections into one are made by the node, as root"
+    comment "users of the host do not reach sandboxes past the gateway; what the node hands over leads nowhere else"
     type filter hook output priority filter - 10; policy accept;
-    oifname "{links}" ct direction original meta skuid != 0 reject with icmpx admin-prohibited
+    oifname "{links}" ct direction original meta skuid != {{ 0, {services.dialer} }} reject with icmpx admin-prohibited
+    oifname != "{links}" meta skuid {services.dialer} reject with icmpx admin-prohibited
   }}
   chain fence {{
     comment "whoever takes over the fence or the broker still reaches nothing private"

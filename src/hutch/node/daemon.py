@@ -19,6 +19,7 @@ from hutch.egress.brokering import Broker
 from hutch.egress.fencing import Fence
 from hutch.egress.identity import IdentityDoor
 from hutch.egress.llm.gateway import LlmGateway
+from hutch.egress.unprivileged import next_user
 from hutch.errors import HutchError
 from hutch.images.catalog import ImageStore
 from hutch.model import NodeInfo
@@ -183,7 +184,7 @@ class Daemon:
             budgets=Budgets(self._home.directory / "llm-budgets.json", gateway),
             guests=guests,
             disks=GuestDisk(guests),
-            dialer=Dialer(registry.address),
+            dialer=Dialer(registry.address, next_user(broker.uid)),
             snapshots=Snapshots(store, registry, records),
             pins=Pins(self._home.images),
         )
@@ -206,6 +207,7 @@ class Daemon:
             dns=dns,
             uid=fence.uid,
             broker=broker.uid,
+            dialer=next_user(broker.uid),
             resolver=fence.resolver,
         )
         slots = LinuxSlotPool(

@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import cast
 
+from hutch.egress.unprivileged import socket_of
 from hutch.network.resetting import reset_socket
 
 _QUESTION_LIMIT = 128
@@ -27,9 +28,11 @@ _REFUSED = (errno.ECONNREFUSED, errno.ECONNRESET)
 
 
 class Dialer:
-    """Makes connections. `lookup` gives the address of a running sandbox, None for any other id."""
+    """Makes connections. `lookup` gives the address of a running sandbox, None for any other id. `uid`: the user whose
+    they are to the firewall, which lets them lead into sandboxes and nowhere else, whoever has them."""
 
-    def __init__(self, lookup: Callable[[str], str | None]) -> None:
+    def __init__(self, lookup: Callable[[str], str | None], uid: int) -> None:
+        self.uid = uid
         self._lookup = lookup
         self._server: asyncio.Server | None = None
         self._open: defaultdict[str, set[_Leash]] = defaultdict(set)
@@ -166,8 +169,9 @@ class _Leash(asyncio.Protocol):
         address = self._dialer.address(sandbox)
         if address is None:
             return self._refuse("sandbox_not_found", "no such sandbox runs on this node")
-        made = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        made = socket_of(self._dialer.uid, socket.SOCK_STREAM)
         try:
+            made.setblocking(False)
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             async with asyncio.timeout(_CONNECT_SECONDS):
                 await asyncio.get_running_loop().sock_connect(made, (address, port))

@@ -35,7 +35,7 @@ class Node:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.dialer = Dialer({SANDBOX: "127.0.0.1"}.get)
+        self.dialer = Dialer({SANDBOX: "127.0.0.1"}.get, os.geteuid())
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()

@@ -485,7 +485,7 @@ async def daemon(
         egress_log=egress_log,
         guests=cast(GuestClient, PaperGuests(host)),
         disks=cast(GuestDisk, PaperDisks(host)),
-        dialer=Dialer(registry.address),
+        dialer=Dialer(registry.address, 0),
         snapshots=Snapshots(store, registry, records),
         pins=Pins(home.images),
     )
