@@ -251,7 +251,7 @@ class PaperSlots(SlotPool):
 class PaperFence:
     """Lets nothing through."""
 
-    async def allow(self, sandbox: str, address: str, policy: NetworkPolicy) -> None:
+    async def allow(self, sandbox: str, address: str, policy: NetworkPolicy, *, wait: bool = True) -> None:
         """Nothing listens."""
 
     async def forget(self, address: str) -> None:
