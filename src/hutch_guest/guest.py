@@ -52,6 +52,8 @@ class Guest:
         self.layers_of_disk = disk
         self.still: InputPipe | None = None
         """Open while everything else in the sandbox is made to stand still (`api/changes.py`)."""
+        self.released = 0
+        """How often it was told to go on."""
         self.volumes: dict[str, Pumped] = {}
         """Mounted ones, by their paths."""
         self.mounting = asyncio.Lock()
@@ -114,7 +116,8 @@ class Guest:
         return await self.manager.start(request, self.account(request.user), self.layers(), self.default_workdir)
 
     def go_on(self) -> None:
-        """Let the sandbox go on that stands still."""
+        """Let the sandbox go on that stands still, or is about to."""
+        self.released += 1
         if self.still is not None:
             self.still.close()
             self.still = None

@@ -59,7 +59,11 @@ async def _streamed(guest: Guest, mode: str, request: Request, first: bytes = b"
         child.source.close()
         return Response(200, child.output(), "application/octet-stream", first=first)
     guest.go_on()
+    asked = guest.released
     child = await _start(guest, mode, "still")
+    if guest.released != asked:
+        child.close()
+        raise Conflict("the sandbox was told to go on meanwhile")
     guest.still = child.source
     return Response(200, child.output(keep_source=True), "application/octet-stream", first=first)
 
@@ -75,10 +79,12 @@ async def _start(guest: Guest, mode: str, *options: str) -> _Child:
     ours_out, theirs_out = os.pipe2(os.O_CLOEXEC)
     try:
         await in_thread(vfork.start, argv[0], argv, ENVIRONMENT, (theirs_in, theirs_out, 2))
-    except OSError as error:
+    except BaseException as error:  # also when the client has gone: what it would have made stand still goes on
         os.close(ours_in)
         os.close(ours_out)
-        raise GuestError(f"the process for it cannot be started: {error.strerror}") from error
+        if isinstance(error, OSError):
+            raise GuestError(f"the process for it cannot be started: {error.strerror}") from error
+        raise
     finally:
         os.close(theirs_in)
         os.close(theirs_out)
@@ -92,6 +98,11 @@ class _Child:
         self.source = source
         self._output = output
         os.set_blocking(output, False)
+
+    def close(self) -> None:
+        """It is not needed."""
+        self.source.close()
+        os.close(self._output)
 
     async def feed(self, request: Request) -> None:
         """Give it the request's body as its standard input."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -9,13 +10,19 @@ import stat
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from hutch_guest.api import changes
 from hutch_guest.changes import CHILD
 from hutch_guest.changes.walk import OPAQUE
+from hutch_guest.errors import Conflict
+from hutch_guest.guest import Guest
+from hutch_guest.http.messages import Request
 
 ODD = os.fsdecode(b"odd \n \xff name")
 
@@ -180,3 +187,29 @@ def test_files_are_read_from_either_layer(layers: Layers) -> None:
     sizes = [json.loads(line)["size"] for line in answer.split(b"\n") if line.startswith(b'{"size"')]
     assert sizes[:1] == [6] and b"before" in answer and b"after" in answer
     assert answer.endswith(b'{"size":null}\n{"size":null}\n{"size":null}\n{"end":true,"entries":5}\n')
+
+
+@pytest.mark.parametrize("meanwhile", ["its client goes", "it is told to go on"])
+async def test_what_is_about_to_stand_still_goes_on_when(meanwhile: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+
+    def start(_path: str, _argv: list[str], _environment: dict[str, str], files: tuple[int, int, int]) -> int:
+        started.append(os.dup(files[0]))  # what the process waits for the end of
+        time.sleep(0.2)
+        return 1
+
+    monkeypatch.setattr(changes.vfork, "start", start)
+    guest = SimpleNamespace(layers_of_disk=SimpleNamespace(written=0, image=0), env={}, still=None, released=0)
+    guest.go_on = lambda: Guest.go_on(cast(Guest, guest))
+    request = cast(Request, SimpleNamespace(query={"still": "1"}))
+    packing = asyncio.create_task(changes.pack(cast(Guest, guest), request))
+    while not started:
+        await asyncio.sleep(0.01)
+    if meanwhile == "its client goes":
+        packing.cancel()
+    else:
+        await changes.release(cast(Guest, guest), request)
+    with pytest.raises((asyncio.CancelledError, Conflict)):
+        await packing
+    assert os.read(started[0], 1) == b""
+    os.close(started[0])
