@@ -132,7 +132,7 @@ def root() -> Iterator[Path]:
 @pytest.fixture(params=sorted(RUNTIMES))
 async def host(request: pytest.FixtureRequest, image: Path, root: Path) -> AsyncIterator[Host]:
     node = "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(4))
-    services = Services(llm=1, identity=4, tcp=2, dns=3, uid=61184, broker=61185, dialer=61186, resolver=None)
+    services = Services(llm=1, identity=4, tcp=2, dns=3, uid=61184, broker=61185, resolver=None)
     slots = LinuxSlotPool(node, "10.200.0.0/14", 1, services)
     await slots.start({})
     host = Host(image, node, root, RUNTIMES[request.param], slots)

@@ -161,7 +161,7 @@ class Node:
 
 def services(port: int) -> Services:
     """Of a node whose LLM gateway has this port, and which has no fence."""
-    return Services(llm=port, identity=4, tcp=2, dns=3, uid=61184, broker=61185, dialer=61186, resolver=None)
+    return Services(llm=port, identity=4, tcp=2, dns=3, uid=61184, broker=61185, resolver=None)
 
 
 def node_id() -> str:
@@ -274,7 +274,7 @@ async def test_the_node_reaches_a_guest_and_neither_other_users_of_the_host_nor_
             # What root has opened goes on in whose hands ever it is. Who opens one of his own is refused.
             assert output.decode().split() == [slot.host_address, "error", str(errno.EHOSTUNREACH)]
         assert await connect(world.namespace, slot.guest_address, port) == "silence"
-        with socket_of(services(1).dialer, socket.SOCK_STREAM) as handed:
+        with socket_of(node.pool.dialer, socket.SOCK_STREAM) as handed:
             await asyncio.to_thread(handed.connect, (slot.guest_address, port))
             ctypes.CDLL(None).connect(handed.fileno(), bytes(16), 16)  # AF_UNSPEC: it is as new
             for elsewhere in (("127.0.0.1", node.port), (PUBLIC, world.port)):

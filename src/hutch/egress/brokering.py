@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from hutch.egress.child import Child
-from hutch.egress.unprivileged import next_user
+from hutch.egress.unprivileged import UIDS
 from hutch.model.grant import SecretGrant
 
 
@@ -22,7 +22,7 @@ class Broker(Child):
 
     def __init__(self, node: str, fence: int, report: Callable[[dict[str, Any]], None]) -> None:
         super().__init__("hutch.egress.broker", "broker")
-        self.uid = next_user(fence)
+        self.uid = UIDS[(UIDS.index(fence) + 1) % len(UIDS)]
         self.door = f"hutch-{node}-{secrets.token_hex(8)}"
         """Name of the socket, in the host's abstract name space; only the fence's user is let in."""
         self._fence = fence

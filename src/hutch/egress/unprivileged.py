@@ -12,14 +12,9 @@ _MEMORY = 1 << 30
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 
 
-UIDS = range(61184, 65520)
-"""Users that belong to nobody (systemd gives them out for as long as a service runs)."""
+UIDS = range(61184, 64496)
+"""Users that belong to nobody (systemd gives them out for as long as a service runs), for the node's children."""
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-def next_user(uid: int) -> int:
-    """Another one of `UIDS`, for a process or sockets beside."""
-    return UIDS[(UIDS.index(uid) + 1) % len(UIDS)]
 
 
 def socket_of(uid: int, kind: socket.SocketKind) -> socket.socket:

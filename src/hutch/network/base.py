@@ -38,8 +38,6 @@ class Services:
     """User that the fence runs as: the kernel holds it to public addresses."""
     broker: int
     """User that the broker runs as: held to the same."""
-    dialer: int
-    """User whose the connections into sandboxes are that the server is given: they lead to sandboxes alone."""
     resolver: tuple[str, int] | None
     """The name server that the fence asks; None: names do not resolve."""
 
@@ -66,6 +64,11 @@ class SlotPool(ABC):
     @abstractmethod
     def free(self) -> int:
         """Slots ready to be lent."""
+
+    @property
+    @abstractmethod
+    def dialer(self) -> int:
+        """User whose sockets lead into slots and, by the firewall, nowhere else. Once it is started."""
 
     @abstractmethod
     async def start(self, in_use: dict[str, int], policies: Mapping[str, NetworkPolicy] | None = None) -> None:

@@ -152,8 +152,8 @@ table inet {table} {{
   chain inward {{
     comment "users of the host do not reach sandboxes past the gateway; what the node hands over leads nowhere else"
     type filter hook output priority filter - 10; policy accept;
-    oifname "{links}" ct direction original meta skuid != {{ 0, {services.dialer} }} reject with icmpx admin-prohibited
-    oifname != "{links}" meta skuid {services.dialer} reject with icmpx admin-prohibited
+    oifname "{links}" ct direction original meta skuid != {{ 0, {dialer} }} reject with icmpx admin-prohibited
+    oifname != "{links}" meta skuid {dialer} reject with icmpx admin-prohibited
   }}
   chain fence {{
     comment "whoever takes over the fence or the broker still reaches nothing private"
@@ -189,12 +189,14 @@ class Firewall:
         node: str,
         subnet: str,
         services: Services,
+        dialer: int,
         private: Sequence[IPv4Network] = (),
     ) -> None:
         self._table = f"hutch_{node}"
         self._links = f"h{node}x*"
         self._subnet = subnet
         self._services = services
+        self._dialer = dialer
         self._private = private
         self._group = group_of(node)
         self._nft = Nft()
@@ -210,6 +212,7 @@ class Firewall:
             upstream=UPSTREAM.format(services.resolver) if services.resolver else "",
             table=self._table,
             links=self._links,
+            dialer=self._dialer,
             llm=LLM_ADDRESS,
             identity=IDENTITY_ADDRESS,
             services=services,

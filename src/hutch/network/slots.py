@@ -65,6 +65,10 @@ class LinuxSlotPool(SlotPool):
         """Slots ready to be lent."""
         return len(self._free)
 
+    @property
+    def dialer(self) -> int:
+        return subnets.user_of(self._network)
+
     async def start(self, in_use: dict[str, int], policies: Mapping[str, NetworkPolicy] | None = None) -> None:
         self._policies = {in_use[sandbox]: policy for sandbox, policy in (policies or {}).items() if sandbox in in_use}
         self._lent = set(in_use.values())
@@ -220,7 +224,7 @@ class LinuxSlotPool(SlotPool):
 
     def _settle(self, subnet: IPv4Network) -> None:
         self._subnet = subnet
-        self._firewall = Firewall(self._node, str(subnet), self._services, self._private)
+        self._firewall = Firewall(self._node, str(subnet), self._services, self.dialer, self._private)
         self._firewall.install([self.slot(index) for index in self._lent], self._policies)
 
     def _tear_down(self) -> None:

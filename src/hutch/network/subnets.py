@@ -18,6 +18,13 @@ from hutch.errors import LimitReached
 
 CLAIMS = Path("/run/hutch-subnets.json")
 PREFIX = 20
+_USERS = range(64496, 65520)
+"""Users that belong to nobody; those before them are for the node's children."""
+
+
+def user_of(subnet: IPv4Network) -> int:
+    """A user of this node's alone, as the subnet is: what one node's firewall says of its user concerns no other's."""
+    return _USERS[(int(subnet.network_address) >> (32 - PREFIX)) % len(_USERS)]
 
 
 def claim(

@@ -19,7 +19,6 @@ from hutch.egress.brokering import Broker
 from hutch.egress.fencing import Fence
 from hutch.egress.identity import IdentityDoor
 from hutch.egress.llm.gateway import LlmGateway
-from hutch.egress.unprivileged import next_user
 from hutch.errors import HutchError
 from hutch.images.catalog import ImageStore
 from hutch.model import NodeInfo
@@ -184,7 +183,7 @@ class Daemon:
             budgets=Budgets(self._home.directory / "llm-budgets.json", gateway),
             guests=guests,
             disks=GuestDisk(guests),
-            dialer=Dialer(registry.address, next_user(broker.uid)),
+            dialer=Dialer(registry.address),
             snapshots=Snapshots(store, registry, records),
             pins=Pins(self._home.images),
         )
@@ -207,7 +206,6 @@ class Daemon:
             dns=dns,
             uid=fence.uid,
             broker=broker.uid,
-            dialer=next_user(broker.uid),
             resolver=fence.resolver,
         )
         slots = LinuxSlotPool(
@@ -251,7 +249,7 @@ class Daemon:
             NodeApi(parts, self._sandboxes, self._info).application(), access_log=None, shutdown_timeout=10.0
         )
         await runner.setup()
-        await parts.dialer.start(listen(settings.dial_socket, settings.server_user))
+        await parts.dialer.start(listen(settings.dial_socket, settings.server_user), parts.slots.dialer)
         await web.SockSite(runner, listen(settings.node_socket, settings.server_user)).start()
         tidying = asyncio.create_task(self._sandboxes.tidy_forever())
         log.info("node ready", node=self._home.id, socket=str(settings.node_socket))

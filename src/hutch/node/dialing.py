@@ -28,19 +28,20 @@ _REFUSED = (errno.ECONNREFUSED, errno.ECONNRESET)
 
 
 class Dialer:
-    """Makes connections. `lookup` gives the address of a running sandbox, None for any other id. `uid`: the user whose
-    they are to the firewall, which lets them lead into sandboxes and nowhere else, whoever has them."""
+    """Makes connections. `lookup` gives the address of a running sandbox, None for any other id."""
 
-    def __init__(self, lookup: Callable[[str], str | None], uid: int) -> None:
-        self.uid = uid
+    def __init__(self, lookup: Callable[[str], str | None]) -> None:
         self._lookup = lookup
+        self.uid: int
         self._server: asyncio.Server | None = None
         self._open: defaultdict[str, set[_Leash]] = defaultdict(set)
         self._asking: set[_Leash] = set()
         self._held: dict[str, asyncio.Event] = {}
 
-    async def start(self, listener: socket.socket) -> None:
-        """Take questions from this listening Unix socket."""
+    async def start(self, listener: socket.socket, uid: int) -> None:
+        """Take questions from this listening Unix socket. `uid`: the user whose the connections are to the firewall,
+        which lets them lead into sandboxes and nowhere else, whoever has them."""
+        self.uid = uid
         self._server = await asyncio.get_running_loop().create_unix_server(lambda: _Leash(self), sock=listener)
 
     def drop(self, sandbox: str) -> None:

@@ -35,11 +35,11 @@ class Node:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.dialer = Dialer({SANDBOX: "127.0.0.1"}.get, os.geteuid())
+        self.dialer = Dialer({SANDBOX: "127.0.0.1"}.get)
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self.dialer.start(listen(path, "root")), self._loop).result(30)
+        asyncio.run_coroutine_threadsafe(self.dialer.start(listen(path, "root"), os.geteuid()), self._loop).result(30)
 
     def call(self, work: Callable[[], T]) -> T:
         async def run() -> T:

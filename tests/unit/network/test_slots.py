@@ -12,7 +12,7 @@ from hutch.network.slots import LinuxSlotPool
 
 @pytest.fixture
 def pool() -> LinuxSlotPool:
-    services = Services(llm=1, identity=4, tcp=2, dns=3, uid=61184, broker=61185, dialer=61186, resolver=None)
+    services = Services(llm=1, identity=4, tcp=2, dns=3, uid=61184, broker=61185, resolver=None)
     pool = LinuxSlotPool("ab12", "10.200.0.0/14", 0, services)
     pool._subnet = IPv4Network("10.200.16.0/20")  # what `start` claims
     return pool

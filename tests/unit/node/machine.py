@@ -215,6 +215,10 @@ class PaperSlots(SlotPool):
     def free(self) -> int:
         return 1
 
+    @property
+    def dialer(self) -> int:
+        return 0
+
     async def start(self, in_use: dict[str, int], policies: dict[str, NetworkPolicy] | None = None) -> None:
         assert set(in_use.values()) <= self._host.slots
         self._host.slots = set(in_use.values())
@@ -485,7 +489,7 @@ async def daemon(
         egress_log=egress_log,
         guests=cast(GuestClient, PaperGuests(host)),
         disks=cast(GuestDisk, PaperDisks(host)),
-        dialer=Dialer(registry.address, 0),
+        dialer=Dialer(registry.address),
         snapshots=Snapshots(store, registry, records),
         pins=Pins(home.images),
     )
