@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 
 import pytest
+
+from tests.machine import Machine
+from tests.sdks.running import user_of
 
 collect_ignore = ["code", "desktop", "python", "python1", "templates", "js", "names_python", "names_js"]
 
@@ -18,6 +22,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if missing and item.get_closest_marker("root"):
             item.add_marker(pytest.mark.skip(reason=missing))
+
+
+@pytest.fixture(scope="module")
+def environment(machine: Machine) -> dict[str, str]:
+    """What a user of the module's `machine` sets."""
+    said = json.loads((machine.root / "run" / "api.json").read_text())
+    return user_of(machine) | {"E2B_API_URL": said["url"], "E2B_SANDBOX_URL": said["gateway"]}
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from hutch import Hutch, Sandbox
 from hutch.errors import InvalidRequest, NotFound, PortClosed
 from tests.machine import Machine
 from tests.sdks.environments import node_environment
-from tests.sdks.running import run, run_checks, user_of
+from tests.sdks.running import run, run_checks
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]
 
@@ -35,13 +34,6 @@ def machine() -> Iterator[Machine]:
         yield machine
     finally:
         asyncio.run(machine.stop())
-
-
-@pytest.fixture(scope="module")
-def environment(machine: Machine) -> dict[str, str]:
-    """What a user sets."""
-    said = json.loads((machine.root / "run" / "api.json").read_text())
-    return user_of(machine) | {"E2B_API_URL": said["url"], "E2B_SANDBOX_URL": said["gateway"]}
 
 
 def test_python(environment: dict[str, str]) -> None:
