@@ -20,6 +20,8 @@ pytestmark = [pytest.mark.root, pytest.mark.asyncio(loop_scope="module")]
 LLM_KEY = "sk-ant-api03-of-the-parent-4ab8c1"
 GIVEN = "environment-of-the-process-77c0"
 AT_CREATE = "environment-of-the-create-11f9"
+BROKERED = "ghp_the0parents0real0token0f3a1"
+ENVED = "value-that-is-given-as-it-is-5d2e"
 WORK = "sleep 1000; true"
 
 
@@ -78,27 +80,36 @@ async def scan(client: httpx.AsyncClient, box: str, texts: list[str]) -> dict[st
 async def test_a_fork_has_no_credential_of_its_parent_that_is_good_for_anything(
     machine: Machine, client: httpx.AsyncClient
 ) -> None:
-    made = await machine.create(agent="command", task=WORK, llm_key=LLM_KEY, env={"AT_CREATE": AT_CREATE}, keep=True)
+    for name, body in (
+        ("BROKERED", {"value": BROKERED, "hosts": ["api.example.com"], "places": ["bearer"]}),
+        ("ENVED", {"value": ENVED, "hosts": [], "places": ["env"]}),
+    ):
+        assert (await client.put(f"/v1/secrets/{name}", json=body)).status_code in (200, 201)
+    asked = {"network": {"mode": "rules", "allow": ["api.example.com"]}, "secrets": ["BROKERED", "ENVED"]}
+    made = await machine.create(
+        agent="command", task=WORK, llm_key=LLM_KEY, env={"AT_CREATE": AT_CREATE}, keep=True, **asked
+    )
     parent, task = made["id"], made["task"]["id"]
     async with asyncio.timeout(60):
         while not (await client.get(f"/v1/tasks/{task}")).json()["started_at"]:
             await asyncio.sleep(0.1)
     await execute(client, parent, "true", env={"GIVEN": GIVEN})
     await post(client, f"/v1/sandboxes/{parent}/exec", {"command": WORK, "env": {"GIVEN": GIVEN}, "background": True})
+    stand_in = (await execute(client, parent, "echo $BROKERED"))["stdout"].strip()
     before = token_of(machine, parent)
     (fork,) = (await post(client, f"/v1/sandboxes/{parent}/fork", {"count": 1}))["sandboxes"]
     now = token_of(machine, parent)
     assert len({before, now, token_of(machine, fork["id"])}) == 3
     placeholder = placeholder_of(machine, task)
-    secrets = [now, machine.key, machine.key.rpartition("_")[2], LLM_KEY]
-    shared = [before, placeholder, GIVEN, AT_CREATE]
+    secrets = [now, machine.key, machine.key.rpartition("_")[2], LLM_KEY, BROKERED]
+    shared = [before, placeholder, stand_in, ENVED, GIVEN, AT_CREATE]
     found = await scan(client, fork["id"], secrets + shared)
     assert not found.keys() & set(secrets), found
     assert found.keys() == set(shared), "else the search finds nothing at all"
     assert found[before] == ["memory of 1"]
     assert (await execute(client, parent, "echo the parent works"))["stdout"] == "the parent works\n"
-    fresh = await execute(client, fork["id"], "echo $AT_CREATE-$GIVEN")
-    assert fresh["stdout"] == "-\n"
+    fresh = await execute(client, fork["id"], "echo $AT_CREATE-$GIVEN-$BROKERED-$ENVED")
+    assert fresh["stdout"] == "---\n"
     call = (
         f"curl -s -o /dev/null -w '%{{http_code}}' -H 'x-api-key: {placeholder}' -d '{{}}' http://llm.hutch/v1/messages"
     )
