@@ -15,7 +15,10 @@ HOLD = "import os, time; held = os.urandom({mib} << 20); print('ready', flush=Tr
 """A process with so much memory that no page of it is like another."""
 REST = 2
 """Seconds after which a snapshot that was written past the page cache has been read back into it."""
-WORK = "head -c 200000 /dev/urandom | base64 >> notes; sort notes | md5sum > sum; git init -q repo; cp notes repo/{n}"
+WORK = (
+    "head -c 200000 /dev/urandom | base64 >> notes; sort notes | md5sum > sum; "
+    "git init -q repo; tail -n 200 notes > repo/{n}"
+)
 """One turn of an agent: some text, a program or two, a file more."""
 
 
