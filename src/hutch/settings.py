@@ -145,6 +145,12 @@ class Settings(BaseSettings):
     snapshot_cpu_share: float = Field(
         0.5, gt=0, le=1, description="Part of one CPU core that storing and compressing snapshots may take."
     )
+    snapshot_scrub_mib: float = Field(
+        8,
+        ge=0,
+        description="MiB a second that are read of kept snapshots to look for damage, a round of all of them a day; "
+        "0 turns this off.",
+    )
     snapshot_keep: int = Field(
         100,
         ge=1,

@@ -13,7 +13,7 @@ from hutch.cli import checks, tls_checks
 from hutch.cli.checks import Check
 from hutch.cli.common import Connection, Json, connection, leave
 from hutch.cli.console import clean, err, note, out, print_json
-from hutch.cli.host import StateFile, node_health, server_url
+from hutch.cli.host import StateFile, damaged_snapshots, node_health, server_url
 from hutch.cli.naming import as_running
 from hutch.cli.units import human_bytes
 from hutch.errors import HutchError, Unauthorized
@@ -60,6 +60,8 @@ def _examine(settings: Settings, link: Connection) -> Iterator[Check]:
     yield checks.port(settings, ours=server_url(settings) is not None)
     yield from tls_checks.names(settings)
     yield _node(settings)
+    if os.geteuid() == 0 and (damaged := damaged_snapshots(settings)):
+        yield _damaged(damaged)
     yield _server(url)
     if url:
         yield from _with_key(link)
@@ -76,6 +78,15 @@ def _node(settings: Settings) -> Check:
     if StateFile(settings).held:
         return Check("node", "fail", "does not answer although hutch is up", f"See {settings.data_dir}/logs/node.log.")
     return Check("node", "warn", "not running", "`hutch up` starts it.")
+
+
+def _damaged(snapshots: list[str]) -> Check:
+    return Check(
+        "snapshots",
+        "fail",
+        f"the disk has changed bits of {', '.join(snapshots)}",
+        "Take them anew where their sandboxes live, and delete them: `hutch snapshot rm`. Look at the disk's health.",
+    )
 
 
 def _server(url: str | None) -> Check:

@@ -199,6 +199,14 @@ def node_sandboxes(settings: Settings) -> list[NodeSandbox]:
         return []
 
 
+def damaged_snapshots(settings: Settings) -> list[str]:
+    """Ids of those that the node has found damaged and cannot mend; empty when none answers."""
+    try:
+        return [str(id) for id in (get(settings.node_socket, "/snapshots/damaged", timeout=10) or {})["snapshots"]]
+    except (*FAILURES, KeyError):
+        return []
+
+
 def _model(model: type[M], value: object) -> M:
     """Of a node that may be of another version: fields that this one does not know are passed over."""
     return model.model_validate(value, extra="ignore")

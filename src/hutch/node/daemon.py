@@ -218,7 +218,10 @@ class Daemon:
         settings = self._settings
         try:
             return await SnapshotStore.open(
-                self._home.snapshots, cache_bytes=settings.snapshot_cache, cpu_share=settings.snapshot_cpu_share
+                self._home.snapshots,
+                cache_bytes=settings.snapshot_cache,
+                cpu_share=settings.snapshot_cpu_share,
+                scrub_rate=settings.snapshot_scrub_mib * (1 << 20),
             )
         except (OSError, RuntimeError) as error:
             raise StartError(f"the snapshots in {self._home.snapshots} cannot be opened: {error}") from error

@@ -62,6 +62,10 @@ class Snapshots:
         """What a power cut has taken."""
         return self._store.lost
 
+    async def damaged(self) -> list[str]:
+        """See `SnapshotStore.damaged`."""
+        return await self._store.damaged()
+
     @asynccontextmanager
     async def opened(self, id: str) -> AsyncIterator[tuple[Path, ThawNote]]:
         """The files of a snapshot, which stay while this lasts. Raises `SnapshotNotFound`, `SnapshotCorrupt`,

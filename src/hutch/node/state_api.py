@@ -53,6 +53,7 @@ class StateApi:
             web.get("/snapshots", self.list),
             web.post("/snapshots", self.take_in),
             web.get("/snapshots/usage", self.usage),
+            web.get("/snapshots/damaged", self.damaged),
             web.get("/snapshots/{id}/archive", self.archive),
             web.get("/snapshots/{id}", self.get),
             web.delete("/snapshots/{id}", self.delete),
@@ -97,6 +98,9 @@ class StateApi:
 
     async def usage(self, request: web.Request) -> web.Response:
         return _json(await self._snapshots.usage(request.query.get("org")))
+
+    async def damaged(self, _: web.Request) -> web.Response:
+        return web.json_response({"snapshots": await self._snapshots.damaged()})
 
     async def archive(self, request: web.Request) -> web.StreamResponse:
         """Errors before the first byte are problems; after it the stream is cut, and so bears no seal."""

@@ -52,8 +52,7 @@ class Background:
         self.wake()
 
     async def stop(self) -> None:
-        """End the work at its next step; what is unfinished is done by the next process."""
-        self._parts.pace.stop()
+        """End the work at its next step (`Pace.stop` comes before); what is unfinished is done by the next process."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -71,6 +70,18 @@ class Background:
         self.stored.discard(id)
         self._garbage = True
         self.queue.drop(id, SnapshotNotFound(f"snapshot {id} was deleted", snapshot=id))
+
+    async def store_again(self, id: str) -> None:
+        """Its chunks are damaged and its plain files are not: put those into the store once more. The snapshot's lock
+        is held. Raises `SnapshotNotFound`, `DiskFull`."""
+        self.stored.discard(id)
+        try:
+            await self._do("sync", lambda: self._sync([id]))  # from here on they are all there is
+            await self._do("sync", lambda: self._parts.catalog.unstore(id))
+        except BaseException:
+            self.stored.add(id)
+            raise
+        self.enqueue(id)
 
     def wake(self) -> None:
         """There is something to do."""
@@ -115,6 +126,7 @@ class Background:
                     await self._do("store", partial(self._ingest, job.id))
                     if self.queue.done(job.id):
                         self.stored.add(job.id)
+                        self._parts.hot.checked(job.id)  # its checksums are of what was read of it just now
                 await self._evict()
         if self._garbage and time.monotonic() - self._collected_at >= COLLECT_SECONDS:
             async with self._trying([]):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from hutch.errors import AlreadyExists, InternalError, SnapshotNotFound
 from hutch.model import SnapshotRecord
+from hutch.snapshots.checksums import Checksums
 from hutch.snapshots.index import Index
 from hutch.snapshots.recipe import Recipe, decode
 from hutch.snapshots.zstd import Damaged
@@ -76,9 +77,9 @@ class Catalog:
         with self._index.write() as db:
             db.executemany("UPDATE snapshots SET synced = ? WHERE id = ?", [(synced, id) for id in ids])
 
-    def store(self, id: str, recipe: Recipe, stored: int) -> None:
-        """From now on it is whole in chunks; it added `stored` bytes. Raises `SnapshotNotFound` when it was deleted
-        meanwhile, `DiskFull`."""
+    def store(self, id: str, recipe: Recipe, stored: int, sums: Checksums) -> None:
+        """From now on it is whole in chunks; it added `stored` bytes; `sums` are its files'. Raises `SnapshotNotFound`
+        when it was deleted meanwhile, `DiskFull`."""
         data, digest = recipe.encode()
         with self._index.write() as db:
             changed = db.execute(
@@ -88,6 +89,40 @@ class Catalog:
             if changed.rowcount != 1:
                 raise _missing(id)
             _count(db, recipe.segments(), 1)
+            _put_checksums(db, id, sums)
+
+    def unstore(self, id: str) -> None:
+        """Its chunks are not to be used any more: it has only its plain files, as before it was stored. Raises
+        `SnapshotNotFound`, `DiskFull`."""
+        digest, segments = self._needs(id)
+        with self._index.write() as db:
+            query = """UPDATE snapshots SET recipe = NULL, recipe_digest = NULL, stored = NULL
+                WHERE id = ? AND recipe_digest IS ?"""
+            if db.execute(query, (id, digest)).rowcount != 1:
+                raise _missing(id)
+            _release(db, segments)
+
+    def needing(self, segment: int) -> list[str]:
+        """Snapshots that refer to a segment. All recipes are read: this is for when it is damaged."""
+        return [one.id for one in self.progress() if one.stored and segment in (self._needs_of(one.id) or ())]
+
+    def _needs_of(self, id: str) -> set[int] | None:
+        try:
+            return self._needs(id)[1]
+        except SnapshotNotFound:  # deleted meanwhile
+            return None
+
+    def checksums(self, id: str) -> dict[str, bytes] | None:
+        """Of its plain files; None when it is not in chunks, or was stored by a Hutch that made none."""
+        query = """SELECT file, sums FROM checksums JOIN snapshots ON id = snapshot
+            WHERE snapshot = ? AND recipe IS NOT NULL"""
+        with self._index.read() as db:
+            return dict(db.execute(query, (id,)).fetchall()) or None
+
+    def put_checksums(self, id: str, sums: Checksums) -> None:
+        """These are right. Raises `DiskFull`."""
+        with self._index.write() as db:
+            _put_checksums(db, id, sums)
 
     def recipe(self, id: str) -> Recipe | None:
         """None while it is not in chunks. Raises `SnapshotNotFound`, `Damaged`."""
@@ -117,10 +152,9 @@ class Catalog:
             if deleted is None:
                 return False
             db.execute("UPDATE snapshots SET parent = ? WHERE parent = ?", (deleted[0], id))
-            if segments is None:
-                _recount(db)
-            else:
-                _count(db, segments, -1)
+            db.execute("DELETE FROM checksums WHERE snapshot = ?", (id,))
+            db.execute("DELETE FROM damage WHERE snapshot = ?", (id,))
+            _release(db, segments)
         return True
 
     def _recipe_row(self, id: str) -> tuple[bytes, bytes]:
@@ -142,6 +176,19 @@ def _count(db: sqlite3.Connection, segments: set[int], change: int) -> None:
     done = db.executemany("UPDATE segments SET refs = refs + ? WHERE id = ?", [(change, id) for id in segments])
     if done.rowcount != len(segments) and segments:
         raise InternalError("a snapshot refers to a segment that is not in the index")
+
+
+def _release(db: sqlite3.Connection, segments: set[int] | None) -> None:
+    """One reference less; None for those of a recipe that cannot be read."""
+    if segments is None:
+        _recount(db)
+    else:
+        _count(db, segments, -1)
+
+
+def _put_checksums(db: sqlite3.Connection, id: str, sums: Checksums) -> None:
+    db.execute("DELETE FROM checksums WHERE snapshot = ?", (id,))
+    db.executemany("INSERT INTO checksums VALUES (?, ?, ?)", [(id, file, mine) for file, mine in sums.items()])
 
 
 def _recount(db: sqlite3.Connection) -> None:

@@ -28,13 +28,17 @@ def chunk_size(size: int) -> int:
     return PAGE if size >= PAGED_FROM and size % PAGE == 0 else COARSE
 
 
-def blocks(descriptor: int) -> Iterator[list[bytes]]:
-    """The file's chunks, about `BLOCK` bytes of them at a time. Raises `OSError`."""
-    step = chunk_size(os.fstat(descriptor).st_size)
+def blocks(descriptor: int) -> Iterator[bytes]:
+    """The file, `BLOCK` bytes at a time; fewer only at its end. Raises `OSError`."""
     offset = 0
     while block := os.pread(descriptor, BLOCK, offset):
-        yield [block[at : at + step] for at in range(0, len(block), step)]
+        yield block
         offset += len(block)
+
+
+def cut(block: bytes, step: int) -> list[bytes]:
+    """The chunks of a block."""
+    return [block[at : at + step] for at in range(0, len(block), step)]
 
 
 def is_zero(chunk: bytes) -> bool:

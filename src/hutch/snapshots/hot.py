@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Container
 from contextlib import suppress
@@ -12,6 +13,10 @@ _READ_AHEAD = 128 << 10
 """Bytes that every kernel reads at one word; of more it leaves out the rest."""
 
 
+TRUSTED_SECONDS = 3600.0
+"""For so long plain files are used without being checked again."""
+
+
 class HotCache:
     """The books of `hot/`, kept in memory and by the event loop's thread only. Moving files is the caller's work."""
 
@@ -19,6 +24,7 @@ class HotCache:
         self.limit = limit
         self._bytes: dict[str, int] = {}  # least recently used first
         self._leases: Counter[str] = Counter()
+        self._checked: dict[str, float] = {}
 
     def __contains__(self, id: str) -> bool:
         return id in self._bytes
@@ -35,11 +41,25 @@ class HotCache:
     def forget(self, id: str) -> None:
         """They are gone, or are about to go."""
         self._bytes.pop(id, None)
+        self._checked.pop(id, None)
 
-    def lease(self, id: str) -> None:
-        """Someone reads them: they stay until `release`. They count as used now."""
+    def checked(self, id: str) -> None:
+        """The files are what was stored."""
+        self._checked[id] = time.monotonic()
+
+    def is_trusted(self, id: str) -> bool:
+        """Whether they were checked not long ago."""
+        checked = self._checked.get(id)
+        return checked is not None and time.monotonic() - checked < TRUSTED_SECONDS
+
+    def ids(self) -> list[str]:
+        """All that have plain files, in the order of their ids."""
+        return sorted(self._bytes)
+
+    def lease(self, id: str, *, using: bool = True) -> None:
+        """Someone reads them: they stay until `release`. They count as used now, unless they are only looked at."""
         self._leases[id] += 1
-        if id in self._bytes:
+        if using and id in self._bytes:
             self._bytes[id] = self._bytes.pop(id)
 
     def release(self, id: str) -> bool:

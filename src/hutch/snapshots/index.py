@@ -35,6 +35,11 @@ CREATE TABLE IF NOT EXISTS snapshots (
     logical INTEGER NOT NULL, stored INTEGER, synced INTEGER NOT NULL, recipe BLOB, recipe_digest BLOB);
 CREATE INDEX IF NOT EXISTS snapshots_of_sandbox ON snapshots (sandbox, created_at);
 CREATE INDEX IF NOT EXISTS snapshots_of_parent ON snapshots (parent);
+CREATE TABLE IF NOT EXISTS checksums (snapshot TEXT NOT NULL, file TEXT NOT NULL, sums BLOB NOT NULL,
+    PRIMARY KEY (snapshot, file)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS damage (snapshot TEXT PRIMARY KEY, round REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS scrub (begun REAL NOT NULL, over INTEGER NOT NULL, hot TEXT NOT NULL,
+    segment INTEGER NOT NULL);
 """
 
 

@@ -10,6 +10,7 @@ from hutch.errors import SnapshotCorrupt
 from hutch.model import SnapshotRecord
 from hutch.snapshots import chunks
 from hutch.snapshots.catalog import Catalog
+from hutch.snapshots.checksums import of_block
 from hutch.snapshots.disk import Disk
 from hutch.snapshots.layout import Layout
 from hutch.snapshots.packs import PACK_BYTES, SEGMENT_BYTES, PackWriter, digest
@@ -47,23 +48,27 @@ class Ingest:
         """
         with self._segments.pinning() as self._pins:
             try:
-                recipe = Recipe([self._file(path, step) for path in sorted(files.iterdir())])
+                sums: dict[str, bytes] = {}
+                recipe = Recipe([self._file(path, sums, step) for path in sorted(files.iterdir())])
                 _check(catalog.get(id), recipe)
                 self._finish_pack()
             finally:
                 if self._pack is not None:
                     self._pack.abandon()
-            catalog.store(id, recipe, self._stored)
+            catalog.store(id, recipe, self._stored, sums)
 
-    def _file(self, path: Path, step: Callable[[], None]) -> FileRecipe:
-        recipe = FileRecipe(path.name)
+    def _file(self, path: Path, sums: dict[str, bytes], step: Callable[[], None]) -> FileRecipe:
+        recipe, found = FileRecipe(path.name), []
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
+            size = chunks.chunk_size(os.fstat(descriptor).st_size)
             for block in chunks.blocks(descriptor):
-                self._block(block, recipe)
+                found.append(of_block(block))
+                self._block(chunks.cut(block, size), recipe)
                 step()
         finally:
             os.close(descriptor)
+        sums[path.name] = b"".join(found)
         return recipe
 
     def _block(self, block: list[bytes], recipe: FileRecipe) -> None:

@@ -71,3 +71,15 @@ class Pace:
                 since = self._clock()
 
         return step
+
+    def slowly(self, rate: float) -> Callable[[int], None]:
+        """A function for one thread to call with the bytes that it has read: no more than `rate` of them a second.
+        Raises `Stopped`."""
+
+        def step(size: int) -> None:
+            if not self._calm.is_set():
+                self._calm.wait(LONGEST_NAP)
+            if self._stop.wait(size / rate):
+                raise Stopped
+
+        return step

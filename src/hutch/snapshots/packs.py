@@ -102,6 +102,10 @@ class PackReader:
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
 
+    def forget(self, segment: Segment) -> None:
+        """Let the page cache have none of it: what is read next comes from the disk, and is not kept either."""
+        os.posix_fadvise(self._descriptor, segment.offset, segment.stored, os.POSIX_FADV_DONTNEED)
+
     def stored(self, segment: Segment) -> bytes:
         """The segment's bytes as they lie in the pack. Raises `Damaged` when the pack ends before."""
         data = os.pread(self._descriptor, segment.stored, segment.offset)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hutch.snapshots.checksums import of_files
 from hutch.snapshots.disk import telling_full
 from hutch.snapshots.hot import allocated
 from hutch.snapshots.parts import Parts
@@ -13,6 +18,22 @@ from hutch.snapshots.zstd import Damaged
 def rebuild(parts: Parts, id: str) -> int:
     """Put the plain files together in the hot cache; the bytes they take. Blocks. Raises `SnapshotNotFound`,
     `SnapshotCorrupt`, `DiskFull`; then nothing of them is left."""
+    with _made_again(parts, id) as made:
+        parts.disk.rename(made, parts.layout.hot_copy(id))
+    return allocated(parts.layout.hot_copy(id))
+
+
+def mend(parts: Parts, id: str) -> None:
+    """Make plain files again from chunks, each in the place of what is there: who reads that reads on. The snapshot's
+    lock is held. Blocks. Raises as `rebuild`; then they are as they were."""
+    with _made_again(parts, id) as made:
+        parts.catalog.put_checksums(id, of_files(made))
+        for path in made.iterdir():
+            parts.disk.rename(path, parts.layout.hot_copy(id) / path.name)
+
+
+@contextmanager
+def _made_again(parts: Parts, id: str) -> Iterator[Path]:
     recipe = _recipe(parts, id)
     if recipe is None:
         raise corrupt(id, None, "its plain files are gone, and it was not stored yet")
@@ -22,11 +43,9 @@ def rebuild(parts: Parts, id: str) -> int:
             parts.catalog.mark_synced([id], False)  # these files will not be: they can be made again
             temporary.mkdir(mode=0o700)
             Rebuild(parts.layout, parts.disk, parts.segments, id, recipe).write(temporary)
-            parts.disk.rename(temporary, parts.layout.hot_copy(id))
-    except BaseException:
+            yield temporary
+    finally:
         parts.disk.remove_tree(temporary)
-        raise
-    return allocated(parts.layout.hot_copy(id))
 
 
 def verify(parts: Parts, id: str) -> None:

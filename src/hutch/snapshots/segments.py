@@ -118,6 +118,13 @@ class Segments:
                 found += [_located(row) for row in db.execute(query, batch)]
         return sorted(found, key=lambda located: (located.pack, located.segment.offset))
 
+    def after(self, id: int, count: int) -> list[Located]:
+        """The next segments that are needed, after number `id`."""
+        query = f"""SELECT {_COLUMNS} FROM segments s JOIN packs p ON p.id = s.pack
+            WHERE s.id > ? AND s.refs > 0 ORDER BY s.id LIMIT ?"""  # noqa: S608
+        with self._index.read() as db:
+            return [_located(row) for row in db.execute(query, (id, count))]
+
     def distrust(self, id: int) -> None:
         """Let no new snapshot refer to a segment that turned out to be damaged."""
         with self._index.write() as db:

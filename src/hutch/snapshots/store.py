@@ -15,6 +15,7 @@ from hutch.model import SnapshotRecord, SnapshotUsage
 from hutch.snapshots.admission import admit
 from hutch.snapshots.background import Background
 from hutch.snapshots.catalog import Catalog
+from hutch.snapshots.checking import Checker
 from hutch.snapshots.collect import Collected
 from hutch.snapshots.disk import Disk, telling_full
 from hutch.snapshots.exporting import export
@@ -26,6 +27,7 @@ from hutch.snapshots.pace import Pace
 from hutch.snapshots.parts import Parts, in_thread
 from hutch.snapshots.reading import rebuild, verify
 from hutch.snapshots.recovery import machine_boot, recover
+from hutch.snapshots.scrub import Scrub
 from hutch.snapshots.segments import Segments
 
 T = TypeVar("T")
@@ -47,18 +49,20 @@ class SnapshotStore:
         *,
         cache_bytes: int = 16 << 30,
         cpu_share: float = 0.5,
+        scrub_rate: float = 0.0,
         disk: Disk | None = None,
         boot: str | None = None,
     ) -> SnapshotStore:
         """Open or make the store below `root` and finish what the last process began.
 
         `cache_bytes`: most bytes of plain files to keep (what is not stored yet, or is being read, may exceed it).
-        `cpu_share`: part of one core that the background may take. `disk`, `boot`: for tests. Raises `RuntimeError`
+        `cpu_share`: part of one core that the background may take. `scrub_rate`: bytes a second that are read to look
+        for damage; 0: none. `disk`, `boot`: for tests. Raises `RuntimeError`
         when another process has it open, `OSError`, `DiskFull`.
         """
         store = cls(Layout(root))
         try:
-            await store._open(cache_bytes, cpu_share, disk or Disk(), boot or machine_boot())
+            await store._open(cache_bytes, cpu_share, scrub_rate, disk or Disk(), boot or machine_boot())
         except BaseException:
             store._let_go()
             raise
@@ -73,11 +77,15 @@ class SnapshotStore:
         self._lock_file = -1
         self._parts: Parts
         self._background: Background
+        self._checker: Checker
+        self._scrub: Scrub
         self.lost: list[str] = []
         """Snapshots that a power cut took before they were durable, found when the store was opened."""
 
     async def close(self) -> None:
         """Stop the background and let go; who waits for it gets `NodeUnavailable`. Leases must have ended."""
+        self._parts.pace.stop()
+        await self._scrub.stop()
         await self._background.stop()
         await self._run(self._parts.index.close)
         self._let_go()
@@ -124,13 +132,17 @@ class SnapshotStore:
     async def materialise(self, id: str) -> AsyncIterator[Path]:
         """The directory of the snapshot's plain files, which stay as they are while this lasts. Not to be written to.
 
-        At once when they are in the hot cache; else they are put together from chunks, every one checked. Raises
+        When they are in the hot cache, at once or after a check; else they are put together from chunks, every one
+        checked. Raises
         `SnapshotNotFound`, `SnapshotCorrupt`, `DiskFull`.
         """
         async with self._parts.lock(id):
             if id not in self._parts.hot:
                 size = await self._slowly(lambda: rebuild(self._parts, id))
                 self._parts.hot.add(id, size)
+                self._parts.hot.checked(id)
+            elif not self._parts.hot.is_trusted(id):
+                await self._checker.make_sure(id)
             self._parts.hot.lease(id)
         try:
             self._read_ahead(id)
@@ -168,6 +180,10 @@ class SnapshotStore:
             )
 
         return await self._run(work)
+
+    async def damaged(self) -> list[str]:
+        """Ids of snapshots in which the last look through the store has found damage that it could not make good."""
+        return await self._run(self._scrub.damaged)
 
     async def verify(self, id: str) -> None:
         """Read all of its chunks and check them; nothing to check while it is plain files only. Takes the background's
@@ -218,7 +234,7 @@ class SnapshotStore:
         """Give back the space of deleted snapshots now, rather than within minutes. Raises `DiskFull`."""
         return await self._background.collect()
 
-    async def _open(self, cache_bytes: int, cpu_share: float, disk: Disk, boot: str) -> None:
+    async def _open(self, cache_bytes: int, cpu_share: float, scrub_rate: float, disk: Disk, boot: str) -> None:
         def work() -> tuple[Parts, Background, list[str]]:
             layout = self._layout
             layout.prepare()
@@ -239,7 +255,10 @@ class SnapshotStore:
             return parts, Background(parts, found.stored), found.pending
 
         self._parts, self._background, pending = await self._run(work)
+        self._checker = Checker(self._parts, self._slow_threads)
+        self._scrub = Scrub(self._parts, self._background, self._checker, scrub_rate)
         self._background.start(pending)
+        self._scrub.start()
 
     def _read_ahead(self, id: str) -> None:
         """Not waited for."""
