@@ -23,6 +23,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from hutch.errors import DiskFull
+from hutch.store.one_trip import Driver
 
 T = TypeVar("T")
 _BUSY_TIMEOUT_MS = 15_000
@@ -57,7 +58,8 @@ class Database:
         self.sqlite = self.url.get_backend_name() == "sqlite"
         if self.sqlite and self.url.database and self.url.database != ":memory:":
             Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
-        self._writer = create_async_engine(self.url, pool_size=8, max_overflow=24)
+        self._driver = {"module": Driver(), "pool_reset_on_return": None} if self.sqlite else {}
+        self._writer = create_async_engine(self.url, pool_size=8, max_overflow=24, **self._driver)
         self._reader = self._make_reader()
         self._turn: asyncio.Lock | None = asyncio.Lock() if self.sqlite else None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="database")
@@ -74,9 +76,9 @@ class Database:
             self.url,
             isolation_level="AUTOCOMMIT",
             skip_autocommit_rollback=True,
-            pool_reset_on_return=None,
             pool_size=8,
             max_overflow=24,
+            **{"pool_reset_on_return": None} | self._driver,
         )
 
     @asynccontextmanager
@@ -95,7 +97,7 @@ class Database:
                 yield Transaction(connection)
                 await _unbroken(connection.commit())
             except BaseException as error:
-                await _unbroken(connection.rollback())
+                await _undo(connection)
                 if isinstance(error, OperationalError) and "disk is full" in str(error.orig):
                     raise DatabaseFull("the server's disk is full") from error
                 raise
@@ -187,6 +189,15 @@ def _configure_sqlite(dbapi: Any, _record: Any) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+async def _undo(connection: AsyncConnection) -> None:
+    """Who gets the connection next finds no transaction in it: nobody looks again."""
+    try:
+        await _unbroken(connection.rollback())
+    except Exception:
+        await _unbroken(connection.invalidate())
+        raise
 
 
 async def _unbroken(work: Coroutine[Any, Any, T]) -> T:
