@@ -44,6 +44,7 @@ RECORDS: dict[str, Any] = {
     "meta.test": {"addresses": [METADATA]},
     "mixed.test": {"addresses": [PRIVATE, GOOD]},
     "brief.test": {"addresses": [GOOD], "ttl": 1},
+    "*.silent.test": {"silent": True},
 }
 
 

@@ -1,4 +1,4 @@
-"""A child's end of its line to the node: see `hutch.egress.child`. `report` is dropped when the node is slow."""
+"""A child's end of its line to the node: see `hutch.egress.child`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 import json
 from abc import ABC, abstractmethod
 from typing import Any
+
+from hutch.egress.reports import Reports
 
 _MAX_WAITING = 1 << 20
 """Bytes of reports that the node has not taken yet."""
@@ -16,7 +18,7 @@ class Line(ABC):
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
-        self._dropped = 0
+        self._reports = Reports(lambda entry: self.send(op="report", entry=entry), self._full)
         self._told = asyncio.Event()
 
     @abstractmethod
@@ -41,13 +43,11 @@ class Line(ABC):
 
     def report(self, **entry: Any) -> None:
         """Tell what was let through or not."""
-        if self._writer.transport.get_write_buffer_size() > _MAX_WAITING:
-            self._dropped += 1
-            return
-        if self._dropped:
-            entry["dropped"], self._dropped = self._dropped, 0
-        self.send(op="report", entry=entry)
+        self._reports.add(entry)
 
     def send(self, **message: Any) -> None:
         """Without waiting."""
         self._writer.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+
+    def _full(self) -> bool:
+        return self._writer.transport.get_write_buffer_size() > _MAX_WAITING

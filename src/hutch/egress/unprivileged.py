@@ -8,7 +8,6 @@ import resource
 import signal
 import socket
 
-_MEMORY = 1 << 30
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 
 
@@ -28,9 +27,9 @@ def socket_of(uid: int, kind: socket.SocketKind) -> socket.socket:
         _libc.setfsuid(before)
 
 
-def give_up_privileges(uid: int) -> None:
-    """No user that owns anything, no groups, no way back; nobody looks into its memory; and no memory without end. It
-    ends when the node does."""
+def give_up_privileges(uid: int, memory: int) -> None:
+    """No user that owns anything, no groups, no way back; nobody looks into its memory, which is no more than
+    so many bytes. It ends when the node does."""
     parent = os.getppid()
     os.chdir("/")
     os.setgroups([])
@@ -42,7 +41,7 @@ def give_up_privileges(uid: int) -> None:
     if os.getppid() != parent:
         raise SystemExit("the node has ended")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     resource.setrlimit(resource.RLIMIT_NPROC, (8, 8))  # threads; none is needed
     for number in (signal.SIGINT, signal.SIGTERM):  # a Ctrl-C is the node's
         signal.signal(number, signal.SIG_IGN)

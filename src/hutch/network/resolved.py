@@ -13,10 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from hutch.errors import InternalError
+from hutch.network.firewall import MAX_RESOLVED
 from hutch.network.nft import Nft, NftError
 
 MAX_OF_ONE = 4096
 """Places of one sandbox at once."""
+_FEWEST = 128
+"""For how many of them parts are kept, at least."""
+_TIDY_SECONDS = 5.0
+"""What has timed out is looked for in all no more often."""
 
 Place = tuple[str, int]
 
@@ -41,15 +46,17 @@ class Resolved:
         self._waiting: dict[str, deque[_Request]] = {}
         """By guest: what is not handed to the kernel yet."""
         self._writer: asyncio.Task[None] | None = None
+        self._tidied = 0.0
 
     async def add(self, guest: str, targets: list[Place], seconds: float) -> None:
         """Let them in for so long; one that is there already gets the longer time. Raises `InternalError`."""
         now = asyncio.get_running_loop().time()
         known = self._of.setdefault(guest, {})
-        if len(known) + len(targets) > MAX_OF_ONE:
-            known = self._of[guest] = {place: until for place, until in known.items() if until > now}
+        if not self._may(guest, len(targets)):
+            self._tidy(now)
+            known = self._of[guest] = _current(self._of[guest], now)
         wanted = [place for place in targets if known.get(place, 0.0) < now + seconds]
-        if len(known) + len(wanted) > MAX_OF_ONE:
+        if not self._may(guest, len(wanted)):
             raise InternalError(f"{guest} has resolved too many names at once")
         if wanted:
             known.update(dict.fromkeys(wanted, now + seconds))
@@ -78,6 +85,19 @@ class Resolved:
     def close(self) -> None:
         self._thread.shutdown(wait=True)
         self._nft.close()
+
+    def _may(self, guest: str, more: int) -> bool:
+        """Whether it may have so many more. The first half of the set is for whoever comes first; of the other each
+        guest has its part, however much the others take."""
+        has = len(self._of[guest]) + more
+        taken = sum(map(len, self._of.values())) + more
+        own = MAX_RESOLVED // (2 * max(_FEWEST, len(self._of)))
+        return has <= MAX_OF_ONE and (has <= own or taken <= MAX_RESOLVED // 2)
+
+    def _tidy(self, now: float) -> None:
+        if now - self._tidied > _TIDY_SECONDS:
+            self._tidied = now
+            self._of = {guest: _current(places, now) for guest, places in self._of.items()}
 
     def _refuse(self, guest: str) -> None:
         """What waits for the kernel does not get there: the address may belong to another by then."""
@@ -136,3 +156,8 @@ class Resolved:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._nft.run, commands)
         except NftError as error:
             raise InternalError(f"names cannot be let in: {error}") from error
+
+
+def _current(places: dict[Place, float], now: float) -> dict[Place, float]:
+    """Those that have not timed out."""
+    return {place: until for place, until in places.items() if until > now}

@@ -55,7 +55,6 @@ class Egress:
         """The fence or the broker has let something through, or not. They read what guests send, so that their own word
         is checked."""
         sandbox = str(entry.pop("sandbox", None))
-        entry.pop("dropped", None)
         began = entry.pop("began", None)
         if (found := self._registry.find(sandbox)) is None:
             return

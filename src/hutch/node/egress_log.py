@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from hutch.egress.reports import UNTOLD
 from hutch.model.egress import EgressEntry
 from hutch.node.database import NodeDatabase
 from hutch.node.printable import fit
@@ -57,11 +58,11 @@ class EgressLog:
         of_one = self._pending.setdefault(sandbox, {})
         key = json.dumps({name: value for name, value in entry.items() if name not in _COUNTED})
         if key not in of_one and len(of_one) >= MAX_PENDING:
-            entry = {"kind": "connection", "allowed": entry.get("allowed", False), "reason": "more than can be listed"}
-            key = json.dumps(entry)
+            entry = _brief(entry)
+            key = json.dumps({name: value for name, value in entry.items() if name not in _COUNTED})
         if key in of_one:
             known = of_one[key][1]
-            known["count"] = known.get("count", 1) + 1
+            known["count"] = known.get("count", 1) + entry.get("count", 1)
             for name in ("sent", "received"):
                 if name in entry:
                     known[name] = known.get(name, 0) + entry[name]
@@ -117,6 +118,12 @@ class EgressLog:
         if self._closed:
             self._news.set()
         news.set()
+
+
+def _brief(entry: dict[str, Any]) -> dict[str, Any]:
+    """What stands for an entry that is not listed."""
+    counted = {name: entry[name] for name in ("count", "sent", "received") if name in entry}
+    return {"kind": "connection", "allowed": entry.get("allowed", False), "reason": UNTOLD} | counted
 
 
 def _insert(db: sqlite3.Connection, rows: list[tuple[float, str, str]], sandboxes: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Iterator
 
@@ -86,3 +87,19 @@ async def test_what_the_kernel_refuses_one_it_refuses_no_other(kernel: Kernel, p
     kernel.may.release(1)
     await ask(places, "10.0.0.1", "192.0.2.1")  # and not taken for there already
     assert "10.0.0.1 . 192.0.2.1" in kernel.taken[-1]
+
+
+async def test_those_that_resolve_all_they_can_leave_each_other_its_part(
+    kernel: Kernel, places: Resolved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolved, "MAX_RESOLVED", 2560)
+    monkeypatch.setattr(resolved, "MAX_OF_ONE", 400)
+    kernel.may.release(1000)
+    for guest in range(10):
+        many = [(f"192.0.2.{number}", port) for number in range(200) for port in (80, 443)]
+        with contextlib.suppress(InternalError):
+            for at in range(0, 400, 20):
+                await places.add(f"10.0.0.{guest}", many[at : at + 20], 60)
+    with pytest.raises(InternalError, match="too many"):
+        await places.add("10.0.1.1", many[:11], 60)
+    await places.add("10.0.1.1", many[:10], 60)

@@ -13,7 +13,7 @@ import uvloop
 from hutch.descriptors import raise_limit
 from hutch.egress.broker.control import Control
 from hutch.egress.broker.entrance import Entrance
-from hutch.egress.broker.grants import Grants
+from hutch.egress.broker.grants import MEMORY, Grants
 from hutch.egress.child import MAX_LINE
 from hutch.egress.unprivileged import give_up_privileges
 
@@ -29,7 +29,7 @@ def main() -> None:
     raise_limit()
     trusted = ssl.create_default_context()  # while we may read what the host's administrator has made private
     trusted.set_alpn_protocols(["http/1.1"])
-    give_up_privileges(options.uid)
+    give_up_privileges(options.uid, MEMORY)
     uvloop.run(_serve(options, trusted))
 
 

@@ -10,7 +10,7 @@ import ssl
 import struct
 from typing import cast
 
-from hutch.egress.broker.grants import MAX_SESSIONS, Granted, Grants
+from hutch.egress.broker.grants import Granted, Grants
 from hutch.egress.broker.session import CONNECT_SECONDS, Place, Reporter, Session
 
 GREETING = b"+"
@@ -40,7 +40,7 @@ class Entrance(asyncio.Protocol):
         said = json.loads(self._line)
         granted = self._grants.find(said["sandbox"])
         place = Place(said["name"], said["address"], said["port"])
-        if granted is None or len(granted.sessions) >= MAX_SESSIONS:
+        if granted is None or granted.full:
             self._transport.abort()
         elif said["plain"]:
             session = Session(granted, place, None, self._reporter)
@@ -54,12 +54,12 @@ class Entrance(asyncio.Protocol):
 
     def _open(self, granted: Granted, place: Place) -> None:
         self._transport.pause_reading()
-        self._beginning = asyncio.get_running_loop().create_task(self._begin(granted, place))
-
-    async def _begin(self, granted: Granted, place: Place) -> None:
-        loop = asyncio.get_running_loop()
         context = granted.context(place.name)
         session = Session(granted, place, self._trusted, self._reporter)
+        self._beginning = asyncio.get_running_loop().create_task(self._begin(session, context))
+
+    async def _begin(self, session: Session, context: ssl.SSLContext) -> None:
+        loop = asyncio.get_running_loop()
         try:
             self._transport.write(GREETING)  # what it sends now comes to the handshake, which begins in the same step
             inside = await loop.start_tls(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 import time
+from collections.abc import Sized
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -12,6 +13,7 @@ from pydantic import SecretStr
 
 from hutch.egress.broker.swapping import Given, Swapper, Use
 from hutch.egress.fence.bucket import Bucket
+from hutch.egress.shares import Shares
 from hutch.model.grant import GrantedHeaders, GrantedSecret, SecretGrant
 from hutch.model.headers import rule_for
 from hutch.model.secret import parse_host
@@ -21,10 +23,12 @@ from hutch.tls.minting import Authority
 if TYPE_CHECKING:
     from hutch.egress.broker.session import Session
 
-MAX_SESSIONS = 64
-"""Connections of one sandbox at once."""
-_MOST_CONTEXTS = 256
-"""Names of one sandbox whose certificates are kept."""
+MAX_SESSIONS = (1024, 64)
+"""Connections at once, of all sandboxes and of one. TLS on both sides takes half a mebibyte, and what waits for a side
+that is slow as much again: together not more than `MEMORY`."""
+MEMORY = 2 << 30
+MAX_CONTEXTS = (8192, 64)
+"""Names whose certificates are kept, of all sandboxes and of one; each takes some 26 KiB."""
 _FRESH_SECONDS = 86400.0
 SHARE = (0.3, 1.0)
 """Seconds of CPU a second, and in a burst, for reading what one sandbox sends, and what hosts send to it: all others
@@ -34,8 +38,9 @@ wait meanwhile."""
 class Granted:
     """One sandbox, with its sessions."""
 
-    def __init__(self, id: str, grant: SecretGrant, leaf: ec.EllipticCurvePrivateKey) -> None:
+    def __init__(self, id: str, grant: SecretGrant, leaf: ec.EllipticCurvePrivateKey, room: Room) -> None:
         self.id = id
+        self._room = room
         self.sessions: set[Session] = set()
         self.share = Bucket(*SHARE)
         self._leaf = leaf
@@ -49,13 +54,29 @@ class Granted:
         if grant.authority != self._told:
             self._authority = Authority.load(grant.authority, grant.key.get_secret_value())
             self._told = grant.authority
-            self._contexts.clear()
+            self.forget()
         self._hosts = list(map(parse_host, grant.hosts))
         self._placeholders = {_bytes(each.placeholder): each.name for each in grant.secrets}
         usable = [each for each in grant.secrets if each.value is not None]
         self._uses = [(list(map(parse_host, each.hosts)), _use(each)) for each in usable]
         self._ruled = [parse_host(each.host) for each in grant.headers]
         self._given = [_given(each) for each in grant.headers]
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for another session."""
+        return not self._room.sessions.may(self.id)
+
+    def begin(self, session: Session) -> None:
+        """It has a session more. There must be room for it."""
+        assert self._room.sessions.take(self.id)
+        self.sessions.add(session)
+
+    def end(self, session: Session) -> None:
+        """It is no more."""
+        if session in self.sessions:
+            self.sessions.remove(session)
+            self._room.sessions.give(self.id)
 
     def vouches(self, name: str, port: int) -> bool:
         """Whether connections to this host are opened here, whatever is left to use on them."""
@@ -75,11 +96,32 @@ class Granted:
         """To end the TLS of connections to this host with. Its name was judged before."""
         made, context = self._contexts.get(name, (0.0, None))
         if context is None or made < time.monotonic() - _FRESH_SECONDS:
-            if len(self._contexts) >= _MOST_CONTEXTS:
-                del self._contexts[next(iter(self._contexts))]
             context = server_context(self._authority.issue(name, self._leaf) + dump_key(self._leaf))
-            self._contexts[name] = (time.monotonic(), context)
+            self._keep(name, context)
         return context
+
+    def forget(self) -> None:
+        """Keep no certificates."""
+        self._room.contexts.give(self.id, len(self._contexts))
+        self._contexts.clear()
+
+    def _keep(self, name: str, context: ssl.SSLContext) -> None:
+        room = self._room.contexts
+        if self._contexts.pop(name, None) is not None:
+            room.give(self.id)
+        while not room.may(self.id) and self._contexts:
+            del self._contexts[next(iter(self._contexts))]
+            room.give(self.id)
+        if room.take(self.id):
+            self._contexts[name] = (time.monotonic(), context)
+
+
+class Room:
+    """What the process has for all sandboxes."""
+
+    def __init__(self, among: Sized) -> None:
+        self.sessions = Shares(*MAX_SESSIONS, among)
+        self.contexts = Shares(*MAX_CONTEXTS, among)
 
 
 class Grants:
@@ -88,18 +130,22 @@ class Grants:
     def __init__(self) -> None:
         self._of: dict[str, Granted] = {}
         self._leaf = ec.generate_private_key(ec.SECP256R1())
+        self._room = Room(self._of)
 
     def put(self, id: str, grant: SecretGrant) -> None:
         """Raises `ValueError`."""
         if id in self._of:
             self._of[id].change(grant)
         else:
-            self._of[id] = Granted(id, grant, self._leaf)
+            self._of[id] = Granted(id, grant, self._leaf, self._room)
 
     def forget(self, id: str) -> None:
         granted = self._of.pop(id, None)
-        for session in list(granted.sessions) if granted is not None else ():
+        if granted is None:
+            return
+        for session in list(granted.sessions):
             session.end()
+        granted.forget()
 
     def find(self, id: str) -> Granted | None:
         return self._of.get(id)

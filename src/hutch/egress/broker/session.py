@@ -65,7 +65,7 @@ class Session(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._release: asyncio.TimerHandle | None = None
         self._opening = self._loop.create_task(self._connect(trusted))
-        granted.sessions.add(self)
+        granted.begin(self)
 
     # ---- the sandbox
 
@@ -179,7 +179,7 @@ class Session(asyncio.Protocol):
     def end(self) -> None:
         """Cut both sides."""
         self._ended = True
-        self._granted.sessions.discard(self)
+        self._granted.end(self)
         if self._timer is not None:
             self._timer.cancel()
         self._unschedule()

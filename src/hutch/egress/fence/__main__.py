@@ -14,8 +14,7 @@ from hutch.egress.child import MAX_LINE
 from hutch.egress.fence.connection import Connection
 from hutch.egress.fence.control import Control
 from hutch.egress.fence.dns import Datagrams, Stream
-from hutch.egress.fence.guarded import Wall
-from hutch.egress.fence.upstream import Upstream
+from hutch.egress.fence.guarded import MEMORY, Wall
 from hutch.egress.unprivileged import give_up_privileges
 
 _SWEEP_SECONDS = 2.0
@@ -31,8 +30,8 @@ def main() -> None:
     parser.add_argument("--floor", type=float, required=True)
     parser.add_argument("--broker", required=True, help="Name of its socket.")
     options = parser.parse_args()
-    raise_limit()
-    give_up_privileges(options.uid)
+    options.descriptors = raise_limit()
+    give_up_privileges(options.uid, MEMORY)
     uvloop.run(_serve(options))
 
 
@@ -41,8 +40,8 @@ async def _serve(options: argparse.Namespace) -> None:
     reader, writer = await asyncio.open_unix_connection(sock=_socket(options.control), limit=MAX_LINE)
     control = Control(reader, writer)
     address, _, port = (options.resolver or "").rpartition(":")
-    upstream = Upstream((address, int(port)) if address else None)
-    wall = control.wall = Wall(control, upstream, options.floor, options.broker)
+    resolver = (address, int(port)) if address else None
+    wall = control.wall = Wall(control, resolver, options.floor, options.broker, options.descriptors)
     serving = asyncio.ensure_future(control.serve())
     await control.told()  # what has come meanwhile waits in the sockets
     await loop.create_datagram_endpoint(lambda: Datagrams(wall), sock=_socket(options.dns_udp))

@@ -18,7 +18,10 @@ HELLO_SECONDS = 10.0
 """Seconds in which a guest must have said what it wants."""
 IDLE_SECONDS = 3600.0
 _CONNECT_SECONDS = 10.0
-_HIGH_WATER = 64 << 10
+LINGER_SECONDS = 60.0
+"""For what the guest has sent before it ended its side, and the server does not take."""
+_HIGH_WATER = 16 << 10
+"""Bytes that may wait for one side before the other is not read. The kernel's own buffers hold far more."""
 _SO_ORIGINAL_DST = 80
 
 
@@ -37,6 +40,10 @@ class Connection(asyncio.Protocol):
         self._pending = bytearray()
         self._opening: asyncio.Task[None] | None = None
         self._sent = self._received = 0
+        self._held: dict[object, int] = {}
+        """By where they wait: bytes that are more than a little."""
+        self._gone = False
+        """The guest has ended its side, and something of what it sent before is still to be told to the server."""
         self._half_closed = False
         """One side has said all, the other not."""
 
@@ -56,7 +63,12 @@ class Connection(asyncio.Protocol):
         if guarded is None:
             reset(transport)
             return
-        self._guarded, self._judge = guarded, Judge(guarded, self._target, self._began)
+        self._judge = Judge(guarded, self._target, self._began)
+        if not self._wall.room.connections.take(guarded.address):
+            self._report(guarded, allowed=False, reason="its connections are more than there is room for")
+            reset(transport)
+            return
+        self._guarded = guarded
         guarded.connections.add(self)
         try:
             if self._judge.admit():
@@ -75,7 +87,7 @@ class Connection(asyncio.Protocol):
             return
         if passed:
             self._send(passed)
-        if self._judge.waiting:
+        if self._judge.waiting and self._guarded is not None:
             self._inward.pause_reading()
 
     def eof_received(self) -> bool:
@@ -88,15 +100,20 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         if self._outward is not None:
             self._outward.pause_reading()
+        self._hold(self._inward, self._inward.get_write_buffer_size())
 
     def resume_writing(self) -> None:
+        self._release(self._inward)
         if self._outward is not None:
             self._outward.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._last = self._loop.time()
         if self._outward is not None:
+            self._gone = exc is None and self._outward.get_write_buffer_size() > 0
             _ended_as(self._outward, exc)
-        self._finish()
+        if not self._gone:
+            self._finish()
 
     def opened(self, transport: asyncio.Transport) -> None:
         """The server has accepted."""
@@ -108,6 +125,7 @@ class Connection(asyncio.Protocol):
         if self._pending:
             transport.write(bytes(self._pending))
             self._pending.clear()
+            self._release(self)
         if not self._judge.waiting:
             self._inward.resume_reading()
 
@@ -141,17 +159,25 @@ class Connection(asyncio.Protocol):
 
     def hold(self) -> None:
         """The server is slow."""
-        if self._guarded is not None:
+        if self._guarded is None or self._outward is None:
+            return
+        if not self._gone:
             self._inward.pause_reading()
+        self._hold(self._outward, self._outward.get_write_buffer_size())
 
     def go_on(self) -> None:
         """The server has caught up."""
-        if self._guarded is not None and not self._judge.waiting:
+        if self._guarded is None or self._outward is None:
+            return
+        self._release(self._outward)
+        if not self._judge.waiting and not self._gone:
             self._inward.resume_reading()
 
     def outward_lost(self, exc: Exception | None) -> None:
         """The server's side has ended."""
-        if self._guarded is not None:
+        if self._gone:
+            self._finish()
+        elif self._guarded is not None:
             _ended_as(self._inward, exc)
 
     def judge_again(self) -> None:
@@ -165,6 +191,8 @@ class Connection(asyncio.Protocol):
         """End it if it has said nothing for too long."""
         if not self.decided and now - self._began > HELLO_SECONDS:
             self._refuse(Refused(f"it has not said within {HELLO_SECONDS:.0f} seconds what it wants"))
+        elif self._gone and now - self._last > LINGER_SECONDS:
+            self.end("the server does not take what was sent")
         elif now - self._last > IDLE_SECONDS:
             self.end("nothing was said for an hour")
 
@@ -173,7 +201,8 @@ class Connection(asyncio.Protocol):
         self._finish(reason)
         if self._outward is not None:
             reset(self._outward)
-        reset(self._inward)
+        if not self._gone:
+            reset(self._inward)
 
     def _send(self, data: bytes) -> None:
         self._sent += len(data)
@@ -183,7 +212,26 @@ class Connection(asyncio.Protocol):
         self._pending += data
         if len(self._pending) > _HIGH_WATER:
             self._inward.pause_reading()
+            self._hold(self, len(self._pending))
         self._open()
+
+    def _hold(self, where: object, size: int) -> None:
+        """So much waits there. The sandbox's share of memory is bounded: where others' data would have no room, this
+        ends."""
+        self._release(where)
+        guarded = self._guarded
+        if guarded is None:
+            return
+        if self._wall.room.held.take(guarded.address, size):
+            self._held[where] = size
+        else:  # later: we may be in the midst of writing
+            reason = "its connections hold more that nobody takes than there is room for"
+            self._loop.call_soon(self._refuse, Refused(reason))
+
+    def _release(self, where: object) -> None:
+        size = self._held.pop(where, 0)
+        if size and self._guarded is not None:
+            self._wall.room.held.give(self._guarded.address, size)
 
     def _open(self) -> None:
         if self._opening is None:
@@ -218,28 +266,28 @@ class Connection(asyncio.Protocol):
         await link.take(json.dumps(said).encode() + b"\n")
 
     def _refuse(self, refused: Refused) -> None:
-        self._report(allowed=False, reason=str(refused))
-        self._guarded, guarded = None, self._guarded
-        if guarded is not None:
-            guarded.connections.discard(self)
+        self._finish(str(refused), allowed=False)
         self.end()
 
-    def _finish(self, reason: str | None = None) -> None:
+    def _finish(self, reason: str | None = None, *, allowed: bool | None = None) -> None:
         """Does something once."""
         if self._opening is not None and self._outward is None:
             self._opening.cancel()
-        if self._guarded is not None:
-            self._report(allowed=self.decided, reason=reason)
-            self._guarded.connections.discard(self)
-            self._guarded = None
-
-    def _report(self, **how: Any) -> None:
-        if self._guarded is None:
+        guarded = self._guarded
+        if guarded is None:
             return
+        self._report(guarded, allowed=self.decided if allowed is None else allowed, reason=reason)
+        for where in list(self._held):
+            self._release(where)
+        guarded.connections.discard(self)
+        self._wall.room.connections.give(guarded.address)
+        self._guarded = None
+
+    def _report(self, guarded: Guarded, **how: Any) -> None:
         seconds = self._loop.time() - self._began
         self._wall.node.report(
             kind="connection",
-            sandbox=self._guarded.id,
+            sandbox=guarded.id,
             name=self._judge.said,
             address=self._target[0],
             port=self._target[1],

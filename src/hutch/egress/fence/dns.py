@@ -10,8 +10,6 @@ from hutch.egress.fence.guarded import Guarded, Wall
 from hutch.egress.fence.questions import respond
 from hutch.network.resetting import reset
 
-MAX_STREAMS = 16
-"""Connections of one sandbox over which it asks."""
 _STREAM_SECONDS = 10.0
 
 
@@ -27,8 +25,7 @@ class Datagrams(asyncio.DatagramProtocol):
         self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        guarded = self._wall.find(addr[0])
-        if guarded is None or guarded.asking >= 4 * 32:
+        if self._wall.find(addr[0]) is None:
             return
         task = asyncio.ensure_future(self._respond(data, addr))
         self._under_way.add(task)
@@ -54,11 +51,10 @@ class Stream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         guarded = self._wall.find((transport.get_extra_info("peername") or ("",))[0])
-        if guarded is None or guarded.streams >= MAX_STREAMS:
+        if guarded is None or not self._wall.room.streams.take(guarded.address):
             reset(transport)
             return
         self._guarded = guarded
-        guarded.streams += 1
         self._timer = asyncio.get_running_loop().call_later(_STREAM_SECONDS, reset, transport)
 
     def data_received(self, data: bytes) -> None:
@@ -74,7 +70,7 @@ class Stream(asyncio.Protocol):
         if self._task is not None:
             self._task.cancel()
         if self._guarded is not None:
-            self._guarded.streams -= 1
+            self._wall.room.streams.give(self._guarded.address)
             self._guarded = None
 
     def _next(self) -> None:

@@ -46,7 +46,7 @@ async def _answer(wall: Wall, guarded: Guarded, question: Question) -> bytes:
         return dns_wire.answer(question, NOERROR)
     _check_free_part(guarded, name)
     if guarded.asking >= MAX_ASKING:
-        return dns_wire.answer(question, SERVFAIL)
+        return _unasked(wall, guarded, question)
     guarded.asking += 1
     try:
         return await _resolve(wall, guarded, question, name)
@@ -67,7 +67,9 @@ def _check_free_part(guarded: Guarded, name: str) -> None:
 
 
 async def _resolve(wall: Wall, guarded: Guarded, question: Question, name: str) -> bytes:
-    found = await wall.upstream.ask(name)
+    found = await wall.upstream.ask(guarded.address, name)
+    if found is None:
+        return _unasked(wall, guarded, question)
     if found.code not in (NOERROR, NXDOMAIN):
         wall.node.report(
             kind="name", sandbox=guarded.id, name=name, allowed=True, reason="the name server does not answer"
@@ -80,6 +82,13 @@ async def _resolve(wall: Wall, guarded: Guarded, question: Question, name: str) 
         return dns_wire.answer(question, SERVFAIL)
     wall.node.report(kind="name", sandbox=guarded.id, name=name, allowed=True, addresses=addresses)
     return dns_wire.answer(question, found.code, addresses, min(found.ttl, MAX_TTL))
+
+
+def _unasked(wall: Wall, guarded: Guarded, question: Question) -> bytes:
+    """Told so that it asks again: a moment later there may be room."""
+    reason = "too many of the sandbox's names wait for an answer"
+    wall.node.report(kind="name", sandbox=guarded.id, name=question.name[:253], allowed=True, reason=reason)
+    return dns_wire.answer(question, SERVFAIL)
 
 
 async def _let_in(wall: Wall, guarded: Guarded, name: str, addresses: list[str], ttl: int) -> bool:

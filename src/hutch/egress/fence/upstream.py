@@ -10,30 +10,38 @@ import struct
 from typing import cast
 
 from hutch.egress.fence.dns_wire import SERVFAIL, Answer, BadMessage, parse_answer, question
+from hutch.egress.shares import Shares
 
 _TRIES = (1.5, 3.0)
 """Seconds to wait for an answer, try by try."""
-MAX_UNDER_WAY = 1024
-
 _FAILED = Answer(SERVFAIL, [], 0, False)
 
 
 class Upstream:
-    """Questions for the same name at the same time are asked once. No answer is kept: the name server does that."""
+    """What one sandbox asks for several times at the same time is asked once. No answer is kept: the name server does
+    that. Nor is one shared between sandboxes: none could tell then whose share of the room it takes."""
 
-    def __init__(self, server: tuple[str, int] | None) -> None:
+    def __init__(self, server: tuple[str, int] | None, room: Shares) -> None:
         self._server = server
-        self._asked: dict[str, asyncio.Task[Answer]] = {}
+        self._room = room
+        self._asked: dict[tuple[str, str], asyncio.Task[Answer]] = {}
 
-    async def ask(self, name: str) -> Answer:
-        """What the name server says; `SERVFAIL` when it says nothing."""
-        task = self._asked.get(name)
+    async def ask(self, guest: str, name: str) -> Answer | None:
+        """What the name server says; `SERVFAIL` when it says nothing; None: the guest has too many questions under way,
+        those included that it waits for no more."""
+        task = self._asked.get((guest, name))
         if task is None:
-            if self._server is None or len(self._asked) >= MAX_UNDER_WAY:
+            if self._server is None:
                 return _FAILED
-            task = self._asked[name] = asyncio.create_task(self._ask(name, self._server))
-            task.add_done_callback(lambda _: self._asked.pop(name, None))
+            if not self._room.take(guest):
+                return None
+            task = self._asked[guest, name] = asyncio.create_task(self._ask(name, self._server))
+            task.add_done_callback(lambda _: self._done(guest, name))
         return await asyncio.shield(task)
+
+    def _done(self, guest: str, name: str) -> None:
+        del self._asked[guest, name]
+        self._room.give(guest)
 
     async def _ask(self, name: str, server: tuple[str, int]) -> Answer:
         for wait in _TRIES:

@@ -6,7 +6,7 @@ import ssl
 
 import pytest
 
-from hutch.egress.fence.guarded import Guarded
+from hutch.egress.fence.guarded import Guarded, Room
 from hutch.egress.fence.judging import Judge
 from hutch.egress.fence.refusal import Refused
 from hutch.model import AllowAll, DenyAll, NetworkRules
@@ -26,7 +26,7 @@ def hello(name: str) -> bytes:
 
 
 def judged(rules: NetworkRules, address: str, port: int, said: str) -> Judge:
-    sandbox = Guarded("sbx_a", "10.0.0.2", rules)
+    sandbox = Guarded("sbx_a", "10.0.0.2", rules, Room(20_000, []))
     sandbox.names.add("good.test", [SHARED], 1e9)
     sandbox.names.add("other.test", [SHARED], 1e9)
     judge = Judge(sandbox, (address, port), 1)
@@ -67,7 +67,7 @@ def test_a_policy_is_not_widened() -> None:
 
 @pytest.mark.parametrize("rules", [NAMED, OPEN])
 def test_what_is_not_encrypted_is_looked_through(rules: BrokeredRules) -> None:
-    sandbox = Guarded("sbx_a", "10.0.0.2", rules)
+    sandbox = Guarded("sbx_a", "10.0.0.2", rules, Room(20_000, []))
     sandbox.names.add("good.test", [SHARED], 1e9)
     judge = Judge(sandbox, (SHARED, 80), 1)
     if judge.admit():  # of a network that is open the kernel lets it through by itself
@@ -77,7 +77,7 @@ def test_what_is_not_encrypted_is_looked_through(rules: BrokeredRules) -> None:
 
 
 def test_an_open_network_goes_on_elsewhere() -> None:
-    sandbox = Guarded("sbx_a", "10.0.0.2", OPEN)
+    sandbox = Guarded("sbx_a", "10.0.0.2", OPEN, Room(20_000, []))
     judge = Judge(sandbox, (ELSEWHERE, 443), 1)
     assert judge.admit() and judge.settled and not judge.brokered
 
@@ -109,7 +109,7 @@ def test_that_a_host_is_brokered_opens_nothing(said: str) -> None:
     assert judged(also, SHARED, 443, "good.test").brokered  # what is allowed by name goes before what is denied
     with pytest.raises(Refused):
         judged(also, SHARED, 8443, "good.test")
-    unnamed = Guarded("sbx_a", "10.0.0.2", denied)
+    unnamed = Guarded("sbx_a", "10.0.0.2", denied, Room(20_000, []))
     unnamed.names.add("good.test", [SHARED], 1e9)
     judge = Judge(unnamed, (SHARED, 8443), 1)
     judge.admit()

@@ -7,7 +7,7 @@ from time import thread_time
 import pytest
 
 from hutch.egress.fence.bucket import Bucket
-from hutch.egress.fence.guarded import Guarded
+from hutch.egress.fence.guarded import Guarded, Room
 from hutch.egress.fence.judging import Judge
 from hutch.egress.fence.permit import Permit
 from hutch.egress.fence.refusal import Refused
@@ -19,7 +19,7 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: good.test\r\nTransfer-Encoding: chunked\r\n
 
 
 def guarded(rules: NetworkRules) -> Guarded:
-    made = Guarded("sbx_a", "10.0.0.2", rules)
+    made = Guarded("sbx_a", "10.0.0.2", rules, Room(20_000, []))
     made.names.add("good.test", [GOOD], 1e9)
     return made
 
