@@ -151,6 +151,12 @@ class Settings(BaseSettings):
         description="MiB a second that are read of kept snapshots to look for damage, a round of all of them a day; "
         "0 turns this off.",
     )
+    snapshot_bytes: int | None = Field(
+        None,
+        gt=0,
+        description="Bytes that the snapshots of an organisation may take on a node, compressed; above that nobody can "
+        "take one, and pauses go on. Default: as many as the disk has room for.",
+    )
     snapshot_keep: int = Field(
         100,
         ge=1,

@@ -72,7 +72,9 @@ def list_(
         ids = (each.id, each.sandbox_id) if full else (short(each.id), short(each.sandbox_id))
         rows.add_row(*ids, each.reason, one_line(each.name or "", 40), age(each.created_at), human_bytes(each.bytes))
     out.print(rows)
-    note(f"{human_bytes(usage.logical_bytes)} in {usage.snapshots} take {human_bytes(usage.stored_bytes)} in the store")
+    taken = human_bytes(usage.stored_bytes + usage.pending_bytes)
+    most = f" of {human_bytes(usage.limit_bytes)} that they may" if usage.limit_bytes is not None else ""
+    note(f"{human_bytes(usage.logical_bytes)} in {usage.snapshots} take {taken}{most} in the store")
 
 
 @snapshots.command("rm")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 
 from hutch.control.context import Context, not_running
@@ -91,6 +91,8 @@ class Snapshots:
             snapshots=sum(one.snapshots for one in each),
             logical_bytes=sum(one.logical_bytes for one in each),
             stored_bytes=sum(one.stored_bytes for one in each),
+            pending_bytes=sum(one.pending_bytes for one in each),
+            limit_bytes=_sum(one.limit_bytes for one in each),
         )
 
     async def export(self, snapshot_id: str, org: str) -> Download:
@@ -190,6 +192,12 @@ class Snapshots:
             own[row.snapshot] = everything[row.snapshot]
         above = {found.id: found for id in own for found in ancestors(everything, id)}
         return list((own | above).values())
+
+
+def _sum(limits: Iterable[int | None]) -> int | None:
+    """None where one has no limit."""
+    known = list(limits)
+    return None if None in known else sum(each for each in known if each is not None)
 
 
 def _id_of(reason: SnapshotReason, idempotency: Idempotency) -> str:

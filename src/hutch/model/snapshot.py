@@ -158,3 +158,7 @@ class SnapshotUsage(Model):
     snapshots: int = Field(description="How many.")
     logical_bytes: int = Field(description="Sum of the sizes of their files.")
     stored_bytes: int = Field(description="Compressed bytes stored for them; what templates share is not in it.")
+    pending_bytes: int = Field(0, description="Sizes of those that were taken just now and are not compressed yet.")
+    limit_bytes: int | None = Field(
+        None, description="Most that `stored_bytes` and `pending_bytes` may be together; unset: no limit."
+    )

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 
 from hutch.errors import DiskFull, RequestTimeout, SnapshotIncompatible
-from hutch.model import SnapshotRecord
+from hutch.model import SnapshotReason, SnapshotRecord
 from hutch.node.home import disk_free
 from hutch.node.parts import Parts
 from hutch.node.room import SPARE_DISK
@@ -38,15 +38,16 @@ class Archives:
 
     async def take_in(self, stream: AsyncIterator[bytes], org: str | None, created_by: str | None) -> SnapshotRecord:
         """What a node of this installation has exported, as a new snapshot of `org` that belongs to no sandbox. Raises
-        `InvalidArchive`, `PayloadTooLarge`, `DiskFull`, `RequestTimeout`, `SnapshotIncompatible` when its image is not
-        here; then nothing of it is left."""
+        `InvalidArchive`, `PayloadTooLarge`, `DiskFull`, `LimitReached`, `RequestTimeout`, `SnapshotIncompatible` when
+        its image is not here; then nothing of it is left."""
         origin = Origin(org=org, sandbox_id="", created_by=created_by, created_at=datetime.now(UTC))
         parts, key = self._parts, await self._key()
         # Nothing is known of what comes until its seal has been seen, and that is its last word.
         try:
             async with asyncio.timeout(_LONGEST), self._turns, aclosing(unsealed(stream, key)) as archive:
                 room = disk_free(parts.home.directory)
-                record = await parts.snapshots.take_in(archive, origin, room, self._check, self._check_room)
+                async with parts.snapshots.allowance.kept(org, SnapshotReason.MANUAL, 0):
+                    record = await parts.snapshots.take_in(archive, origin, room, self._check, self._check_room)
         except TimeoutError as error:
             raise RequestTimeout(f"the archive has not come whole within {_LONGEST:.0f} seconds") from error
         image = record.runtime.image or ""

@@ -184,7 +184,7 @@ class Daemon:
             guests=guests,
             disks=GuestDisk(guests),
             dialer=Dialer(registry.address),
-            snapshots=Snapshots(store, registry, records),
+            snapshots=Snapshots(store, registry, records, settings.snapshot_bytes),
             pins=Pins(self._home.images),
         )
 

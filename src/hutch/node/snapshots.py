@@ -15,23 +15,27 @@ from pathlib import Path
 from hutch.errors import AlreadyExists, Conflict, SnapshotNotFound
 from hutch.model import RuntimeManifest, SnapshotKind, SnapshotReason, SnapshotRecord, SnapshotRequest, SnapshotUsage
 from hutch.model.lineage import ancestors
+from hutch.node.allowance import Allowance
 from hutch.node.disk import archive
 from hutch.node.entry import Entry, Registry
 from hutch.node.notes import ThawNote, read_note, write_note
 from hutch.node.records import RecordStore, SandboxRecord
 from hutch.runtime.manifest import read_manifest
 from hutch.snapshots import Origin, Retention, SnapshotStore
-from hutch.snapshots.retention import expired
+from hutch.snapshots.retention import expired, superseded
 
 _OF_THE_SANDBOX = (SnapshotReason.PAUSE, SnapshotReason.SAFETY, SnapshotReason.CHECKPOINT)
 """Reasons for snapshots that go with the sandbox, at once."""
 
 
 class Snapshots:
-    """One a node. The store knows nothing of sandboxes; this does."""
+    """One a node. The store knows nothing of sandboxes; this does. `most_bytes`: for each organisation's."""
 
-    def __init__(self, store: SnapshotStore, registry: Registry, records: RecordStore) -> None:
+    def __init__(
+        self, store: SnapshotStore, registry: Registry, records: RecordStore, most_bytes: int | None = None
+    ) -> None:
         self._store = store
+        self.allowance = Allowance(store, most_bytes)
         self._registry = registry
         self._records = records
         self._claimed: set[str] = set()
@@ -176,8 +180,9 @@ class Snapshots:
         return record
 
     async def usage(self, org: str | None) -> SnapshotUsage:
-        """What an organisation keeps here."""
-        return await self._store.usage(org)
+        """What an organisation keeps here, and may."""
+        most = self.allowance.most if org is not None else None
+        return (await self._store.usage(org)).model_copy(update={"limit_bytes": most})
 
     async def delete(self, id: str) -> None:
         """Take one away. Raises `SnapshotNotFound`, `Conflict` while a paused sandbox stands on it."""
@@ -207,6 +212,25 @@ class Snapshots:
                 with suppress(SnapshotNotFound):
                     await self._remove(id)
                     gone.append(id)
+        for org in {record.org for record in records.values() if record.org is not None}:
+            gone += await self._make_room(org)
+        return gone
+
+    async def _make_room(self, org: str) -> list[str]:
+        """Of an organisation that has had its share, take away what nobody asked for, the oldest first, until there is
+        room; their ids."""
+        gone: list[str] = []
+        if not await self.allowance.is_used_up(org):
+            return gone
+        records = {record.id: record for record in await self._store.records(None, org)}
+        origins = self._origins(records)
+        for id in superseded(records.values()):
+            if id not in origins and id not in self.in_use():
+                with suppress(SnapshotNotFound):
+                    await self._remove(id)
+                    gone.append(id)
+                if not await self.allowance.is_used_up(org):
+                    break
         return gone
 
     def in_use(self) -> frozenset[str]:

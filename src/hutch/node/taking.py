@@ -30,22 +30,18 @@ class Taker:
         self._watch = watch
 
     async def snapshot(self, entry: Entry, request: SnapshotRequest) -> SnapshotRecord:
-        """The same id twice: the same one. Raises `AlreadyExists`, `FreezeFailed`, `DiskFull`, and for a paused one
-        `SnapshotCorrupt`, and `Conflict` where it cannot have the disk that is asked for."""
+        """The same id twice: the same one. Raises `AlreadyExists`, `FreezeFailed`, `DiskFull`, `LimitReached`, and for
+        a paused one `SnapshotCorrupt`, and `Conflict` where it cannot have the disk that is asked for."""
         snapshots = self._parts.snapshots
         with snapshots.claim(request.snapshot), self._letting_go(entry, request):
             if (known := await snapshots.find(request.snapshot)) is not None:
                 if known.sandbox_id == entry.id:
                     return known
                 raise AlreadyExists(f"{request.snapshot} is another sandbox's snapshot")
-            # Written down before it is done: should we be killed in its middle, `note` does what follows.
-            entry.record = entry.record.but(taking=request)
-            try:
-                await self._parts.records.save(entry.record)
-                taken = await self._take(entry, request)
-            except BaseException:
-                await self.note(entry)
-                raise
+            figures = entry.record.figures
+            size = figures.memory_bytes + figures.disk_bytes
+            async with snapshots.allowance.kept(entry.record.org, request.reason, size):
+                taken = await self._begin(entry, request)
             entry.record = _coming_from(entry.record, taken)
             if entry.running:
                 await renew_token(self._parts, entry)  # which writes all of it down
@@ -61,6 +57,16 @@ class Taker:
         taken = await self._parts.snapshots.find(taking.snapshot)
         entry.record = entry.record.but(taking=None) if taken is None else _coming_from(entry.record, taken)
         await self._ender.save(entry)
+
+    async def _begin(self, entry: Entry, request: SnapshotRequest) -> SnapshotRecord:
+        """Written down before it is done: should we be killed in its middle, `note` does what follows."""
+        entry.record = entry.record.but(taking=request)
+        try:
+            await self._parts.records.save(entry.record)
+            return await self._take(entry, request)
+        except BaseException:
+            await self.note(entry)
+            raise
 
     async def _take(self, entry: Entry, request: SnapshotRequest) -> SnapshotRecord:
         if entry.running:

@@ -164,12 +164,14 @@ class Catalog:
             raise _missing(id)
         return row[0], row[1]
 
-    def logical_bytes(self, org: str | None) -> tuple[int, int]:
-        """How many snapshots an organisation has, and the sum of their files' sizes."""
+    def logical_bytes(self, org: str | None) -> tuple[int, int, int]:
+        """How many snapshots an organisation has, the sum of their files' sizes, and of that, of those that are not in
+        chunks."""
+        query = """SELECT COUNT(*), COALESCE(SUM(logical), 0), COALESCE(SUM(IIF(recipe IS NULL, logical, 0)), 0)
+            FROM snapshots WHERE org IS ?"""
         with self._index.read() as db:
-            row = db.execute("SELECT COUNT(*), COALESCE(SUM(logical), 0) FROM snapshots WHERE org IS ?", (org,))
-            count, size = row.fetchone()
-        return int(count), int(size)
+            count, size, pending = db.execute(query, (org,)).fetchone()
+        return int(count), int(size), int(pending)
 
 
 def _count(db: sqlite3.Connection, segments: set[int], change: int) -> None:

@@ -25,6 +25,7 @@ CREATE TABLE IF NOT EXISTS segments (
     id INTEGER PRIMARY KEY AUTOINCREMENT, pack INTEGER NOT NULL, offset INTEGER NOT NULL, stored INTEGER NOT NULL,
     raw INTEGER NOT NULL, digest BLOB NOT NULL, domain INTEGER NOT NULL, refs INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS segments_of_pack ON segments (pack);
+CREATE INDEX IF NOT EXISTS segments_of_domain ON segments (domain, refs, stored);
 CREATE INDEX IF NOT EXISTS segments_unused ON segments (id) WHERE refs = 0;
 CREATE TABLE IF NOT EXISTS chunks (
     hash BLOB NOT NULL, domain INTEGER NOT NULL, segment INTEGER NOT NULL, offset INTEGER NOT NULL,

@@ -67,6 +67,20 @@ def expired(
     return [record.id for record in ordered if record.id in over and record.id not in in_use]
 
 
+def superseded(records: Iterable[SnapshotRecord]) -> list[str]:
+    """Ids of pauses and safety snapshots after which their sandbox has another, oldest first: what can go where there
+    is no room."""
+    newest: set[tuple[str, SnapshotReason]] = set()
+    found = []
+    for record in reversed(by_age(records)):
+        if _is_judged(record) and record.reason in (SnapshotReason.PAUSE, SnapshotReason.SAFETY):
+            key = (record.sandbox_id, record.reason)
+            if key in newest:
+                found.append(record.id)
+            newest.add(key)
+    return found[::-1]
+
+
 def _is_judged(record: SnapshotRecord) -> bool:
     """What was imported is of no sandbox."""
     return record.name is None and record.reason is not SnapshotReason.TEMPLATE and record.sandbox_id != ""

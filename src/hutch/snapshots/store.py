@@ -174,9 +174,12 @@ class SnapshotStore:
         """What an organisation keeps here (None: the host's own)."""
 
         def work() -> SnapshotUsage:
-            count, logical = self._parts.catalog.logical_bytes(org)
+            count, logical, pending = self._parts.catalog.logical_bytes(org)
             return SnapshotUsage(
-                snapshots=count, logical_bytes=logical, stored_bytes=self._parts.segments.unique_bytes(org)
+                snapshots=count,
+                logical_bytes=logical,
+                stored_bytes=self._parts.segments.unique_bytes(org),
+                pending_bytes=pending,
             )
 
         return await self._run(work)

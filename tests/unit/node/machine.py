@@ -99,6 +99,8 @@ class Host:
     """Of the snapshots."""
     boot: str | None = None
     """The machine's, if not this one's: another after a power cut."""
+    most_snapshot_bytes: int | None = None
+    """What an organisation's snapshots may take."""
     env: bytes = b""
     """What guests say of their environment when they pack, if not the truth."""
     packed: Callable[[], Awaitable[None]] = field(default=lambda: asyncio.sleep(0))
@@ -490,7 +492,7 @@ async def daemon(
         guests=cast(GuestClient, PaperGuests(host)),
         disks=cast(GuestDisk, PaperDisks(host)),
         dialer=Dialer(registry.address),
-        snapshots=Snapshots(store, registry, records),
+        snapshots=Snapshots(store, registry, records, host.most_snapshot_bytes),
         pins=Pins(home.images),
     )
     sandboxes = Sandboxes(parts, boots_at_once=2)
