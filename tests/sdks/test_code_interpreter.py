@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,10 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]
 
 HERE = Path(__file__).parent
 PYTHON = ("e2b==2.63.0", "e2b-code-interpreter==2.11.5")
+TEMPLATES = HERE.parent.parent / "templates"
+INTERPRETER = TEMPLATES / "code-interpreter/files/opt/hutch"
+REQUIREMENTS = TEMPLATES / "python-data/files/opt/hutch/python-data/requirements.txt"
+KERNEL = ("ipykernel==", "ipython==", "jupyter-client==")
 NODE = ("e2b@2.51.0", "@e2b/code-interpreter@2.8.0")
 
 
@@ -38,6 +43,13 @@ def machine() -> Iterator[Machine]:
 
 def test_python(environment: dict[str, str]) -> None:
     run_checks(PYTHON, environment, HERE / "code")
+
+
+def test_the_python_kernel_by_itself() -> None:
+    """Without a sandbox, so that hundreds of rounds take no time: in an environment with what the template pins."""
+    pinned = [line.split()[0] for line in REQUIREMENTS.read_text().splitlines() if line.startswith(KERNEL)]
+    assert len(pinned) == len(KERNEL)
+    run_checks(pinned, dict(os.environ) | {"PYTHONPATH": str(INTERPRETER)}, HERE / "kernel")
 
 
 def test_node(environment: dict[str, str]) -> None:

@@ -33,7 +33,7 @@ class Zygotes:
         self._ends: dict[int, asyncio.Future[str]] = {}
 
     async def fork(self, cwd: str, *descriptors: int) -> Process:
-        """A kernel in this directory, with these as its control, its output and its errors. Raises `KernelStopped`."""
+        """A kernel in this directory, with these as its control, output, errors and mailbox. Raises `KernelStopped`."""
         loop = asyncio.get_running_loop()
         line = await self._started()
         self._last += 1

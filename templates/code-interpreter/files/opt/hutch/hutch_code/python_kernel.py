@@ -4,15 +4,13 @@ ZeroMQ: that would be four threads, and a dozen switches between them, for each 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import logging
 import os
 import random
 import signal
-import socket
 import sys
 import threading
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,19 +19,36 @@ from ipykernel.kernelapp import IPKernelApp
 from tornado.ioloop import IOLoop
 from traitlets.config import Config
 
-from hutch_code import formats, results
-from hutch_code.python_output import Flusher, Output, Wire
+from hutch_code import formats
+from hutch_code.python_output import Wire
 
 _CONFIG = Config(
     {
         "HistoryManager": {"enabled": False},
         "InteractiveShell": {"colors": "nocolor", "autocall": 0, "automagic": True},
         "IPKernelApp": {"log_level": 40},  # by which programs know a notebook
-        "IPythonKernel": {"_execute_sleep": 0.0},
     }
 )
-_OFTEN = 100
 _MESSAGE = {"msg_id": "", "msg_type": "execute_request", "session": "", "username": "", "version": "5.3"}
+_PARENT = {"header": _MESSAGE, "parent_header": {}, "metadata": {}, "content": {}}
+
+
+@dataclass(eq=False)
+class Turn:
+    """One execution, and how far it has come: whoever was cut goes on from there."""
+
+    number: int
+    wanted: dict[str, Any]
+    task: asyncio.Task[None] | None = None
+    starts: int = 0
+    """How many tasks were made for it. The last one counts, whether or not `task` is what it was kept in."""
+    begun: bool = False
+    """Whether any of the code may have run: then it is not run again."""
+    reply: dict[str, Any] | None = None
+    """IPython's, once it was through with the code."""
+    ends: int = 0
+    """Attempts at telling its end."""
+    over: bool = False
 
 
 class Kernel(IPythonKernel):
@@ -47,24 +62,31 @@ class Kernel(IPythonKernel):
         self.io_loop = IOLoop.current()
         self._generation: str | None = None
         self._sandbox: dict[str, str] = {}
+        self._before: dict[str, str | None] = {}
 
-    async def run(self, wanted: dict[str, Any]) -> None:
-        """One request of the server's, to its end."""
+    async def run(self, turn: Turn, start: int) -> None:
+        """One request of the server's. Can be started again until it has begun."""
+        wanted = turn.wanted
         if wanted["generation"] != self._generation:
             self._arrive(wanted["generation"], wanted["sandbox"])
-        env = wanted["env"]
-        before = {name: os.environ.get(name) for name in env}
-        os.environ.update(env)
-        content = {"code": wanted["code"], "store_history": True, "allow_stdin": False, "stop_on_error": False}
-        message = {"header": _MESSAGE, "parent_header": {}, "metadata": {}, "content": content}
-        try:
-            self.set_parent([], message)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            await self.execute_request(None, [], message)
-        finally:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            for name, value in before.items():
-                _set(name, value)
+        for name, value in wanted["env"].items():
+            self._before.setdefault(name, os.environ.get(name))
+            os.environ[name] = value
+        self.set_parent([], _PARENT)
+        self.session.told_error = False
+        if turn.starts != start:
+            return
+        turn.begun = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.session.tell({"type": "number_of_executions", "execution_count": self.shell.execution_count}, late=True)
+        turn.reply = await self.do_execute(wanted["code"], silent=False)
+
+    def leave(self) -> None:
+        """No code runs. Does no harm twice."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for name in list(self._before):
+            _set(name, self._before[name])
+            del self._before[name]
 
     def _arrive(self, generation: str, sandbox: dict[str, str]) -> None:
         """This memory has become another sandbox's, or the same one's at another time."""
@@ -80,82 +102,15 @@ class Kernel(IPythonKernel):
         self._generation, self._sandbox = generation, sandbox
 
 
-class Service:
-    """The server's end of the kernel: takes its requests, and tells when each is done."""
-
-    def __init__(self, control: socket.socket) -> None:
-        self._control = control
-        self._wire = Wire().connect(control)
-        self._streams = _streams()
-        self._lines: asyncio.Queue[bytes] = asyncio.Queue()
-        self._rest = b""
-
-    @property
-    def left(self) -> bool:
-        """Whether the code wants no more of it (`exit`, which stops the loop)."""
-        return bool(Kernel.initialized() and Kernel.instance().shell.exit_now)
-
-    async def serve(self) -> None:
-        """Until the server is gone."""
-        app = IPKernelApp.instance(config=_CONFIG)  # never run, but there, with a kernel, for programs that look for it
-        kernel = app.kernel = Kernel.instance(parent=app, session=self._wire)
-        formats.install(kernel.shell)
-        if "matplotlib" in sys.modules:
-            kernel.shell.enable_matplotlib("inline")
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # while no code runs
-        asyncio.get_running_loop().add_reader(self._control, self._hear)
-        self._end(0)
-        while line := await self._lines.get():
-            number = int(line.partition(b" ")[0])
-            try:
-                await kernel.run(json.loads(line.partition(b" ")[2]))
-            except BaseException as error:  # of a signal, between the code and here
-                with contextlib.suppress(BaseException):
-                    self._wire.tell(results.error(type(error).__name__, str(error)))
-            if os.getpid() != self._wire.pid:
-                os._exit(0)  # the code has forked a process that came to the end of it, too
-            self._end(number)
-
-    def _end(self, number: int) -> None:
-        for stream in self._streams:
-            with contextlib.suppress(BaseException):
-                stream.flush()
-        for _ in range(_OFTEN):
-            with contextlib.suppress(BaseException):  # of the code's signals: the server waits for the end
-                return self._wire.tell({"type": "end", "number": number})
-
-    def _hear(self) -> None:
-        data = self._control.recv(65536, socket.MSG_DONTWAIT)
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self._lines.put_nowait(line)
-        if not data:
-            asyncio.get_running_loop().remove_reader(self._control)
-            self._lines.put_nowait(b"")
-
-
-def run(control: int, out: int, err: int) -> None:
-    """Be a kernel until the server is gone."""
-    null = os.open(os.devnull, os.O_RDONLY)
-    for ours, descriptor in ((null, 0), (out, 1), (err, 2)):
-        os.dup2(ours, descriptor)
-        os.close(ours)
-    os.set_inheritable(control, False)
-    sys.argv = ["python3"]
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    woken, wake = socket.socketpair()  # by signals: what their handlers have the loop do is done at once
-    for end in (woken, wake):
-        end.setblocking(False)
-    loop.add_reader(woken, woken.recv, 4096)
-    signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
-    service = Service(socket.socket(fileno=control))
-    serving = loop.create_task(service.serve())
-    while not serving.done() and not service.left:
-        with contextlib.suppress(BaseException):  # what handlers of signals raise between executions
-            loop.run_until_complete(serving)
-    if serving.done():
-        serving.result()
+def make(wire: Wire) -> Kernel:
+    """The process's own."""
+    app = IPKernelApp.instance(config=_CONFIG)  # never run, but there, with a kernel, for programs that look for it
+    kernel: Kernel = Kernel.instance(parent=app, session=wire)
+    app.kernel = kernel
+    formats.install(kernel.shell)
+    if "matplotlib" in sys.modules:
+        kernel.shell.enable_matplotlib("inline")
+    return kernel
 
 
 def _silent() -> logging.Logger:
@@ -164,14 +119,6 @@ def _silent() -> logging.Logger:
     log.addHandler(logging.NullHandler())
     log.propagate = False
     return log
-
-
-def _streams() -> tuple[Output, Output]:
-    flusher = Flusher()
-    out, err = Output(1, flusher), Output(2, flusher)
-    flusher.watch(out, err)
-    sys.stdout, sys.stderr = out, err
-    return out, err
 
 
 def _set(name: str, value: str | None) -> None:

@@ -20,7 +20,7 @@ from hutch_code.python import BEGIN
 
 _SOON = 0.1
 """Seconds for which part of a line waits for the rest of it."""
-_LATE = ("execute_input", "execute_result")
+_LATE = ("execute_result",)
 """Messages that go out with the next one, the last of which is the end: each costs the reader's attention."""
 
 
@@ -30,7 +30,10 @@ class Wire(Session):
     def connect(self, control: socket.socket) -> Wire:
         """To the server."""
         self._control = control
-        self._waiting = bytearray()
+        self._late: list[bytes] = []
+        self._told = 0
+        self.told_error = False
+        """Whether an error was told since this was set to False."""
         self._turn = threading.RLock()
         return self
 
@@ -56,15 +59,24 @@ class Wire(Session):
         return message
 
     def tell(self, event: Event, late: bool = False) -> None:
-        """Write a line, and those that wait; or let it wait for the next one. Not in a process that the code forked."""
-        line = BEGIN + _packed(event) + b"\n"
+        """Write a line, and those that wait; or let it wait for the next one. Not in a process that the code forked.
+        Those that wait are written again when this is cut, which their numbers tell."""
+        packed = _packed(event)
         with self._turn:
             if os.getpid() != self.pid:
                 return
-            self._waiting += line
-            if not late:
-                lines, self._waiting = self._waiting, bytearray()
-                self._control.sendall(lines)
+            self._told += 1
+            line = BEGIN + b"%d " % self._told + packed + b"\n"
+            if late:
+                self._late.append(line)
+                return
+            self._control.sendall(b"".join((*self._late, line)))
+            self._late.clear()
+            self.told_error |= event["type"] == "error"
+
+    def forget(self) -> None:
+        """What waits to be written."""
+        self._late.clear()
 
 
 class Output(io.TextIOWrapper):

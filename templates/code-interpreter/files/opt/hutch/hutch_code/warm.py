@@ -45,7 +45,7 @@ _MODULES = (
     "bs4",
     "lxml.etree",
     "e2b_charts",
-    "hutch_code.python_kernel",
+    "hutch_code.python_service",
 )
 
 

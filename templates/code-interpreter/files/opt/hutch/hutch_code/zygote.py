@@ -1,10 +1,10 @@
 """The process that Python kernels are forked from. It has imported what people use, so that a kernel is there at once
 and shares the memory of it all with the others.
 
-It is told over a socket on the descriptor in its argument, a JSON object a line: `{"id", "cwd"}` to fork, with three
-descriptors: of its control, its output and its errors. Answered by `{"id", "pid"}`, and by `{"id", "ended"}` when that
-one has ended. It ends with the socket, and all of its
-kernels with it. It never starts a thread: none would be in the children.
+It is told over a socket on the descriptor in its argument, a JSON object a line: `{"id", "cwd"}` to fork, with four
+descriptors: of its control, its output, its errors and its mailbox. Answered by `{"id", "pid"}`, and by `{"id",
+"ended"}` when that one has ended. It ends with the socket, and all of its kernels with it. It never starts a thread:
+none would be in the children.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Zygote:
                     self._fork(json.loads(line), selector)
 
     def _fork(self, wanted: dict[str, Any], selector: selectors.BaseSelector) -> None:
-        given, self._given = self._given[:3], self._given[3:]
+        given, self._given = self._given[:4], self._given[4:]
         pid = os.fork()
         if pid == 0:
             selector.close()
@@ -75,7 +75,7 @@ class Zygote:
         self._children[pid] = wanted["id"]
         self._tell({"id": wanted["id"], "pid": pid})
 
-    def _become(self, cwd: str, control: int, out: int, err: int) -> None:
+    def _become(self, cwd: str, control: int, out: int, err: int, requests: int) -> None:
         """Be the kernel."""
         code = 1
         try:
@@ -88,9 +88,9 @@ class Zygote:
             for descriptor in self._given:  # of the next ones
                 os.close(descriptor)
             os.chdir(cwd)
-            from hutch_code.python_kernel import run
+            from hutch_code.python_service import run
 
-            run(control, out, err)
+            run(control, out, err, requests)
             code = 0
         except BaseException as error:
             sys.stderr.write(f"a kernel could not start: {error!r}\n")
