@@ -78,7 +78,10 @@ class Settings(BaseSettings):
     tls_port: int = Field(
         443, ge=0, le=65535, description="Port with TLS, for API and gateway by host name; 0 takes a free one."
     )
-    database_url: str | None = Field(None, description="SQLAlchemy URL; default: SQLite below `data_dir`.")
+    database_url: str | None = Field(
+        None,
+        description="SQLAlchemy URL; default: SQLite below `data_dir`. PostgreSQL: `postgresql+asyncpg://USER:PASSWORD@HOST/NAME`.",
+    )
     server_user: str = Field("hutch", description="System user that the server process runs as.")
     runsc: str = Field("runsc", description="The gVisor binary.")
     subnet_pool: str = Field(

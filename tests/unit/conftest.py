@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from hutch.store import Store
+from tests import postgres
 
 _MEMORY = Path("/dev/shm")
 _ROOM = 4 << 30
@@ -43,8 +42,7 @@ def _empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     async def make() -> None:
         await (await Store.open(f"sqlite+aiosqlite:///{path}")).close()
 
-    with ThreadPoolExecutor(1) as aside:  # the event loops of the tests are none of its business
-        aside.submit(asyncio.run, make()).result()
+    postgres.aside(make())
     return path
 
 
@@ -59,3 +57,37 @@ def database(_empty_database: Path) -> Callable[[Path], str]:
         return f"sqlite+aiosqlite:///{path}"
 
     return put
+
+
+@pytest.fixture(scope="session")
+def _cluster() -> Iterator[postgres.Postgres]:
+    if postgres.program("postgres") is None:
+        pytest.skip("PostgreSQL is not installed here (Debian: postgresql)")
+    cluster = postgres.Postgres(_in_memory())
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def postgresql(_cluster: postgres.Postgres) -> Iterator[str]:
+    """The URL of a PostgreSQL database with today's tables."""
+    name = _cluster.database()
+    yield _cluster.url(name)
+    _cluster.drop(name)
+
+
+@pytest.fixture
+def bare_postgresql(_cluster: postgres.Postgres) -> Iterator[str]:
+    """The URL of a PostgreSQL database without tables."""
+    name = _cluster.database(empty=True)
+    yield _cluster.url(name)
+    _cluster.drop(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def each_database(request: pytest.FixtureRequest, database: Callable[[Path], str], tmp_path: Path) -> str:
+    """The URL of a database with today's tables, of each kind that Hutch works with."""
+    if request.param == "sqlite":
+        return database(tmp_path / "hutch.db")
+    url: str = request.getfixturevalue("postgresql")
+    return url

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import delete, func, select, text
+from sqlalchemy import delete, func, select
 
 from hutch.model.audit import GENESIS, TRIMMED, AuditHead, AuditRecord, canonical, digest_of, dropped
 from hutch.store.engine import Database, Transaction
@@ -67,10 +67,8 @@ class Event:
 
 
 async def append(connection: Transaction, *events: Event) -> None:
-    """Record these as part of a transaction. Its last part, best: nobody else can record anything of the organisation
-    until it ends."""
+    """Record these as part of a transaction."""
     for org in sorted({event.org for event in events}):
-        await _lock(connection, org)
         seq, prev = await _tip(connection, org)
         rows = []
         for event in events:
@@ -187,12 +185,6 @@ def _append_at_once(connection: sqlite3.Connection, events: Sequence[Event]) -> 
         tips[event.org] = seq + 1, row["hash"]
         rows.append(row | {"detail": json.dumps(row["detail"])})
     connection.executemany(_INSERT, rows)
-
-
-async def _lock(connection: Transaction, org: str) -> None:
-    """A transaction that may write has SQLite to itself; elsewhere it is one at a time for each chain."""
-    if not connection.sqlite:
-        await connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:org))"), {"org": f"audit {org}"})
 
 
 async def _only(connection: Transaction, statement: Any) -> Any:

@@ -1,5 +1,8 @@
 """The database: one engine, transactions that read and transactions that write.
 
+One transaction that may write runs at a time, also where several servers share a PostgreSQL: what is read in one stays
+true until it ends. There an advisory lock sees to it.
+
 SQLite's peculiarities live here and nowhere else. WAL lets readers go on while one writes; a write transaction takes
 the write lock when it begins (`BEGIN IMMEDIATE`), so that it never fails half-way with "database is locked", and our
 own writers queue in an asyncio lock, which is fair and costs no polling. `synchronous=NORMAL`: a committed
@@ -14,12 +17,12 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, CursorResult, Executable, event, make_url
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from hutch.errors import DiskFull
@@ -27,6 +30,10 @@ from hutch.store.one_trip import Driver
 
 T = TypeVar("T")
 _BUSY_TIMEOUT_MS = 15_000
+_ONE_WRITER = 0x6875746368
+"""The number of PostgreSQL's advisory lock that writers hold."""
+_DISK_FULL = "53100"
+"""PostgreSQL's error class `disk_full`."""
 
 
 class DatabaseFull(DiskFull):
@@ -39,7 +46,6 @@ class Transaction:
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
-        self.sqlite = connection.dialect.name == "sqlite"
 
     async def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
         """Run one statement; the result is all there."""
@@ -58,16 +64,21 @@ class Database:
         self.sqlite = self.url.get_backend_name() == "sqlite"
         if self.sqlite and self.url.database and self.url.database != ":memory:":
             Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
-        self._driver = {"module": Driver(), "pool_reset_on_return": None} if self.sqlite else {}
+        # A file is always there; a server may have been started anew since it was spoken to.
+        self._driver: dict[str, Any] = (
+            {"module": Driver(), "pool_reset_on_return": None} if self.sqlite else {"pool_pre_ping": True}
+        )
         self._writer = create_async_engine(self.url, pool_size=8, max_overflow=24, **self._driver)
         self._reader = self._make_reader()
-        self._turn: asyncio.Lock | None = asyncio.Lock() if self.sqlite else None
+        self._turn = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="database")
         self._plain: sqlite3.Connection | None = None
         if self.sqlite:
             event.listen(self._writer.sync_engine, "connect", _configure_sqlite)
             event.listen(self._writer.sync_engine, "begin", _begin_sqlite)
             event.listen(self._reader.sync_engine, "connect", _configure_sqlite)
+        else:
+            event.listen(self._writer.sync_engine, "begin", _begin_postgresql)
 
     def _make_reader(self) -> AsyncEngine:
         """Reads are single statements, so they need no BEGIN and no ROLLBACK: on SQLite each of these is a trip to the
@@ -91,14 +102,14 @@ class Database:
     async def write(self) -> AsyncIterator[Transaction]:
         """A transaction that may write: committed at the end of the block, rolled back when it raises. Never await
         the network inside."""
-        async with self._turn or nullcontext(), self._connected(self._writer) as connection:
+        async with self._turn, self._connected(self._writer) as connection:
             try:
                 await _unbroken(connection.begin().start())
                 yield Transaction(connection)
                 await _unbroken(connection.commit())
             except BaseException as error:
                 await _undo(connection)
-                if isinstance(error, OperationalError) and "disk is full" in str(error.orig):
+                if isinstance(error, DBAPIError) and _disk_is_full(error):
                     raise DatabaseFull("the server's disk is full") from error
                 raise
 
@@ -113,14 +124,14 @@ class Database:
         """As `make_durable`, and all of the log is in the database's own file."""
         if not self.sqlite:
             return
-        async with self._turn or nullcontext(), self._connected(self._reader) as connection:
+        async with self._turn, self._connected(self._reader) as connection:
             await _unbroken(connection.exec_driver_sql("PRAGMA wal_checkpoint(FULL)"))
 
     async def write_at_once(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """A write transaction of SQLite alone, in one trip to a thread: for writes that are small and many. Through
         `write` each statement is a trip of its own, and costs ten times what SQLite takes for it."""
         loop = asyncio.get_running_loop()
-        async with self._turn or nullcontext():
+        async with self._turn:
             try:
                 return await loop.run_in_executor(self._thread, self._transact, work)
             except sqlite3.OperationalError as error:
@@ -198,6 +209,14 @@ async def _undo(connection: AsyncConnection) -> None:
     except Exception:
         await _unbroken(connection.invalidate())
         raise
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ONE_WRITER})")
+
+
+def _disk_is_full(error: DBAPIError) -> bool:
+    return "disk is full" in str(error.orig) or getattr(error.orig, "sqlstate", None) == _DISK_FULL
 
 
 async def _unbroken(work: Coroutine[Any, Any, T]) -> T:

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 from sqlalchemy import delete, text, update
+from tests.tampering import unlock
 
 from hutch.control.audit import Audit
 from hutch.control.context import Context
@@ -23,9 +24,9 @@ Servers = Callable[[], Audit]
 
 
 @pytest.fixture
-async def store(settings: Settings) -> AsyncIterator[Store]:
+async def store(settings: Settings, each_database: str) -> AsyncIterator[Store]:
     settings.server_dir.mkdir(parents=True, exist_ok=True)
-    store = await Store.open(settings.database)
+    store = await Store.open(each_database)
     yield store
     await store.close()
 
@@ -49,6 +50,7 @@ async def found(server: Audit) -> list[str]:
 
 async def remade(store: Store, *actors: str) -> None:
     """A chain that is whole by itself, made with nothing but the database."""
+    await unlock(store)
     async with store.database.write() as connection:
         await connection.execute(delete(audit_records))
         await connection.execute(delete(audit_heads))
@@ -56,11 +58,13 @@ async def remade(store: Store, *actors: str) -> None:
 
 
 async def edited(store: Store) -> None:
+    await unlock(store)
     async with store.database.write() as connection:
         await connection.execute(update(audit_records).where(audit_records.c.seq == 2).values(actor="key_other"))
 
 
 async def cut(store: Store) -> None:
+    await unlock(store)
     async with store.database.write() as connection:
         await connection.execute(text("DELETE FROM audit_records WHERE seq > 2"))
         await connection.execute(delete(audit_heads))

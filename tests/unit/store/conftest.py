@@ -1,9 +1,8 @@
-"""A real database for each test."""
+"""A real database for each test: once SQLite, once PostgreSQL."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -11,7 +10,7 @@ from hutch.store import Store
 
 
 @pytest.fixture
-async def store(tmp_path: Path, database: Callable[[Path], str]) -> AsyncIterator[Store]:
-    opened = await Store.open(database(tmp_path / "hutch.db"))
+async def store(each_database: str) -> AsyncIterator[Store]:
+    opened = await Store.open(each_database)
     yield opened
     await opened.close()

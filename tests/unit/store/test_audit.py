@@ -5,32 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete, text, update
+from sqlalchemy import Executable, delete, select, text, update
+from sqlalchemy.exc import DBAPIError
+from tests.tampering import unlock
 
 from hutch.model.audit import GENESIS, TRIMMED, AuditHead, AuditKey, AuditRecord, Verifier, canonical, dropped
 from hutch.store import Store
 from hutch.store.audit import MAX_DETAIL, Acting, Event, acting, append
-from hutch.store.tables import audit_records
+from hutch.store.tables import audit_heads, audit_records
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
 OTHER_KEY = Ed25519PrivateKey.from_private_bytes(bytes(31) + b"\1")
-
-
-@pytest.fixture
-async def store(tmp_path: Path, database: Callable[[Path], str]) -> AsyncIterator[Store]:
-    store = await Store.open(database(tmp_path / "hutch.db"))
-    yield store
-    await store.close()
 
 
 def event(number: int = 0, org: str = "o", **more: Any) -> Event:
@@ -108,6 +101,7 @@ async def test_moved_records_are_found(lines: list[dict[str, Any]]) -> None:
 
 
 async def test_a_chain_made_anew_without_the_key_is_found(store: Store, lines: list[dict[str, Any]]) -> None:
+    await unlock(store)
     async with store.database.write() as connection:
         await connection.execute(delete(audit_records))
     for number in range(6):
@@ -124,6 +118,7 @@ async def test_a_chain_made_anew_without_the_key_is_found(store: Store, lines: l
 
 async def test_a_cut_end_is_found_by_who_has_kept_a_head(store: Store, lines: list[dict[str, Any]]) -> None:
     head = AuditHead.model_validate(lines[-1])
+    await unlock(store)
     async with store.database.write() as connection:
         await connection.execute(text("DELETE FROM audit_records WHERE seq > 3"))
         await connection.execute(text("DELETE FROM audit_heads WHERE seq > 3"))
@@ -141,6 +136,94 @@ async def test_an_end_that_is_not_signed_is_told(store: Store, lines: list[dict[
     assert wrong(await export(store)) == ["its end is not signed"]
 
 
+CHANGES = {
+    "edited": update(audit_records).where(audit_records.c.seq == 2).values(actor="another"),
+    "edited, all": update(audit_records).values(org="p"),
+    "removed": delete(audit_records).where(audit_records.c.seq == 2),
+    "cut": delete(audit_records).where(audit_records.c.seq > 3),
+    "emptied": delete(audit_records),
+    "head edited": update(audit_heads).values(signature="another"),
+    "head removed": delete(audit_heads).where(audit_heads.c.seq == 6),
+    "heads removed": delete(audit_heads),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+async def test_the_database_refuses_to_change_what_is_recorded(
+    store: Store, lines: list[dict[str, Any]], change: Executable
+) -> None:
+    with pytest.raises(DBAPIError, match="of the audit log cannot be"):
+        async with store.database.write() as connection:
+            await connection.execute(change)
+    assert await export(store) == lines
+
+
+async def test_nor_can_a_record_be_put_into_anothers_place(store: Store, lines: list[dict[str, Any]]) -> None:
+    row = await _row_of(store, 3)
+    for seq in (0, 3, 6, 8):
+        values = row | {"seq": seq, "actor": "another"}
+        ways: list[Executable] = [audit_records.insert().values(values)]
+        if store.database.sqlite:
+            ways.append(audit_records.insert().prefix_with("OR REPLACE").values(values))
+        for way in ways:
+            with pytest.raises(DBAPIError, match="only be added at its end"):
+                async with store.database.write() as connection:
+                    await connection.execute(way)
+    if not store.database.sqlite:
+        with pytest.raises(DBAPIError, match="cannot be emptied"):
+            async with store.database.write() as connection:
+                await connection.execute(text("TRUNCATE audit_records, audit_heads"))
+    assert await export(store) == lines
+
+
+async def test_who_does_not_own_the_tables_can_write_the_log_and_not_unlock_it(postgresql: str) -> None:
+    owner = await Store.open(postgresql)
+    async with owner.database.write() as connection:
+        await connection.execute(text("CREATE ROLE serving LOGIN"))
+        await connection.execute(text("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO serving"))
+    server = await Store.open(postgresql.replace("hutch@", "serving@"))
+    try:
+        await server.audit.record(event())
+        await sign(server)
+        for statement in (
+            *("ALTER TABLE audit_records DISABLE TRIGGER USER", "SET session_replication_role = replica"),
+            *("DROP FUNCTION audit_records_delete() CASCADE", "TRUNCATE audit_records", "DROP TABLE audit_records"),
+        ):
+            with pytest.raises(DBAPIError, match=r"must be owner|permission denied"):
+                async with server.database.write() as connection:
+                    await connection.execute(text(statement))
+        assert wrong(await export(server)) == []
+    finally:
+        await server.close()
+        async with owner.database.write() as connection:
+            await connection.execute(text("DROP OWNED BY serving"))
+            await connection.execute(text("DROP ROLE serving"))
+        await owner.close()
+
+
+async def test_what_is_dropped_is_what_a_record_says_and_of_one_organisation(store: Store) -> None:
+    for number in range(6):
+        await store.audit.record(event(number))
+        await store.audit.record(event(number, "p"))
+    said = {"through": 3, "hash": "h", "signature": "s"}
+    await store.audit.record(Event("o", TRIMMED, "o", "dropped", said))
+    gone = delete(audit_records).where(audit_records.c.seq <= 3)
+    more = delete(audit_records).where(audit_records.c.seq == 4)
+    for refused in (gone, gone.where(audit_records.c.org == "p"), more):
+        with pytest.raises(DBAPIError, match="cannot be removed"):
+            async with store.database.write() as connection:
+                await connection.execute(refused)
+    async with store.database.write() as connection:
+        await connection.execute(gone.where(audit_records.c.org == "o"))
+    assert [record.seq for record in await store.audit.page("o", 0, 10)] == [4, 5, 6, 7]
+
+
+async def _row_of(store: Store, seq: int) -> dict[str, Any]:
+    async with store.database.read() as connection:
+        found = await connection.execute(select(audit_records).where(audit_records.c.seq == seq))
+        return dict(found.mappings().one())
+
+
 async def test_old_records_go_and_a_record_says_so(store: Store) -> None:
     now = datetime.now(UTC)
     for number in range(4):
@@ -156,6 +239,7 @@ async def test_old_records_go_and_a_record_says_so(store: Store) -> None:
     assert await store.audit.trim(now + timedelta(days=1), signature) == 4  # the newest that is signed stays
     await sign(store)
     assert wrong(await export(store)) == []
+    await unlock(store)
     async with store.database.write() as connection:  # more than the record says
         await connection.execute(text("DELETE FROM audit_records WHERE seq = (SELECT min(seq) FROM audit_records)"))
     assert wrong(await export(store))
@@ -167,6 +251,7 @@ async def test_who_has_not_the_key_cannot_say_that_records_were_dropped(store: S
     page = await store.audit.page("o", 0, 10)
     for forged in ({}, {"signature": b64encode(OTHER_KEY.sign(dropped("o", 2, page[1].hash))).decode()}):
         await store.audit.record(Event("o", TRIMMED, "o", "dropped", {"through": 2, "hash": page[1].hash} | forged))
+    await unlock(store)
     async with store.database.write() as connection:
         await connection.execute(text("DELETE FROM audit_records WHERE seq <= 2"))
     await sign(store)
@@ -205,6 +290,18 @@ async def test_many_at_once_are_one_chain(store: Store) -> None:
     found = await export(store)
     assert wrong(found) == []
     assert len(found) == 1 + 70 + 1
+
+
+async def test_two_servers_of_one_database_make_one_chain(store: Store, each_database: str) -> None:
+    other = await Store.open(each_database)
+    try:
+        await asyncio.gather(*(each.audit.record(event(number)) for number in range(20) for each in (store, other)))
+    finally:
+        await other.close()
+    await sign(store)
+    found = await export(store)
+    assert wrong(found) == []
+    assert len(found) == 1 + 40 + 1
 
 
 async def test_what_is_undone_is_not_recorded(store: Store) -> None:
@@ -247,6 +344,7 @@ JSON = st.recursive(
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.text(max_size=10), JSON, max_size=5))
 async def test_whatever_is_told_is_kept_so_that_it_verifies(store: Store, detail: dict[str, Any]) -> None:
+    await unlock(store)
     async with store.database.write() as connection:
         await connection.execute(text("DELETE FROM audit_records"))
     await store.audit.record(Event("o", "call", "x" * 100, "y" * 100, detail, by=Acting("hutch")))
@@ -271,6 +369,7 @@ async def test_what_is_told_is_bounded(store: Store) -> None:
 
 
 async def test_a_record_that_is_changed_in_the_database_is_found(store: Store, lines: list[dict[str, Any]]) -> None:
+    await unlock(store)
     async with store.database.write() as connection:
         await connection.execute(update(audit_records).where(audit_records.c.seq == 4).values(actor="key_b"))
     assert wrong(await export(store)) == ["record 4 was changed: it does not have the hash that it names"]

@@ -1,4 +1,4 @@
-"""Rows, compare-and-set, leases and event streams on a real SQLite database."""
+"""Rows, compare-and-set, leases and event streams on real databases, SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -316,10 +316,14 @@ async def test_writers_that_are_cancelled_anywhere_leave_no_lock_and_no_half(sto
 
 async def test_a_full_disk_is_told_as_such_and_nothing_is_written(store: Store) -> None:
     await add_task(store)
-    async with store.database.write() as connection:
-        pages = (await connection.execute(text("PRAGMA page_count"))).scalar_one()
-        await connection.execute(text(f"PRAGMA max_page_count = {pages + 2}"))
+    if store.database.sqlite:
+        async with store.database.write() as connection:
+            pages = (await connection.execute(text("PRAGMA page_count"))).scalar_one()
+            await connection.execute(text(f"PRAGMA max_page_count = {pages + 2}"))
     with pytest.raises(DiskFull):
-        await append(store, "tsk_1", "first", "x" * 100_000)
+        async with store.database.write() as connection:
+            await store.events.append(connection, "tsk_1", [new("first"), new("x" * 100_000)])
+            if not store.database.sqlite:
+                await connection.execute(text("DO $$ BEGIN RAISE disk_full; END $$"))
     assert await store.events.read("tsk_1", 1, 10) == []
     assert await append(store, "tsk_1", "small")

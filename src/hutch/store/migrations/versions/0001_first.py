@@ -64,9 +64,9 @@ def upgrade() -> None:
         ),
         sa.Column("template", sa.String(length=128), nullable=False),
         sa.Column("resources", sa.JSON(), nullable=False),
-        sa.Column("network", sa.JSON(), nullable=False),
+        sa.Column("network", sa.JSON(), nullable=False, comment="as it was asked for: named policies by their names"),
         sa.Column("labels", sa.JSON(), nullable=False),
-        sa.Column("keep", sa.Boolean(), server_default=sa.text("0"), nullable=False, comment="outlives its task"),
+        sa.Column("keep", sa.Boolean(), server_default=sa.false(), nullable=False, comment="outlives its task"),
         sa.Column(
             "sealed_env", sa.LargeBinary(), nullable=True, comment="environment, encrypted, until the sandbox is booted"
         ),
