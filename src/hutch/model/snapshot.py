@@ -70,6 +70,9 @@ class SnapshotRecord(Model):
     stored_bytes: int | None = Field(
         None, ge=0, description="Compressed bytes that it added to the store; unset until it is in there."
     )
+    written_bytes: int | None = Field(
+        None, ge=0, description="Bytes of disk that its written files took on the host; unset where nobody looked."
+    )
 
 
 class Snapshot(Model):

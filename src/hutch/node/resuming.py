@@ -11,13 +11,13 @@ from collections.abc import Callable
 import structlog
 
 from hutch.errors import HutchError, SandboxNotRunning, SnapshotIncompatible, ThawFailed
-from hutch.model import RollbackRequest, SnapshotReason, SnapshotRequest
+from hutch.model import RollbackRequest, SnapshotReason, SnapshotRecord, SnapshotRequest
 from hutch.node.ending import Ender
 from hutch.node.entry import Entry
 from hutch.node.failure import as_hutch
 from hutch.node.parts import Parts
 from hutch.node.pausing import Pauser
-from hutch.node.room import Room
+from hutch.node.room import Need, Room
 from hutch.node.taking import Taker
 from hutch.node.thawing import Thawer
 
@@ -50,7 +50,8 @@ class Resumer:
         `Node.resume` of `hutch.fleet` says; then it is paused as before."""
         snapshot = entry.record.snapshot
         assert entry.paused and snapshot is not None
-        with self._room.kept(entry):
+        found = await self._parts.snapshots.get(snapshot)
+        with self._room.kept(entry, Need.of(found, entry.record.resources)):
             await self._wake(entry, snapshot, fallback=snapshot, from_disk=from_disk)
         data = {"snapshot": snapshot, "memory": entry.record.resumed_memory, "ms": entry.record.resumed_ms}
         await self._parts.journal.insist(entry.id, "sandbox_resumed", data)
@@ -60,10 +61,10 @@ class Resumer:
         started = time.monotonic()
         if entry.record.rolled_back == request.safety:
             return
-        await self._check_target(entry, request.snapshot)
+        target = await self._check_target(entry, request.snapshot)
         # One that ran stands on its safety snapshot, if this call goes on with what a killed daemon has begun.
         ran = entry.running or entry.record.snapshot == request.safety
-        with self._room.kept(entry):
+        with self._room.kept(entry, Need.of(target, entry.record.resources)):
             await self._take_back(entry, request, ran)
         took = round((time.monotonic() - started) * 1000, 1)
         data = {"snapshot": request.snapshot, "safety": request.safety, "ms": took}
@@ -95,7 +96,7 @@ class Resumer:
         await self._ender.take_off(entry)
         await self._pauser.rest(entry, stands_on, parent=record.parent)
 
-    async def _check_target(self, entry: Entry, snapshot: str) -> None:
+    async def _check_target(self, entry: Entry, snapshot: str) -> SnapshotRecord:
         """Before anything is changed: raise what would certainly fail."""
         target = await self._parts.snapshots.get(snapshot)
         have, want = entry.record.resources, target.resources
@@ -106,6 +107,7 @@ class Resumer:
                 snapshot=f"{want.disk_mib} MiB, {want.pids} processes",
                 here=f"{have.disk_mib} MiB, {have.pids} processes",
             )
+        return target
 
     async def _keep(self, entry: Entry, request: RollbackRequest) -> str:
         """The safety snapshot; what the sandbox, which is paused afterwards, stands on."""

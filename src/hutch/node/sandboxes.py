@@ -60,7 +60,7 @@ class Sandboxes:
         claimer = Claimer(parts, self.pool, thawer, self.ender)
         self.layers = Layers(parts)
         self.maker = Maker(parts, self.layers)
-        self._starter = Starter(parts, booter, thawer, self.ender, self.templates, claimer, self.layers)
+        self._starter = Starter(parts, booter, thawer, self.ender, self.templates, claimer, self.layers, self._room)
         self.states = States(parts, self.ender, self._room, thawer, self.watch)
         self._differ = Differ(parts, Peeker(parts, thawer, self.ender, self._room))
         self._watcher = Watcher(parts.runtime, parts.guests, self.ender.breached, self._ended)

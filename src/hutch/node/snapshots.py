@@ -128,6 +128,7 @@ class Snapshots:
             template=sandbox.template,
             resources=sandbox.resources,
             stopped_ms=stopped_ms,
+            written_bytes=sandbox.figures.disk_bytes,
         )
         return await self._store.admit(frozen, record)
 

@@ -447,9 +447,7 @@ async def test_memory_that_is_just_being_loaded_is_not_promised_twice(
         await paused(node)
         await node.sandboxes.boot(other, request())
         await node.sandboxes.states.pause(other, PauseRequest(snapshot=new_id("snp")))
-        for entry in node.parts.registry:
-            figures = entry.record.figures.model_copy(update={"disk_bytes": 50 << 20})
-            entry.record = entry.record.but(figures=figures)
+        monkeypatch.setattr(room.Need, "of", lambda *_: room.Need(memory=50 << 20))
         monkeypatch.setattr(room, "memory_available", lambda: room._SPARE_MEMORY + (80 << 20))
         results = await asyncio.gather(resume(node), node.sandboxes.states.resume(other), return_exceptions=True)
         (refused,) = [each for each in results if isinstance(each, Exception)]
