@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import ssl
 import struct
 import subprocess
@@ -557,6 +558,27 @@ def test_up_that_cannot_start_says_why_and_leaves_nothing_running(own: Hutch) ->
     assert "runsc" in own.said and "doctor" in own.said
     assert own.daemon("hutch.node") == own.daemon("hutch.api") == 0
     del own.env["HUTCH_RUNSC"]
+
+
+def test_a_paused_sandbox_that_no_database_knows_is_told_of_and_can_be_gone_on_from_or_removed(rough: Hutch) -> None:
+    rough("up", "-d")
+    box = rough.sandbox()
+    rough("exec", box, "--", "sh", "-c", "echo precious > /home/user/it")
+    rough("pause", box)
+    rough("down")
+    with sqlite3.connect(rough.root / "data" / "server" / "hutch.db") as database:  # as in an older copy of it
+        database.execute("DELETE FROM sandboxes WHERE id = ?", (box,))
+    database.close()
+    rough("up", "-d")
+    eventually(lambda: rough.json("orphan", "ls"))
+    (found,) = rough.json("orphan", "ls")
+    said = {check["name"]: check for check in rough.json("doctor")}["orphans"]
+    assert said["status"] == "warn" and box in said["detail"] and found["snapshot"] in said["detail"]
+    rough("orphan", "rm", "sbx_aaaaaaaaaaaaaaaaaaaaaa", code=1)
+    assert rough("run", "--from", found["snapshot"], "--", "cat", "/home/user/it") == b"precious\n"
+    rough("orphan", "rm", box)
+    assert rough.json("orphan", "ls") == []
+    assert "orphans" not in {check["name"] for check in rough.json("doctor")}
 
 
 def test_demo_from_beginning_to_end() -> None:

@@ -59,6 +59,7 @@ COMMANDS = {
     "up": Command(_HOST, "upping", "up", cls=("naming", "UpCommand")),
     "down": Command(_HOST, "upping", "down"),
     "doctor": Command(_HOST, "doctor", "doctor"),
+    "orphan": Command(_HOST, "orphan", "app"),
     "systemd": Command(_HOST, "systemd", "systemd"),
     "demo": Command(_HOST, "demo", "demo"),
     "task": Command(_MORE, "tasks", "app"),

@@ -13,7 +13,7 @@ from hutch.cli import checks, tls_checks
 from hutch.cli.checks import Check
 from hutch.cli.common import Connection, Json, connection, leave
 from hutch.cli.console import clean, err, note, out, print_json
-from hutch.cli.host import StateFile, damaged_snapshots, node_health, server_url
+from hutch.cli.host import StateFile, damaged_snapshots, node_health, orphans, server_url
 from hutch.cli.naming import as_running
 from hutch.cli.units import human_bytes
 from hutch.errors import HutchError, Unauthorized
@@ -60,8 +60,8 @@ def _examine(settings: Settings, link: Connection) -> Iterator[Check]:
     yield checks.port(settings, ours=server_url(settings) is not None)
     yield from tls_checks.names(settings)
     yield _node(settings)
-    if os.geteuid() == 0 and (damaged := damaged_snapshots(settings)):
-        yield _damaged(damaged)
+    if os.geteuid() == 0:
+        yield from _kept(settings)
     yield _server(url)
     if url:
         yield from _with_key(link)
@@ -80,13 +80,24 @@ def _node(settings: Settings) -> Check:
     return Check("node", "warn", "not running", "`hutch up` starts it.")
 
 
-def _damaged(snapshots: list[str]) -> Check:
-    return Check(
-        "snapshots",
-        "fail",
-        f"the disk has changed bits of {', '.join(snapshots)}",
-        "Take them anew where their sandboxes live, and delete them: `hutch snapshot rm`. Look at the disk's health.",
-    )
+def _kept(settings: Settings) -> Iterator[Check]:
+    """What is wrong with what the node keeps."""
+    if damaged := damaged_snapshots(settings):
+        yield Check(
+            "snapshots",
+            "fail",
+            f"the disk has changed bits of {', '.join(damaged)}",
+            "Take them anew where their sandboxes live, and delete them: `hutch snapshot rm`. Look at the disk, too.",
+        )
+    if found := orphans(settings):
+        each = ", ".join(f"{one.id} (stands on {one.snapshot}, until {one.until:%Y-%m-%d %H:%M} UTC)" for one in found)
+        yield Check(
+            "orphans",
+            "warn",
+            f"paused sandboxes that the server's database does not know: {each}",
+            "Put the right database back; or go on from one with `hutch run --keep --from SNAPSHOT -- true`, and "
+            "remove it: `hutch orphan rm`.",
+        )
 
 
 def _server(url: str | None) -> Check:

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from hutch.cli.probing import FAILURES, get
 from hutch.errors import HutchError
-from hutch.model import NodeInfo, NodeSandbox
+from hutch.model import NodeInfo, NodeSandbox, Orphan
 from hutch.settings import Settings
 
 M = TypeVar("M", bound=BaseModel)
@@ -195,6 +195,14 @@ def node_sandboxes(settings: Settings) -> list[NodeSandbox]:
     try:
         found = (get(settings.node_socket, "/sandboxes", timeout=10) or {})["sandboxes"]
         return [each for each in (_model(NodeSandbox, one) for one in found) if each.state != "dead"]
+    except (*FAILURES, KeyError):
+        return []
+
+
+def orphans(settings: Settings) -> list[Orphan]:
+    """Paused sandboxes that the node keeps and the server does not know; none when no node answers."""
+    try:
+        return [_model(Orphan, one) for one in (get(settings.node_socket, "/orphans", timeout=10) or {})["orphans"]]
     except (*FAILURES, KeyError):
         return []
 

@@ -31,15 +31,26 @@ class _Unix(HTTPConnection):
 def get(where: str | Path, path: str, headers: Mapping[str, str] | None = None, timeout: float = 5.0) -> Any | None:
     """The JSON that a server at a URL (`http` only) or Unix socket has there; None when it refuses. Raises one of
     `FAILURES`."""
+    status, body = _ask("GET", where, path, headers, timeout)
+    return json.loads(body) if 200 <= status < 300 else None
+
+
+def delete(where: str | Path, path: str, timeout: float = 60.0) -> int:
+    """Have something removed; the answer's status. Raises one of `FAILURES`."""
+    return _ask("DELETE", where, path, None, timeout)[0]
+
+
+def _ask(
+    method: str, where: str | Path, path: str, headers: Mapping[str, str] | None, timeout: float
+) -> tuple[int, bytes]:
     if isinstance(where, Path):
         connection: HTTPConnection = _Unix(where, timeout)
     else:
         parts = urlsplit(where)
         connection = HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
     try:
-        connection.request("GET", path, headers=dict(headers or {}))
+        connection.request(method, path, headers=dict(headers or {}))
         answer = connection.getresponse()
-        body = answer.read()
-        return json.loads(body) if 200 <= answer.status < 300 else None
+        return answer.status, answer.read()
     finally:
         connection.close()

@@ -4,6 +4,7 @@ now and then."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Container
 from contextlib import suppress
 
 import structlog
@@ -84,6 +85,7 @@ class Reconciler:
 
         await each([row for row in rows if row.node == self._node.name], compare)
         await each(facts.values(), self._sweep)
+        await self._tell_orphans(facts)
         await self._spending.tell(self._node)
         await self._renew_grants()
         await self._secrets.catch_up()
@@ -124,12 +126,22 @@ class Reconciler:
         if row is None and found.state in ("paused", "hibernated"):
             if found.id not in self._foreign:
                 self._foreign.add(found.id)
-                log.error("paused sandbox that the database does not know; kept until its lifetime ends", id=found.id)
+                log.error(
+                    "paused sandbox that the database does not know; kept until its lifetime ends, see `hutch orphan`",
+                    id=found.id,
+                )
             return
         if row is None or row.ended_at is not None:
             if found.state != "dead":
                 log.warning("orphaned sandbox destroyed", sandbox=found.id)
             await self._node.destroy(found.id)
+
+    async def _tell_orphans(self, facts: Container[str]) -> None:
+        """The node, for `hutch doctor`; each time, for it may have been restarted."""
+        known = self._foreign
+        self._foreign = {id for id in known if id in facts and await self._context.store.sandboxes.get(id) is None}
+        if known:
+            await self._node.tell_orphans(self._foreign)
 
     async def _renew_grants(self) -> None:
         """Give a node that was restarted the keys again: it keeps them in memory-backed files only."""

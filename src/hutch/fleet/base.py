@@ -7,7 +7,7 @@ Errors: `NodeUnavailable` when the node does not answer (retry), `GuestUnavailab
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from typing import Any
 
 from hutch.fleet.guest import GuestClient
@@ -144,6 +144,10 @@ class Node(ABC):
     @abstractmethod
     async def set_llm_budgets(self, budgets: Mapping[str, OrgBudget]) -> None:
         """Put the budgets of all organisations in force; there are no others. Idempotent."""
+
+    @abstractmethod
+    async def tell_orphans(self, sandbox_ids: Iterable[str]) -> None:
+        """Say which of its paused sandboxes are in no row: all of them."""
 
     @abstractmethod
     async def set_secrets(self, sandbox_id: str, grant: SecretGrant | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -153,6 +153,9 @@ class LocalNode(Node):
     async def set_llm_budgets(self, budgets: Mapping[str, OrgBudget]) -> None:
         body = _Budgets.dump_json(dict(budgets)).decode()
         await self._call("PUT", "/llm/budgets", body=body)
+
+    async def tell_orphans(self, sandbox_ids: Iterable[str]) -> None:
+        await self._call("PUT", "/orphans", body=json.dumps(sorted(sandbox_ids)))
 
     async def set_secrets(self, sandbox_id: str, grant: SecretGrant | None) -> None:
         body = grant.model_dump_json() if grant is not None else "null"

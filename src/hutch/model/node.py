@@ -148,6 +148,17 @@ class NodeSandbox(Model):
     death: str | None = Field(None, description="Why it is dead.")
 
 
+class Orphan(Model):
+    """A paused sandbox that the node keeps and the server does not know."""
+
+    id: str
+    org: str | None = Field(None, description="Whose it was.")
+    template: str
+    snapshot: str = Field(description="What it stands on: a new sandbox can be made from it.")
+    bytes: int = Field(description="Sizes of the snapshot's files.")
+    until: datetime = Field(description="End of its lifetime: then the node ends it.")
+
+
 class JournalEntry(Model):
     """One fact of the node's journal. Numbers rise, have no meaning else, and are never used twice.
 

@@ -18,6 +18,7 @@ from hutch.model.grant import NodePolicy, SecretGrant
 from hutch.node.budgets import BUDGETS
 from hutch.node.builds import Builds
 from hutch.node.made_api import MadeApi
+from hutch.node.orphans import Orphans
 from hutch.node.parts import Parts
 from hutch.node.sandboxes import Sandboxes
 from hutch.node.state_api import StateApi
@@ -75,6 +76,7 @@ class NodeApi:
                 web.put("/sandboxes/{id}/secrets", self.set_secrets),
                 *StateApi(self._parts, self._sandboxes).routes(),
                 *MadeApi(self._parts, self._sandboxes.layers, self._sandboxes.maker, self._builds).routes(),
+                *Orphans(self._parts, self._sandboxes).routes(),
                 web.get("/journal", self.journal),
                 web.get("/identity", self.identity_requests),
                 web.post("/identity", self.answer_identity),

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -99,6 +99,7 @@ class ModelNode(Node):
     def __init__(self) -> None:
         self.boxes: dict[str, NodeSandbox] = {}
         self.budgets: dict[str, OrgBudget] = {}
+        self.orphans: list[str] = []
         self.records: dict[str, SnapshotRecord] = {}
         self.grants: dict[str, LlmGrant | None] = {}
         self.secrets: dict[str, SecretGrant | None] = {}
@@ -348,6 +349,10 @@ class ModelNode(Node):
     async def set_llm_budgets(self, budgets: Mapping[str, OrgBudget]) -> None:
         self._alive()
         self.budgets = dict(budgets)
+
+    async def tell_orphans(self, sandbox_ids: Iterable[str]) -> None:
+        self._alive()
+        self.orphans = list(sandbox_ids)
 
     async def set_secrets(self, sandbox_id: str, grant: SecretGrant | None) -> None:
         self._alive()

@@ -428,3 +428,7 @@ async def test_a_paused_sandbox_that_no_row_knows_is_kept(control: Control, node
         await reconciler.run()
     assert set(node.boxes) == {boxes[0].id, boxes[2].id}  # nobody's, and running: it costs
     assert [line["id"] for line in logs if line["log_level"] == "error"] == [boxes[0].id]
+    assert node.orphans == [boxes[0].id]
+    del node.boxes[boxes[0].id]  # removed there
+    await reconciler.run()
+    assert node.orphans == []
