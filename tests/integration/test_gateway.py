@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import hashlib
 import json
@@ -20,7 +21,7 @@ from websockets.asyncio.client import connect
 
 from hutch.control.service import Control
 from hutch.gateway import Gateway
-from hutch.model.e2b import e2b_key, e2b_sandbox_id
+from hutch.model.e2b import e2b_key, e2b_sandbox_id, hutch_sandbox_id
 from hutch_guest.access import sign
 
 pytestmark = [pytest.mark.root, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
@@ -288,6 +289,43 @@ async def test_nothing_is_smuggled_into_the_guest(box: Box) -> None:
     writer.write("\r\n".join(["GET /hutch/processes HTTP/1.1", *fields[:2], "", ""]).encode())
     assert b" 404 " in await reader.readuntil(b"\r\n\r\n")
     writer.close()
+
+
+async def test_the_audit_log_has_what_a_call_to_the_guest_asks_for(machine: GatewayMachine, box: Box) -> None:
+    """However its message comes; and of input only that it was sent."""
+    asked = {"process": {"cmd": "/bin/cat", "args": ["-u", "-"], "envs": {"KEY": "hidden"}}, "tag": "told"}
+    raw = json.dumps(asked).encode()
+    message = b"\0" + len(raw).to_bytes(4, "big") + raw
+    fields = [f"E2b-Sandbox-Id: {box.id}", "E2b-Sandbox-Port: 49983", f"X-Access-Token: {box.token}", "Host: x"]
+    fields += ["Content-Type: application/connect+json", "Authorization: Basic cm9vdDo=", "Expect: 100-continue"]
+    reader, writer = await box.open()
+    head = ["POST /process.Process/Start HTTP/1.1", *fields, "Transfer-Encoding: chunked", "", ""]
+    writer.write("\r\n".join(head).encode())
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+    for piece in (message[:3], message[3:40], message[40:]):
+        writer.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+        await writer.drain()
+    writer.write(b"0\r\n\r\n")
+    await reader.readuntil(b'{"start":{"pid":')
+    async with box.client(49983) as guest:
+        known = {"process": {"tag": "told"}}
+        typed = known | {"input": {"stdin": base64.b64encode(b"password\n").decode()}}
+        for call, body in (("SendInput", typed), ("CloseStdin", known)):
+            answer = await guest.post(f"/process.Process/{call}", json=body)
+            assert answer.status_code == 200, answer.text
+        unreadable = await guest.post("/process.Process/SendSignal", content=b'{"process":')
+        assert unreadable.status_code == 400
+    await reader.readuntil(b'"exited":true')
+    writer.close()
+    async with machine.client() as api:
+        query = {"subject": str(hutch_sandbox_id(box.id)), "limit": 1000}
+        answer = await api.get("/v1/audit", params=query)
+        records = answer.json()["records"]
+    told = [(each["detail"].get("user"), each["detail"]["body"]) for each in records if "body" in each["detail"]]
+    start = {"process": {"cmd": "/bin/cat", "args": ["-u", "-"]}}
+    assert told[-2:] == [("root", start), (None, known)]
+    assert [each["outcome"] for each in records if each["action"] == "input"] == ["begun"]
+    assert "hidden" not in answer.text and "cGFzc3dvcmQK" not in answer.text
 
 
 async def test_a_body_that_a_server_does_not_read_answers_no_other_request(box: Box) -> None:

@@ -9,6 +9,7 @@ import re
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl
@@ -31,9 +32,12 @@ TOLD = (
     *("allow", "deny", "policies", "public", "limits", "lifetime", "idle_timeout", "expires_in", "grace"),
     *("day_usd", "day_tokens", "month_usd", "month_tokens"),
     *("name", "path", "source", "destination", "templateID", "metadata", "timeout"),
+    *("username", "source_paths", "context_id"),
     *("alias", "tags", "target", "fromImage", "fromTemplate", "force"),
 )
 """Fields of bodies that are recorded. Not among them: environments, prompts, keys, what a command reads."""
+_OF_PROCESSES = ("cmd", "args", "cwd", "pid", "tag")
+"""Fields of E2B's `process` that are recorded: which one it is, or what it is to be; not its environment."""
 _HIDING = ("rules", "egressProxy")
 """Parts of E2B's `network` in which credentials stand: only their names are recorded."""
 
@@ -132,12 +136,16 @@ class Audit:
         return b64encode(self._key.sign(what)).decode()
 
 
-def guest_call(org: str, sandbox_id: str, method: str, target: str) -> Event | None:
+def guest_call(
+    org: str, sandbox_id: str, method: str, target: str, user: str = "", message: dict[str, Any] | None = None
+) -> Event | None:
     """A call to the guest of a sandbox by who has its token, before it is passed on; None for what only carries on
-    with a command that runs. Bodies are not looked into: they are streams of the guest's own protocol."""
+    with a command that runs. `message`: what it asks for, where it says so in its body."""
     if target.partition("?")[0] in _CARRYING_ON:
         return None
-    return token_call(org, "guest", sandbox_id, method, target)
+    event = token_call(org, "guest", sandbox_id, method, target)
+    given = told_of(message or {})
+    return replace(event, detail=event.detail | ({"user": user} if user else {}) | ({"body": given} if given else {}))
 
 
 def token_call(org: str, action: str, subject: str, method: str, target: str, outcome: str = "begun") -> Event:
@@ -168,9 +176,14 @@ def told(body: bytes) -> dict[str, Any]:
         fields = json.loads(body) if body else {}
     except (ValueError, RecursionError):
         return {}
-    if not isinstance(fields, dict):
-        return {}
+    return told_of(fields) if isinstance(fields, dict) else {}
+
+
+def told_of(fields: dict[str, Any]) -> dict[str, Any]:
+    """The same, of a body that was read."""
     found = {name: fields[name] for name in TOLD if name in fields}
+    if isinstance(process := fields.get("process"), dict):
+        found["process"] = {name: process[name] for name in _OF_PROCESSES if name in process}
     if isinstance(network := found.get("network"), dict):
         found["network"] = network | {
             name: sorted(network[name]) for name in _HIDING if isinstance(network.get(name), dict)

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from hutch.control.exec_frames import MAX_KEPT, FrameReader, Gathered
 from hutch.control.guests import Guests
 from hutch.control.reading import Reading
+from hutch.control.stdin_log import StdinLog, source_of
 from hutch.control.types import Stream
 from hutch.errors import GuestUnavailable, HutchError
 from hutch.fleet import Frame, FrameKind, ProcessSpec
@@ -19,8 +20,9 @@ from hutch.store import DEFAULT_ORG
 class Execs:
     """Raises `SandboxNotFound`, `SandboxNotRunning`, `ExecNotFound`, `GuestUnavailable` before any stream begins."""
 
-    def __init__(self, guests: Guests) -> None:
+    def __init__(self, guests: Guests, stdin_log: StdinLog) -> None:
         self._guests = guests
+        self._stdin_log = stdin_log
 
     async def run(self, sandbox_id: str, request: ExecRequest, *, org: str = DEFAULT_ORG) -> ExecResult:
         """Run and wait for the end; at most 1 MiB is kept of each stream, the rest is readable by offset."""
@@ -88,6 +90,11 @@ class Execs:
         org: str = DEFAULT_ORG,
     ) -> None:
         """Write to the standard input (or the terminal)."""
+        source = source_of(org, sandbox_id, exec_id)
+        if isinstance(data, bytes):
+            await self._stdin_log.note(source, data)
+        else:
+            data = self._stdin_log.counted(source, data)
         async with self._guests.of(sandbox_id, org) as guest:
             await guest.stdin(exec_id, data, close)
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 from hutch.blobs import FileBlobs
@@ -38,6 +38,7 @@ from hutch.control.secret_grants import rules_of
 from hutch.control.secrets import Secrets
 from hutch.control.snapshots import Snapshots
 from hutch.control.spending import Spending
+from hutch.control.stdin_log import StdinLog
 from hutch.control.supervisor import Supervisor
 from hutch.control.sweeper import Sweeper
 from hutch.control.tasks import Tasks
@@ -152,6 +153,7 @@ class Control:
                 self.builds.watch(),
                 self.identities.watch(),
                 self.audit.watch(),
+                self.stdin_log.watch(),
                 self.identities.watch_age(),
                 self._forks.undo(torn),
             )
@@ -188,7 +190,8 @@ class Control:
         self.ports = Ports(context, self._guests)
         self.samples = Samples(context, self._guests)
         self.timeouts = Timeouts(context, self._lifecycle, self._moves)
-        self.execs = Execs(self._guests)
+        self.stdin_log = StdinLog(context.store.audit)
+        self.execs = Execs(self._guests, self.stdin_log)
         self.code = Code(self._guests)
         self.files = Files(self._guests)
         self.builds = Builds(context, self._lifecycle, self._creator, self._guests, self.files, self._templates)
@@ -202,6 +205,8 @@ class Control:
         for work in background:
             work.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+        with suppress(Exception):  # that something was sent is recorded already
+            await self.stdin_log.tell()
         await self.builds.close()
         await self.identities.close()
         await self._supervisor.close()

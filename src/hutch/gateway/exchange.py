@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from hutch.control.ports import Door
+from hutch.control.stdin_log import Source
 from hutch.gateway.access import ACCESS_HEADER, GUEST_PORT, TRAFFIC_HEADER
 from hutch.gateway.routing import PORT_HEADER, SANDBOX_HEADER, Api, Place
 from hutch.http1.framing import Framing, framing_of
@@ -32,6 +33,8 @@ class Exchange:
     """Says that the sandbox is used, for as long as a call to its guest lasts."""
     begun: bool = False
     """Something of the answer has gone to the client."""
+    source: Source | None = None
+    """Whose input of a process it is."""
     last: bool = False
     """No other request goes to the sandbox on its connection: it has a body where some servers read none, and take what
     comes for the next request."""
@@ -46,6 +49,12 @@ class Exchange:
         """Whether its connection may carry a request that cannot be repeated after another: who listens there closes
         none that is idle."""
         return isinstance(self.place, Place) and self.place.port in (GUEST_PORT, CODE_PORT)
+
+    @property
+    def awaits_leave(self) -> bool:
+        """Whether the client sends no body before it is told to."""
+        expected = self.request.get(b"expect") or b""
+        return self.request.minor == 1 and expected.lower() == b"100-continue" and not self.upload.done
 
     @property
     def upgrades(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -13,6 +13,7 @@ from hutch.errors import HutchError
 from hutch.gateway import refusals
 from hutch.gateway.exchange import Exchange, exchange_of
 from hutch.gateway.flow import Flow
+from hutch.gateway.message import AHEAD, Ahead, is_input, message_of
 from hutch.gateway.outbound import Outbound
 from hutch.gateway.refusals import Refusal
 from hutch.gateway.routing import Api, Names, Place, find_place
@@ -30,8 +31,7 @@ _REST_SECONDS = 20.0
 """After which the sandbox's side of a connection that nobody uses is closed: the next request opens another."""
 _LINGER_SECONDS = 3.0
 """For which the rest of a refused upload is read and thrown away, so that the client can read the answer."""
-_AHEAD = 256 << 10
-"""Bytes of a request that are taken before the sandbox's port is open."""
+_GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 _FULL, _WRITING, _UNREAD = "too much is waiting", "the other side writes", "answers are not read"
 
 
@@ -47,6 +47,8 @@ class Inbound(Flow):
         self._exchange: Exchange | None = None
         self._upstream: Outbound | None = None
         self._work: asyncio.Task[None] | None = None
+        self._ahead: Ahead | None = None
+        """Reads what the current request asks for, before it is passed on."""
         self._connected = False
         """The current request's head has gone to the sandbox."""
         self._raw = False
@@ -126,7 +128,9 @@ class Inbound(Flow):
         elif self._connected and not exchange.upload.done:
             data, self._buffer = bytes(self._buffer), bytearray()
             self._pass(exchange, data)
-        if len(self._buffer) > _AHEAD:
+        elif self._ahead is not None:
+            self._ahead.more()
+        if len(self._buffer) > (AHEAD if self._ahead is None else self._ahead.most):
             self.hold(_FULL)
 
     def _read_head(self) -> None:
@@ -174,7 +178,7 @@ class Inbound(Flow):
         if not self._buffer:
             return
         self._advance()
-        if len(self._buffer) <= _AHEAD:
+        if len(self._buffer) <= AHEAD:
             self.release(_FULL)
 
     async def _find(self, exchange: Exchange) -> Outbound | None:
@@ -191,7 +195,9 @@ class Inbound(Flow):
         exchange.place, exchange.door, exchange.request = place, door, entry.request
         self._door, self._counts = door, entry.known
         if entry.known and exchange.keeps_connection:
-            await self._gateway.record(door, entry.request)
+            await self._gateway.record(door, entry.request, await self._message(exchange))
+        if entry.known and is_input(exchange):
+            exchange.source = await self._gateway.input_begins(door)
         if entry.known and exchange.to_guest:
             exchange.held.enter_context(self._gateway.ports.using(door))
         known = self._upstream
@@ -204,6 +210,21 @@ class Inbound(Flow):
         upstream = Outbound(self, place)
         upstream.guest_token = await self._gateway.connect(door, place, upstream, entry.known)
         return self._take(upstream)
+
+    async def _message(self, exchange: Exchange) -> dict[str, Any] | None:
+        """What a call to the guest asks for, where its body says so. Raises `Refusal`."""
+        reader = message_of(exchange)
+        if reader is None:
+            return None
+        if exchange.awaits_leave:
+            self.write(_GO_ON)
+        self._ahead = Ahead(reader, self._gateway.room, exchange.held)
+        try:
+            return await self._ahead.wait(self._buffer)
+        except BadHead as error:
+            raise Refusal(400, str(error)) from None
+        finally:
+            self._ahead = None
 
     async def _find_api(self, exchange: Exchange, api: Api) -> Outbound:
         exchange.place, exchange.client = api, self.peer
@@ -233,6 +254,8 @@ class Inbound(Flow):
             return self.reset()
         if self._upstream is not None:
             self._upstream.write(data if taken == len(data) else data[:taken])
+        if exchange.source is not None:
+            self._gateway.stdin_log.add(exchange.source, taken)
         self._buffer += data[taken:]
 
     # -- the answer
@@ -365,7 +388,7 @@ class Inbound(Flow):
         self.rest_at = time.monotonic() + _REST_SECONDS
         if self._slow:  # each further request would be another answer that waits
             return self.hold(_UNREAD)
-        if len(self._buffer) <= _AHEAD:
+        if len(self._buffer) <= AHEAD:
             self.release(_FULL)
         if self._buffer:
             self._advance()

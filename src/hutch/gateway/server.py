@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from typing import Any
 
 from hutch.control.audit import guest_call
 from hutch.control.ports import Door, Ports
 from hutch.control.service import Control
+from hutch.control.stdin_log import Source, StdinLog
 from hutch.errors import GuestUnavailable, PortClosed, SandboxNotFound, SandboxNotRunning
 from hutch.gateway import refusals
 from hutch.gateway.access import GUEST_PORT, Entry, check_access, signed_by
 from hutch.gateway.inbound import Inbound
 from hutch.gateway.inner import NoTls, speak_tls
+from hutch.gateway.message import Room, user_of
 from hutch.gateway.outbound import Outbound
 from hutch.gateway.refusals import Refusal
 from hutch.gateway.routing import Names, Place
@@ -35,6 +38,7 @@ class Gateway:
         self._connections: set[Inbound] = set()
         self._door = door
         self._tasks: list[asyncio.Task[None]] = []
+        self.room = Room()
 
     @property
     def names(self) -> Names | None:
@@ -45,6 +49,11 @@ class Gateway:
     def ports(self) -> Ports:
         """The way to all ports."""
         return self._control.ports
+
+    @property
+    def stdin_log(self) -> StdinLog:
+        """Counts what is sent to processes."""
+        return self._control.stdin_log
 
     async def start(self) -> None:
         """Take connections."""
@@ -90,12 +99,18 @@ class Gateway:
             raise refusals.not_found(place.sandbox_id) from None
         return place, door, check_access(request, door, place.port)
 
-    async def record(self, door: Door, request: Request) -> None:
+    async def record(self, door: Door, request: Request, message: dict[str, Any] | None) -> None:
         """A call to the guest, in the audit log, before it is passed on."""
         method, target = request.method.decode("latin-1"), request.target.decode("latin-1")
-        event = guest_call(door.org, door.sandbox_id, method, target)
+        event = guest_call(door.org, door.sandbox_id, method, target, user_of(request), message)
         if event is not None:
             await self._control.store.audit.record(event)
+
+    async def input_begins(self, door: Door) -> Source:
+        """Input of a process is about to be passed on: whose it is, in the audit log."""
+        source = Source(door.org, door.sandbox_id, f"token:{door.sandbox_id}")
+        await self.stdin_log.begin(source)
+        return source
 
     async def connect(self, door: Door, place: Place, upstream: Outbound, known: bool) -> str:
         """Open this connection; the token of the guest behind it. Raises `Refusal`."""

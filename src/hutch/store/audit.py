@@ -27,6 +27,7 @@ from hutch.store.tables import audit_heads, audit_records
 OURSELVES = "hutch"
 MAX_DETAIL = 8192
 _MAX_TEXT = 512
+_MAX_ITEMS, _MAX_DEPTH = 64, 4
 _TRIM_AT_ONCE = 10_000
 _LEFT_OUT = b'{"bytes":'
 
@@ -51,6 +52,11 @@ def acting(actor: str, request: str = "") -> Iterator[None]:
         yield
     finally:
         _acting.reset(token)
+
+
+def acting_now() -> Acting:
+    """On whose behalf the caller works."""
+    return _acting.get()
 
 
 @dataclass(frozen=True)
@@ -268,8 +274,15 @@ def _plain(value: Any, depth: int = 0) -> Any:
         return value.encode("utf-8", "replace").decode().replace("\0", "�")
     if isinstance(value, bool | int | None):
         return value
-    if depth < 4 and isinstance(value, dict):
-        return {_plain(str(key)): _plain(each, depth + 1) for key, each in list(value.items())[:64]}
-    if depth < 4 and isinstance(value, list | tuple):
-        return [_plain(each, depth + 1) for each in value[:64]]
+    if depth < _MAX_DEPTH and isinstance(value, dict):
+        kept = {_plain(str(key)): _plain(each, depth + 1) for key, each in list(value.items())[:_MAX_ITEMS]}
+        return kept | ({"…": _all_of(value)} if len(value) > _MAX_ITEMS else {})
+    if depth < _MAX_DEPTH and isinstance(value, list | tuple):
+        kept_items = [_plain(each, depth + 1) for each in value[:_MAX_ITEMS]]
+        return kept_items + ([_all_of(value)] if len(value) > _MAX_ITEMS else [])
     return _plain(str(value))
+
+
+def _all_of(value: Any) -> str:
+    """Stands for the items that are left out."""
+    return f"… ({len(value)} in all, SHA-256 {sha256(json.dumps(value, default=str).encode()).hexdigest()})"

@@ -109,7 +109,7 @@ class Gateway:
         door = Door(ID, "org", True, True, True, True, None, "t", "t")
         return Place(ID, 8000), door, Entry(request, self.known)
 
-    async def record(self, door: Door, request: Request) -> None:
+    async def record(self, door: Door, request: Request, message: dict[str, Any] | None) -> None:
         self.recorded.append(request.target)
 
     async def connect(self, door: Door, place: Place, upstream: Outbound, known: bool) -> str:
