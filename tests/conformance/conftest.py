@@ -20,7 +20,7 @@ from hutch.images.host import debian_sources
 from hutch.model import DenyAll, Resources, new_id
 from hutch.network.base import GUEST_PORT, Services
 from hutch.network.slots import LinuxSlotPool
-from hutch.runtime.base import Handle, Runtime, SandboxSpec
+from hutch.runtime.base import Frozen, Handle, Runtime, SandboxSpec
 from hutch.runtime.gvisor import GvisorRuntime
 from hutch.settings import get_settings
 from tests.leaks import assert_clean
@@ -97,6 +97,12 @@ class Host:
 
     async def boot(self, resources: Resources = SMALL) -> Handle:
         return await self.runtime.boot(await self.spec(resources))
+
+    async def put_away(self, handle: Handle, into: Path) -> Frozen:
+        """Freeze it, and let nothing else be left."""
+        frozen = await self.runtime.freeze(handle, into, keep_running=False)
+        await self.runtime.kill(handle.id, handle.directory)
+        return frozen
 
     async def run(self, handle: Handle, code: str, timeout: float = ANSWER_TIMEOUT) -> str:
         """Run Python inside, and give back what it printed."""

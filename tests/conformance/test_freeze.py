@@ -89,7 +89,7 @@ async def test_five_freezes_and_thaws_lose_nothing(host: Host) -> None:
     written = ""
     for cycle in range(1, 6):
         snapshot = host.root / f"snapshot-{cycle}"
-        frozen = await host.runtime.freeze(handle, snapshot, keep_running=False)
+        frozen = await host.put_away(handle, snapshot)
         assert frozen.path == snapshot and frozen.bytes > 4 * MIB and frozen.stopped_ms > 0
         assert not await host.runtime.alive(handle)
         assert await host.runtime.leftovers() == []
@@ -140,7 +140,7 @@ async def test_a_sandbox_that_is_not_kept_does_nothing_after_it_was_saved(host: 
         gateway = str(IPv4Address(host.addresses[handle.id]) - 1)
         await host.run(handle, SAY.replace("WHERE", repr((gateway, ear.getsockname()[1]))))
         await asyncio.sleep(0.1)
-        await host.runtime.freeze(handle, host.root / "snapshot", keep_running=False)
+        await host.put_away(handle, host.root / "snapshot")
         end, heard = time.time(), 0
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -153,7 +153,7 @@ async def test_a_sandbox_that_is_not_kept_does_nothing_after_it_was_saved(host: 
 async def test_four_forks_at_once_share_nothing_that_is_written(host: Host) -> None:
     handle = await host.boot()
     await host.run(handle, "import builtins; builtins.n = 7; open('/home/user/f', 'wb').write(b'a' * (8 << 20))")
-    await host.runtime.freeze(handle, host.root / "snapshot", keep_running=False)
+    await host.put_away(handle, host.root / "snapshot")
     before = {file.name: file.stat().st_mtime_ns for file in (host.root / "snapshot").iterdir()}
     forks = await asyncio.gather(*(thaw(host, host.root / "snapshot") for _ in range(4)))
     assert len({fork.pid for fork in forks}) == 4
@@ -170,7 +170,7 @@ async def test_four_forks_at_once_share_nothing_that_is_written(host: Host) -> N
 async def test_the_image_may_have_moved_and_the_slot_differs(host: Host) -> None:
     handle = await host.boot()
     await host.run(handle, "pass")
-    await host.runtime.freeze(handle, host.root / "snapshot", keep_running=False)
+    await host.put_away(handle, host.root / "snapshot")
     moved = host.root / "moved.erofs"
     moved.write_bytes(host.image.read_bytes())
     spec = replace(await host.spec(), image=moved)
@@ -188,7 +188,7 @@ async def test_the_image_may_have_moved_and_the_slot_differs(host: Host) -> None
 
 async def test_a_thawed_sandbox_has_no_rights_on_the_host_either(host: Host) -> None:
     handle = await host.boot()
-    await host.runtime.freeze(handle, host.root / "snapshot", keep_running=False)
+    await host.put_away(handle, host.root / "snapshot")
     thawed = await thaw(host, host.root / "snapshot")
     status = dict(line.split(":\t", 1) for line in Path(f"/proc/{thawed.pid}/status").read_text().splitlines())
     assert int(status["CapEff"], 16) == 0
@@ -201,7 +201,7 @@ async def test_a_thawed_sandbox_has_no_rights_on_the_host_either(host: Host) -> 
 async def test_the_disk_ceiling_holds_after_a_thaw(host: Host) -> None:
     handle = await host.boot()
     await host.run(handle, "open('/home/user/kept', 'wb').write(b'k' * (32 << 20))")
-    await host.runtime.freeze(handle, host.root / "snapshot", keep_running=False)
+    await host.put_away(handle, host.root / "snapshot")
     thawed = await thaw(host, host.root / "snapshot")
     disk = (await host.runtime.stats(thawed)).disk_bytes
     assert 32 * MIB <= disk < 44 * MIB  # it has its written files, and the file they lie in is sparse still
@@ -224,7 +224,7 @@ async def test_the_memory_limit_holds_after_a_thaw(host: Host) -> None:
     handle = await host.boot(resources)
     await host.run(handle, "import builtins; builtins.kept = os.urandom(32 << 20)")
     before = await host.runtime.stats(handle)
-    await host.runtime.freeze(handle, host.root / "snapshot", keep_running=False)
+    await host.put_away(handle, host.root / "snapshot")
     thawed = await thaw(host, host.root / "snapshot", await host.spec(resources))
     await host.run(thawed, "pass")
     after = await host.runtime.stats(thawed)
@@ -248,7 +248,7 @@ async def test_a_sandbox_at_its_memory_limit_can_be_frozen_and_thawed(host: Host
     await host.run(handle, f"import builtins; builtins.kept = os.urandom(1 << 20) * {filled}", timeout=60)
     await host.runtime.freeze(handle, host.root / "live", keep_running=True)
     assert await host.run(handle, "print(len(kept) >> 20)") == str(filled)
-    frozen = await host.runtime.freeze(handle, host.root / "snapshot", keep_running=False)
+    frozen = await host.put_away(handle, host.root / "snapshot")
     assert frozen.bytes > filled * MIB
     thawed = await thaw(host, frozen.path)
     assert await host.run(thawed, "print(len(kept) >> 20, kept[:1 << 20] == kept[-1 << 20:])") == f"{filled} True"
@@ -273,7 +273,7 @@ async def test_more_written_files_than_memory_survive_and_are_not_memory(host: H
         timeout=60,
     )
     before = await host.runtime.stats(handle)
-    frozen = await host.runtime.freeze(handle, host.root / "snapshot", keep_running=False)
+    frozen = await host.put_away(handle, host.root / "snapshot")
     assert 400 * MIB < frozen.bytes < 450 * MIB
     thawed = await thaw(host, frozen.path, await host.spec(resources))
     check = "import hashlib; print(hashlib.file_digest(open('/home/user/big', 'rb'), 'sha256').hexdigest() == digest)"
@@ -286,7 +286,7 @@ async def test_more_written_files_than_memory_survive_and_are_not_memory(host: H
 
 async def test_cpu_is_held_to_the_quota_after_a_thaw(host: Host) -> None:
     handle = await host.boot()
-    await host.runtime.freeze(handle, host.root / "snapshot", keep_running=False)
+    await host.put_away(handle, host.root / "snapshot")
     thawed = await thaw(host, host.root / "snapshot")
     await host.runtime.limit_cpus(thawed, 0.25)
     await host.run(thawed, "pass")
@@ -313,7 +313,7 @@ async def test_a_snapshot_is_never_written_over(host: Host) -> None:
     handle = await host.boot()
     (host.root / "snapshot").mkdir()
     with pytest.raises(FreezeFailed, match="already"):
-        await host.runtime.freeze(handle, host.root / "snapshot", keep_running=False)
+        await host.put_away(handle, host.root / "snapshot")
     assert await host.run(handle, "print(1)") == "1"
 
 
@@ -341,7 +341,7 @@ async def test_a_dead_sandbox_cannot_be_frozen(host: Host) -> None:
 @pytest.mark.parametrize("part", ["version", "runtime", "cpu", "image", "disk", "pids"])
 async def test_a_snapshot_of_something_else_is_refused_and_both_are_named(host: Host, part: str) -> None:
     handle = await host.boot()
-    await host.runtime.freeze(handle, host.root / "snapshot", keep_running=False)
+    await host.put_away(handle, host.root / "snapshot")
     file = host.root / "snapshot" / "manifest.json"
     said = json.loads(file.read_text())
     spec = await host.spec()
@@ -368,7 +368,7 @@ async def test_a_snapshot_of_something_else_is_refused_and_both_are_named(host: 
 @pytest.mark.parametrize("damage", ["gone", "short", "no manifest", "garbage"])
 async def test_a_damaged_snapshot_is_refused(host: Host, damage: str) -> None:
     handle = await host.boot()
-    snapshot = (await host.runtime.freeze(handle, host.root / "snapshot", keep_running=False)).path
+    snapshot = (await host.put_away(handle, host.root / "snapshot")).path
     biggest = max(snapshot.iterdir(), key=lambda file: file.stat().st_size)
     if damage == "gone":
         biggest.unlink()
@@ -386,7 +386,7 @@ async def test_a_damaged_snapshot_is_refused(host: Host, damage: str) -> None:
 
 async def test_a_thaw_of_rubbish_fails_and_leaves_nothing(host: Host) -> None:
     handle = await host.boot()
-    snapshot = (await host.runtime.freeze(handle, host.root / "snapshot", keep_running=False)).path
+    snapshot = (await host.put_away(handle, host.root / "snapshot")).path
     for file in snapshot.iterdir():
         if file.suffix != ".json":
             file.write_bytes(os.urandom(4096) * (file.stat().st_size // 4096) + b"x" * (file.stat().st_size % 4096))
@@ -398,7 +398,7 @@ async def test_a_thaw_of_rubbish_fails_and_leaves_nothing(host: Host) -> None:
 
 async def test_a_thaw_that_fails_says_why_and_leaves_nothing(host: Host) -> None:
     handle = await host.boot()
-    snapshot = (await host.runtime.freeze(handle, host.root / "snapshot", keep_running=False)).path
+    snapshot = (await host.put_away(handle, host.root / "snapshot")).path
     spec = await host.spec()
     nowhere = Slot(0, "hutch-none", "none", "10.0.0.1", "10.0.0.2", 30)
     with pytest.raises(ThawFailed, match="hutch-none"):
@@ -412,7 +412,7 @@ async def test_a_thaw_that_fails_says_why_and_leaves_nothing(host: Host) -> None
 
 async def test_adopt_and_kill_work_on_a_thawed_sandbox(host: Host) -> None:
     handle = await host.boot()
-    snapshot = (await host.runtime.freeze(handle, host.root / "snapshot", keep_running=False)).path
+    snapshot = (await host.put_away(handle, host.root / "snapshot")).path
     spec = await host.spec()
     thawed = await thaw(host, snapshot, spec)
     later = host.fresh()
@@ -434,7 +434,7 @@ async def test_kill_wins_over_a_freeze_and_over_a_thaw(host: Host, after: float)
     await host.run(handle, "pass")
     snapshot = (await host.runtime.freeze(handle, host.root / "live", keep_running=True)).path
     spec = await host.spec()
-    freeze = asyncio.create_task(host.runtime.freeze(handle, host.root / "snapshot", keep_running=False))
+    freeze = asyncio.create_task(host.put_away(handle, host.root / "snapshot"))
     thawing = asyncio.create_task(thaw(host, snapshot, spec))
     await asyncio.sleep(after)
     await asyncio.gather(host.runtime.kill(handle.id, handle.directory), host.runtime.kill(spec.id, spec.directory))
@@ -450,7 +450,7 @@ async def test_kill_wins_over_a_freeze_and_over_a_thaw(host: Host, after: float)
 @pytest.mark.parametrize("after", [0, 0.05, 0.15])
 async def test_a_cancelled_thaw_leaves_nothing(host: Host, after: float) -> None:
     handle = await host.boot()
-    snapshot = (await host.runtime.freeze(handle, host.root / "snapshot", keep_running=False)).path
+    snapshot = (await host.put_away(handle, host.root / "snapshot")).path
     spec = await host.spec()
     thawing = asyncio.create_task(thaw(host, snapshot, spec))
     await asyncio.sleep(after)
@@ -540,7 +540,7 @@ async def test_a_daemon_killed_in_the_middle_of_a_thaw_leaves_nothing_that_kill_
     host: Host, after: float
 ) -> None:
     handle = await host.boot()
-    snapshot = (await host.runtime.freeze(handle, host.root / "snapshot", keep_running=False)).path
+    snapshot = (await host.put_away(handle, host.root / "snapshot")).path
     spec = await host.spec()
     await kill_a_daemon_in_the_middle(host, after, "thaw", spec, snapshot)
     later = host.fresh()
@@ -579,7 +579,7 @@ LIVING = dedent("""
 async def test_processes_pipes_terminals_and_timers_go_on_and_the_clock_is_right(host: Host) -> None:
     handle = await host.boot()
     assert await host.run(handle, LIVING) == "('cba', True)"
-    await host.runtime.freeze(handle, host.root / "snapshot", keep_running=False)
+    await host.put_away(handle, host.root / "snapshot")
     await asyncio.sleep(2)
     thawed = await thaw(host, host.root / "snapshot")
     assert await host.run(thawed, "print(ask(b'xyz'))") == "('zyx', True)"
@@ -648,7 +648,7 @@ async def test_connections_to_outside_are_reset_on_both_ends_and_no_socket_keeps
     # The next thaw meets sockets of both earlier addresses.
     await host.run(first, "import builtins, socket; builtins.u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)")
     await host.run(first, "u.connect(('169.254.169.253', 53))")
-    await host.runtime.freeze(first, host.root / "snapshot", keep_running=False)
+    await host.put_away(first, host.root / "snapshot")
     second = await thaw(host, host.root / "snapshot")
     assert await host.run(second, "print(u.getsockname()[0])") == host.addresses[first.id]
 
@@ -736,7 +736,7 @@ async def test_the_sandboxs_kernel_says_how_many_connections_it_holds(host: Host
     reset(writer.transport)
     await held(handle, 2)
     _, writer = await asyncio.open_connection(host.addresses[handle.id], 7801)
-    await host.runtime.freeze(handle, host.root / "snapshot", keep_running=False)
+    await host.put_away(handle, host.root / "snapshot")
     writer.close()
     thawed = await thaw(host, host.root / "snapshot")
     await held(thawed, 2)  # what goes over its loopback is its own, and lives on
@@ -757,6 +757,6 @@ async def test_a_connection_that_is_just_being_opened_does_not_keep_it_from_bein
             s = socket.socket(); s.setblocking(False); s.connect_ex((WHERE, port)); opening.append(s)
         """).replace("WHERE", repr(nowhere)),
     )
-    await host.runtime.freeze(handle, host.root / "snapshot", keep_running=False)
+    await host.put_away(handle, host.root / "snapshot")
     thawed = await thaw(host, host.root / "snapshot")
     assert await host.run(thawed, "print([s.getsockopt(1, 4) for s in opening])") == "[111, 111, 111]"

@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from hutch.errors import FreezeFailed, HutchError
-from hutch.model import SnapshotKind, SnapshotReason, SnapshotRequest
+from hutch.model import SnapshotKind, SnapshotReason, SnapshotRecord, SnapshotRequest
 from hutch.node.booting import Stopwatch
 from hutch.node.disk import archive
 from hutch.node.ending import Ender
@@ -80,17 +80,14 @@ class Pauser:
         _unwatch(entry)
         # Nothing may run beside its own snapshot: what it does from there on nobody would remember.
         with parts.snapshots.urgent():
-            await self._ender.take_off(entry)
-            watch.lap("off")
-            frozen = parts.records.frozen_directory(entry.id, request.snapshot)
-            snapshot = await parts.snapshots.find(request.snapshot)
-            if snapshot is None:
-                await asyncio.to_thread(join, frozen)
-                snapshot = await parts.snapshots.admit(entry.record, frozen, request, stopped_ms)
-        watch.lap("admit")
-        if request.reason is not SnapshotReason.SAFETY:  # which a rollback leaves at once
-            await parts.snapshots.wait_durable(snapshot.id)
-            watch.lap("durable")
+            # The host takes the memory back while the disk takes the snapshot.
+            off = asyncio.create_task(self._ender.take_off(entry))
+            try:
+                snapshot = await self._keep(entry, request, stopped_ms)
+            finally:
+                await asyncio.wait({off})
+            off.result()
+        watch.lap("kept")
         entry.record = entry.record.but(since=snapshot.created_at.timestamp())  # long ago, if we were killed since
         data = {"snapshot": snapshot.id, "kind": snapshot.kind, "ms": watch.total}
         await parts.journal.insist(entry.id, "sandbox_paused", data)
@@ -104,6 +101,18 @@ class Pauser:
             stopped_ms=stopped_ms,
             **watch.steps,
         )
+
+    async def _keep(self, entry: Entry, request: SnapshotRequest, stopped_ms: float) -> SnapshotRecord:
+        """The snapshot, in the store. Raises `DiskFull`, `OSError`."""
+        snapshots = self._parts.snapshots
+        snapshot = await snapshots.find(request.snapshot)
+        if snapshot is None:
+            frozen = self._parts.records.frozen_directory(entry.id, request.snapshot)
+            await asyncio.to_thread(join, frozen)
+            snapshot = await snapshots.admit(entry.record, frozen, request, stopped_ms)
+        if request.reason is not SnapshotReason.SAFETY:  # which a rollback leaves at once
+            await snapshots.wait_durable(snapshot.id)
+        return snapshot
 
     async def rest(self, entry: Entry, snapshot: str, parent: str | None) -> None:
         """It is paused and nothing of it is on the host."""

@@ -99,8 +99,10 @@ class Runtime(ABC):
         """Save memory, processes and written files into the new directory `into`, which never changes afterwards and
         holds all that `thaw` needs but the image.
 
-        With `keep_running` the sandbox goes on as soon as it is saved; else it stands still from the first moment on
-        and is gone at the end, as after `kill`. `into` appears when it is whole and on the disk, and not before.
+        With `keep_running` the sandbox goes on as soon as it is saved; else it stands still from the first moment on,
+        is dead or dying at the end, and `kill` removes what is left of it: the host takes a while to take a large
+        memory back, in which its caller may have better to do. `into` appears when it is whole and on the disk, not
+        before.
         It is the sandbox's own kernel that saves: under a low CPU limit this takes long (`limit_cpus` before it).
         Connections to the outside are cut in either case, and both ends are told; those inside live on. A freeze that
         has begun goes to its end, also when its caller is cancelled. To be called for one sandbox once at a time.

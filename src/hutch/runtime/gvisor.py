@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from hutch.errors import BootFailed, DiskFull, ThawFailed
-from hutch.runtime import oci, probe, spawn
+from hutch.runtime import huge_pages, oci, probe, spawn
 from hutch.runtime.base import Frozen, Handle, Runtime, SandboxSpec, Stats
 from hutch.runtime.cgroups import CgroupLimits, detect
 from hutch.runtime.cpu import host_cpu
@@ -75,6 +75,7 @@ class GvisorRuntime(Runtime):
         self._freezing: set[asyncio.Task[Frozen]] = set()
 
     async def check(self) -> list[str]:
+        await asyncio.to_thread(huge_pages.allow)
         problems = await asyncio.to_thread(self._cgroups.problems)
         platform, wrong = await probe.find_platform(self._runsc.binary)
         self._runsc.platform = platform or self._runsc.platform
@@ -231,8 +232,8 @@ class GvisorRuntime(Runtime):
     async def _freeze(self, handle: Handle, into: Path, keep_running: bool) -> Frozen:
         freezing, frozen = await self._freezer.freeze(handle, into, keep_running)
         try:
-            if not keep_running:
-                await self.kill(handle.id, handle.directory)
+            if not keep_running and (process := await asyncio.to_thread(_recorded, handle.directory)):
+                process.kill()
         finally:
             await asyncio.to_thread(freezing.end)
         return frozen

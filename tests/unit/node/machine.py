@@ -164,7 +164,7 @@ class PaperRuntime(Runtime):
             raise
         partial.rename(into)
         if not keep_running:
-            await self.kill(handle.id, handle.directory)
+            host.kernels.pop(handle.id, None)
         return Frozen(into, len(data), 1.0)
 
     async def thaw(self, spec: SandboxSpec, snapshot: Path) -> Handle:
