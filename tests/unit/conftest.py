@@ -7,8 +7,12 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
+from sqlalchemy.engine import Engine
+from sqlalchemy.util import LRUCache
 
 from hutch.store import Store
 from tests import postgres
@@ -33,6 +37,23 @@ def tmp_path() -> Iterator[Path]:
     """A directory of the test's own, gone after it."""
     with tempfile.TemporaryDirectory(prefix="hu-", dir=_in_memory(), ignore_cleanup_errors=True) as path:
         yield Path(path)
+
+
+def _compile_statements_once() -> None:
+    """All databases of a run are alike, and keep the SQL of their statements together. On its own each would compile
+    what a server asks for in its first second: 0.1 s of CPU, in every test that has one."""
+    dialect, together, init = SQLiteDialect_aiosqlite, LRUCache[Any, Any](4096), Engine.__init__
+
+    def join(self: Engine, *args: Any, **options: Any) -> None:
+        init(self, *args, **options)
+        self._compiled_cache = together
+
+    Engine.__init__ = join  # type: ignore[method-assign]
+    dialect.__eq__ = lambda self, other: type(self) is type(other)  # type: ignore[method-assign]
+    dialect.__hash__ = lambda self: hash(type(self))  # type: ignore[method-assign]
+
+
+_compile_statements_once()
 
 
 @pytest.fixture(scope="session")

@@ -31,8 +31,9 @@ def make_key() -> tuple[str, dict[str, Any]]:
 
 
 def load_key(pem: str) -> RSAPrivateKey:
-    """The secret key in this PEM."""
-    key = load_pem_private_key(pem.encode(), None)
+    """The secret key in this PEM, one of ours: that its parts are primes which belong together is not looked at again,
+    as that takes 50 ms of CPU."""
+    key = load_pem_private_key(pem.encode(), None, unsafe_skip_rsa_key_validation=True)
     if not isinstance(key, RSAPrivateKey):
         raise ValueError("not an RSA key")
     return key

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -111,7 +112,7 @@ class ModelNode(Node):
         self.calls: Counter[str] = Counter()
         self.doors: dict[str, asyncio.Event] = {}
         self.refusals: dict[str, HutchError] = {}
-        self.down = False
+        self._fallen = asyncio.Event()
         self.kept_bytes = 1000
         """What a pause saves."""
         self.fits = True
@@ -128,7 +129,7 @@ class ModelNode(Node):
         self._locks: dict[str, asyncio.Lock] = {}
         self.layers: dict[str, LayerInfo] = {}
         self.made: dict[str, MadeTemplate] = {}
-        self.asking: list[IdentityRequest] = []
+        self.asking: asyncio.Queue[IdentityRequest] = asyncio.Queue()
         self.answered: list[IdentityAnswer] = []
         self.messages: list[dict[str, Any]] = []
         """What the making of a template says."""
@@ -150,6 +151,15 @@ class ModelNode(Node):
         if (door := self.doors.get(f"{name} answer")) is not None:
             await door.wait()
         return answer
+
+    @property
+    def down(self) -> bool:
+        """Whether it answers nobody. Who waits for its journal is told at once."""
+        return self._fallen.is_set()
+
+    @down.setter
+    def down(self, down: bool) -> None:
+        (self._fallen.set if down else self._fallen.clear)()
 
     def _alive(self) -> None:
         if self.down:
@@ -367,14 +377,17 @@ class ModelNode(Node):
 
     async def journal(self, after: int, wait: float) -> list[JournalEntry]:
         self._alive()
-        await asyncio.sleep(min(wait, 0.05))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._fallen.wait(), wait)
+        self._alive()
         return []
 
     async def identity_requests(self, wait: float) -> list[IdentityRequest]:
         self._alive()
-        await asyncio.sleep(min(wait, 0.05))
-        asked, self.asking = self.asking, []
-        return asked
+        try:
+            return [await asyncio.wait_for(self.asking.get(), wait)]
+        except TimeoutError:
+            return []
 
     async def answer_identity(self, answer: IdentityAnswer) -> None:
         self.answered.append(answer)

@@ -15,7 +15,7 @@ SAID = Identity(app="reviewer", user="ada@example.com", repositories=["acme/web"
 
 async def ask(node: ModelNode, sandbox: str, audience: str = "vault") -> IdentityAnswer:
     node.answered.clear()
-    node.asking.append(IdentityRequest(id="1", sandbox=sandbox, image="ab", audience=audience))
+    node.asking.put_nowait(IdentityRequest(id="1", sandbox=sandbox, image="ab", audience=audience))
     async with asyncio.timeout(20):
         while not node.answered:
             await asyncio.sleep(0.01)
