@@ -85,7 +85,16 @@ def test_what_a_closed_sandbox_asked_for_is_told(world: World) -> None:
 def test_a_policy_is_learned_from_an_open_run(world: World) -> None:
     box = world.sandbox(public=True)
     world.run(box, *REACH[:2], *REACH[4:6])
-    policy = learned(entries(world, box, f"{EVIL}:9999"))
+    entries(world, box, f"{EVIL}:9999")
+    found = entries(world, box, f"{EVIL}:5432 (it has ended)")
+    (over,) = (entry for entry in found if entry.port == 5432 and entry.reason == "it has ended")
+    assert over.rule == "public"
+    assert over.process is not None
+    assert over.sent is not None and over.received is not None
+    assert 100 < over.sent < 1000, "some packets without content"
+    assert over.received > 100 + len("hello")
+    assert over.seconds is not None and over.seconds < 30
+    policy = learned(found)
     assert policy.allow == ["good.test", f"tcp://{EVIL}:5432", f"udp://{EVIL}:9999"]
     world.policy(box, network=policy.model_dump(mode="json"))
     came = world.run(box, *REACH)

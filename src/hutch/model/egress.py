@@ -38,7 +38,11 @@ class EgressEntry(Model):
     addresses: list[str] = Field([], description="What a name was resolved to.")
     rule: str | None = Field(None, description="The rule that let it through.")
     reason: str | None = Field(None, description="Why it was refused or ended.")
-    sent: int | None = Field(None, description="Bytes from the sandbox; unset where the kernel alone has seen it.")
+    sent: int | None = Field(
+        None,
+        description="Bytes from the sandbox. Of connections that a rule about addresses let through (or `public`, or "
+        "`allow_all`): of whole packets, in a second entry at their end.",
+    )
     received: int | None = None
     seconds: float | None = Field(
         None, description="How long it was open; entries of connections are made at their end."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 
 from hutch.model import NetworkPolicy
 
@@ -64,6 +65,11 @@ class SlotPool(ABC):
     @abstractmethod
     def free(self) -> int:
         """Slots ready to be lent."""
+
+    @property
+    @abstractmethod
+    def network(self) -> IPv4Network:
+        """That all their addresses are of. Once it is started."""
 
     @property
     @abstractmethod

@@ -14,7 +14,8 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-_NETLINK_NETFILTER = 12
+from hutch.network.netlink import NETFILTER, attributes
+
 _GET_CONNECTIONS = (1 << 8) | 1
 _FORGET_CONNECTION = (1 << 8) | 2
 _REQUEST_DUMP, _ACKNOWLEDGED = 0x301, 0x5
@@ -73,10 +74,10 @@ def forget_connections(address: str) -> None:
     days, and be taken for connections of the next guest that has it. Raises `OSError` where it cannot list them."""
     wanted = socket.inet_aton(address)
     messages = [message for message in _dump() if wanted in message]
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as netlink:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETFILTER) as netlink:
         netlink.bind((0, 0))
         for message in messages:
-            ends = _attributes(message[20:])[_TUPLE]
+            ends = attributes(message[20:])[_TUPLE]
             body = struct.pack("=HH", len(ends) + 4, _TUPLE | _NESTED) + ends
             head = struct.pack(
                 "=IHHIIBBH", 20 + len(body), _FORGET_CONNECTION, _ACKNOWLEDGED, 1, 0, socket.AF_INET, 0, 0
@@ -87,7 +88,7 @@ def forget_connections(address: str) -> None:
 
 def _dump() -> Iterator[bytes]:
     """The kernel's messages, one a connection."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as netlink:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETFILTER) as netlink:
         netlink.bind((0, 0))
         netlink.send(struct.pack("=IHHIIBBH", 20, _GET_CONNECTIONS, _REQUEST_DUMP, 1, 0, socket.AF_INET, 0, 0))
         while True:
@@ -105,28 +106,18 @@ def _dump() -> Iterator[bytes]:
 
 def _parse(message: bytes) -> Connection | None:
     """None for what is not TCP."""
-    attributes = _attributes(message[20:])
-    protocol = _attributes(_attributes(attributes.get(_PROTOCOL, b"")).get(1, b""))
+    told = attributes(message[20:])
+    protocol = attributes(attributes(told.get(_PROTOCOL, b"")).get(1, b""))
     if _STATE not in protocol:
         return None
-    ends = _attributes(attributes[_TUPLE])
-    addresses, ports = _attributes(ends[1]), _attributes(ends[2])
+    ends = attributes(told[_TUPLE])
+    addresses, ports = attributes(ends[1]), attributes(ends[2])
     source, target = ((socket.inet_ntoa(addresses[n]), int.from_bytes(ports[n + 1], "big")) for n in (1, 2))
     first = None
     for end, flags in zip((source, target), _FLAGS, strict=True):
         if protocol.get(flags, b"\0")[0] & _CLOSES_FIRST:
             first = end[0]
-    return Connection(int.from_bytes(attributes.get(_ID, b""), "big"), protocol[_STATE][0], source, target, first)
-
-
-def _attributes(data: bytes) -> dict[int, bytes]:
-    """Netlink's attributes by their number."""
-    found: dict[int, bytes] = {}
-    while len(data) >= 4:
-        length, kind = struct.unpack_from("=HH", data)
-        found[kind & 0x3FFF] = data[4:length]
-        data = data[max(4, (length + 3) & ~3) :]
-    return found
+    return Connection(int.from_bytes(told.get(_ID, b""), "big"), protocol[_STATE][0], source, target, first)
 
 
 def _unreachable(source: tuple[str, int], target: tuple[str, int]) -> bytes:

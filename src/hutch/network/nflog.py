@@ -9,7 +9,8 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_NETLINK_NETFILTER = 12
+from hutch.network.netlink import NETFILTER, attribute, attributes
+
 _PACKET, _CONFIG = 4 << 8, (4 << 8) | 1
 _COMMAND, _MODE, _TIMEOUT = 1, 2, 4
 _BIND, _COPY_PACKET = 1, 2
@@ -30,6 +31,7 @@ class Packet:
     source: str
     target: str
     protocol: str
+    source_port: int | None
     port: int | None
     data: bytes
     """The beginning of what a UDP packet carries."""
@@ -49,13 +51,13 @@ class PacketLog:
 
     def start(self) -> None:
         """Begin. Raises `OSError` where the kernel does not do it."""
-        made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+        made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETFILTER)
         try:
             made.settimeout(2)
             made.bind((0, 0))
-            self._configure(made, _attribute(_COMMAND, struct.pack("B", _BIND)))
-            settings = _attribute(_MODE, struct.pack(">IBx", SNAP, _COPY_PACKET))
-            self._configure(made, settings + _attribute(_TIMEOUT, struct.pack(">I", _FLUSH)))
+            self._configure(made, attribute(_COMMAND, struct.pack("B", _BIND)))
+            settings = attribute(_MODE, struct.pack(">IBx", SNAP, _COPY_PACKET))
+            self._configure(made, settings + attribute(_TIMEOUT, struct.pack(">I", _FLUSH)))
             made.setblocking(False)
         except OSError:
             made.close()
@@ -89,11 +91,7 @@ class PacketLog:
 
 def _parse(data: bytes) -> Packet | None:
     """None for what is not IPv4."""
-    found: dict[int, bytes] = {}
-    while len(data) >= 4:
-        length, kind = struct.unpack_from("=HH", data)
-        found[kind & 0x3FFF] = data[4:length]
-        data = data[max(4, (length + 3) & ~3) :]
+    found = attributes(data)
     packet = found.get(_PAYLOAD, b"")
     if len(packet) < 20 or packet[0] >> 4 != 4:
         return None
@@ -104,10 +102,7 @@ def _parse(data: bytes) -> Packet | None:
         source=socket.inet_ntoa(packet[12:16]),
         target=socket.inet_ntoa(packet[16:20]),
         protocol=PROTOCOLS.get(number, str(number)),
+        source_port=struct.unpack_from(">H", packet, head)[0] if ports else None,
         port=struct.unpack_from(">H", packet, head + 2)[0] if ports else None,
         data=packet[head + 8 :] if number == 17 else b"",
     )
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)

@@ -66,6 +66,10 @@ class LinuxSlotPool(SlotPool):
         return len(self._free)
 
     @property
+    def network(self) -> IPv4Network:
+        return self._network
+
+    @property
     def dialer(self) -> int:
         return subnets.user_of(self._network)
 

@@ -23,6 +23,7 @@ from hutch.errors import HutchError
 from hutch.images.catalog import ImageStore
 from hutch.model import NodeInfo
 from hutch.network.base import Services
+from hutch.network.ended import EndLog
 from hutch.network.nflog import PacketLog, group_of
 from hutch.network.resolver import host_resolver
 from hutch.network.slots import LinuxSlotPool
@@ -70,6 +71,7 @@ class Daemon:
         self._parts: Parts
         self._sandboxes: Sandboxes
         self._packets: PacketLog
+        self._ends: EndLog
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, which leave the sandboxes running, or `STOP_AND_REMOVE`, which does what
@@ -122,6 +124,11 @@ class Daemon:
         except OSError as error:
             log.warning("what the firewall refuses is in no egress log", error=str(error))
         await Takeover(self._parts, self._sandboxes).run()
+        self._ends = EndLog(self._parts.slots.network, self._parts.egress.ended, self._parts.egress.lost)
+        try:
+            self._ends.start()
+        except OSError as error:
+            log.warning("of connections past the fence the egress log has no bytes", error=str(error))
         await self._sandboxes.start()
 
     def _runtime(self) -> Runtime:
@@ -233,6 +240,7 @@ class Daemon:
         if parts.registry.alive() == 0:
             await parts.slots.remove_all()
         self._packets.stop()
+        self._ends.stop()
         await parts.fence.stop()
         await parts.broker.stop()
         await parts.gateway.stop()

@@ -12,15 +12,18 @@ from weakref import WeakKeyDictionary
 import structlog
 
 from hutch.egress.fence.dns_wire import BadMessage, parse_question
+from hutch.egress.reports import Reports
 from hutch.errors import HutchError
 from hutch.model import NetworkPolicy, NetworkRules
 from hutch.model.egress import EgressEntry
+from hutch.network.ended import Ended, Place
 from hutch.network.firewall import ALLOWED
 from hutch.network.nflog import Packet
 from hutch.node.activity import Activity, Kind
 from hutch.node.egress_log import EgressLog
 from hutch.node.entry import Entry, Registry
 from hutch.node.journal import Journal
+from hutch.node.passing import Begun, Later, Passing
 from hutch.node.printable import fit
 from hutch.node.tracing import Tracing
 
@@ -30,6 +33,8 @@ MAX_NEWS = 100
 """Different refusals of one sandbox that are news; all are in its log."""
 _LONGEST = 7 * 86400.0
 _DNS = 53
+_LOST_SECONDS = 60.0
+"""Between two complaints of the node's log."""
 _DECISION = (
     *("kind", "name", "address", "port", "protocol", "rule", "reason", "secret"),
     *("sent", "received", "count"),
@@ -48,6 +53,10 @@ class Egress:
         self._log = egress_log
         self._activity = activity
         self._tracing = tracing
+        self._passing = Passing()
+        self._later = Later(self._over)
+        self._ended = Reports(self._passed, full=lambda: False)
+        self._lost_at = -_LOST_SECONDS
         self._told: WeakKeyDictionary[Entry, set[str]] = WeakKeyDictionary()
         self._telling: set[asyncio.Task[None]] = set()
 
@@ -78,19 +87,53 @@ class Egress:
             entry |= {"address": packet.target, "port": packet.port}
         entry["reason"] = None if allowed else "not in policy"
         entry["rule"] = _rule(found.record.network, packet) if allowed else None
-        self._note(found, entry, time.time())
+        entry = self._note(found, entry, time.time())
+        if allowed and entry["kind"] == "connection" and not found.record.hidden:
+            place = Place(packet.source, packet.source_port, packet.protocol, packet.target, packet.port)
+            self._passing.began(place, Begun(found.id, time.time(), entry))
+
+    def ended(self, ended: Ended) -> None:
+        """A connection is over that the firewall has let pass. The next sandbox with its address has nothing to do with
+        it, and it may be told when there is none."""
+        self._later.add((ended, self._registry.at(ended.place.source)))
+
+    def _over(self, what: tuple[Ended, Entry | None]) -> None:
+        ended, found = what
+        place, known = ended.place, self._passing.ended(ended.place)
+        if known is not None:
+            sandbox, entry = known.sandbox, known.entry | {"seconds": round(time.time() - known.at, 3)}
+        elif ended.again or found is None or found.record.hidden:
+            return
+        else:
+            entry = {"kind": "connection", "allowed": True, "protocol": place.protocol}
+            entry |= {"address": place.target, "port": place.port, "rule": _rule(found.record.network, place)}
+            sandbox = found.id
+        counted = {"sent": ended.sent, "received": ended.received}
+        entry |= {name: value for name, value in counted.items() if value is not None}
+        self._ended.add(entry | {"sandbox": sandbox, "reason": "it has ended"})
+
+    def lost(self) -> None:
+        """The kernel had more ends to tell than were read."""
+        if time.monotonic() - self._lost_at >= _LOST_SECONDS:
+            self._lost_at = time.monotonic()
+            log.warning("ends of connections past the fence were too many: of some the egress log has no bytes")
 
     async def stop(self) -> None:
         """Tell what is being told; nothing more comes."""
+        self._later.flush()
         await asyncio.gather(*self._telling, return_exceptions=True)
 
     def forget(self, entry: Entry) -> None:
         """It does not run any more: what it is refused from now on is news again."""
         self._told.pop(entry, None)
 
-    def _note(self, found: Entry, entry: dict[str, Any], began: float) -> None:
+    def _passed(self, entry: dict[str, Any]) -> None:
+        self._log.add(entry.pop("sandbox"), entry)
+
+    def _note(self, found: Entry, entry: dict[str, Any], began: float) -> dict[str, Any]:
+        """The entry as it is in the log."""
         if found.record.hidden:
-            return
+            return entry
         port = _DNS if entry["kind"] == "name" else entry.get("port")
         if entry["kind"] != "secret" and port is not None:
             process = self._tracing.who(found, entry.get("address"), port, began)
@@ -98,8 +141,11 @@ class Egress:
         entry = fit(entry)
         self._log.add(found.id, entry)
         self._activity.note(found.id, _kind(entry), _decision(entry), began, least=("kind", "rule", "reason", "secret"))
-        if entry["allowed"]:
-            return
+        if not entry["allowed"]:
+            self._tell_once(found, entry)
+        return entry
+
+    def _tell_once(self, found: Entry, entry: dict[str, Any]) -> None:
         told = self._told.setdefault(found, set())
         key = f"{entry.get('name') or entry.get('address')}:{entry.get('port')}"
         if entry["kind"] == "secret":  # each as often as it is another
@@ -149,7 +195,7 @@ def _name(data: bytes) -> str | None:
         return None
 
 
-def _rule(policy: NetworkPolicy, packet: Packet) -> str:
+def _rule(policy: NetworkPolicy, packet: Packet | Place) -> str:
     rules = policy.addresses if isinstance(policy, NetworkRules) else []
     place = IPv4Address(packet.target)
     for rule in rules:

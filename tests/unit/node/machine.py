@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
+from ipaddress import IPv4Network
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
@@ -216,6 +217,10 @@ class PaperSlots(SlotPool):
     @property
     def free(self) -> int:
         return 1
+
+    @property
+    def network(self) -> IPv4Network:
+        return IPv4Network("10.0.0.0/16")
 
     @property
     def dialer(self) -> int:

@@ -12,6 +12,7 @@ from tests.unit.node.test_records import make_record
 
 from hutch.model import NetworkRules
 from hutch.model.egress import EgressProcess
+from hutch.network.ended import Ended, Place
 from hutch.network.firewall import ALLOWED
 from hutch.network.nflog import Packet
 from hutch.node.activity import Activity
@@ -19,6 +20,7 @@ from hutch.node.egress import Egress
 from hutch.node.egress_log import EgressLog
 from hutch.node.entry import Entry, Registry
 from hutch.node.journal import Journal
+from hutch.node.passing import MAX_OPEN
 from hutch.node.tracing import Tracing
 from hutch.runtime.trace.events import Connecting, Event
 
@@ -110,7 +112,7 @@ async def test_a_refusal_is_news_once_and_again_when_the_sandbox_has_been_paused
 async def test_the_rule_that_is_named_is_the_one_that_lets_it_through(
     node: Node, target: str, port: int | None, protocol: str, rule: str
 ) -> None:
-    node.egress.firewall(Packet(ALLOWED, "10.0.0.2", target, protocol, port, b""))
+    node.egress.firewall(Packet(ALLOWED, "10.0.0.2", target, protocol, 40000, port, b""))
     assert [entry.rule for entry in await node.log.read(node.entry.id, 0, 10, 5)] == [rule]
 
 
@@ -122,7 +124,7 @@ async def test_decisions_and_uses_of_secrets_are_told_to_the_audit_log_and_summe
     sent = {"sandbox": node.entry.id, "kind": "secret", "allowed": True, "name": "api.test", "secret": "TOKEN"}
     node.egress.told(dict(sent))
     node.egress.told(sent | {"allowed": False, "reason": "not for this host"})
-    node.egress.firewall(Packet(ALLOWED, "10.0.0.2", "203.0.113.9", "tcp", 443, b""))
+    node.egress.firewall(Packet(ALLOWED, "10.0.0.2", "203.0.113.9", "tcp", 40000, 443, b""))
     found = await node.decisions()
     name, packet = found["connection", "allowed"]
     assert (name["name"], name["rule"], name["sent"], name["received"], name["count"]) == (
@@ -147,7 +149,7 @@ async def test_the_process_is_the_one_whose_connect_fits_and_others_that_may_be_
     node.egress.told(ended | {"seconds": 1.0, "began": now - 0.99})
     node.egress.told(ended | {"seconds": 3.0, "began": now - 2.99})
     node.egress.told(ended | {"seconds": 0.0, "began": now})
-    node.egress.firewall(Packet("", "10.0.0.2", "198.51.100.9", "tcp", 443, b""))
+    node.egress.firewall(Packet("", "10.0.0.2", "198.51.100.9", "tcp", 40000, 443, b""))
     found = [entry.process for entry in await node.log.read(node.entry.id, 0, 10, 5)]
     assert found[0] == EgressProcess(pid=8, path="/bin/8", name="innocent?", others=1)
     assert found[1] == EgressProcess(pid=7, path="/bin/7", name="innocent?")
@@ -162,3 +164,36 @@ async def test_a_name_is_asked_for_by_who_has_turned_to_a_name_server(node: Node
     node.egress.told({"sandbox": node.entry.id, "kind": "name", "allowed": False, "name": "evil.test", "reason": "no"})
     (entry,) = await node.log.read(node.entry.id, 0, 10, 5)
     assert entry.process == EgressProcess(pid=7, path=None, name="curl")
+
+
+async def test_an_end_is_its_beginnings_whoever_has_the_address_by_then(node: Node) -> None:
+    place = Place("10.0.0.2", 40000, "tcp", "203.0.113.9", 443)
+    node.egress.firewall(Packet(ALLOWED, "10.0.0.2", "203.0.113.9", "tcp", 40000, 443, b""))
+    brief = Place("10.0.0.2", 40001, "tcp", "203.0.113.9", 443)
+    node.egress.ended(Ended(brief, 1, 1))  # before the firewall has told of it
+    node.egress.firewall(Packet(ALLOWED, "10.0.0.2", "203.0.113.9", "tcp", 40001, 443, b""))
+    node.registry.remove(node.entry)
+    other = Entry(make_record().but(id="sbx_other", network=RULES, slot=3, address="10.0.0.2"))
+    node.registry.add(other)
+    node.egress.ended(Ended(place, 1000, 2000))
+    node.egress.ended(Ended(place, 1000, 2000, again=True))  # its entry in the kernel goes two minutes later
+    await node.egress.stop()
+    began, over = await node.log.read(node.entry.id, 0, 10, 5)
+    assert (began.sent, began.reason, began.count) == (None, None, 2)
+    assert (over.sent, over.received, over.count, over.rule) == (1001, 2001, 2, "tcp://203.0.113.0/24:443")
+    assert over.seconds is not None
+    assert await node.log.read(other.id, 0, 10, 0) == []
+    node.egress.ended(Ended(place, 3000, 4000))  # it began before this daemon did
+    await node.egress.stop()
+    (unknown,) = await node.log.read(other.id, 0, 10, 5)
+    assert (unknown.sent, unknown.seconds, unknown.rule) == (3000, None, "tcp://203.0.113.0/24:443")
+
+
+async def test_a_flood_of_ends_is_counted(node: Node) -> None:
+    for port in range(5000):
+        node.egress.firewall(Packet(ALLOWED, "10.0.0.2", "203.0.113.9", "tcp", port, 443, b""))
+    assert len(node.egress._passing._open["10.0.0.2"]) == MAX_OPEN
+    for port in range(5000):
+        node.egress.ended(Ended(Place("10.0.0.2", port, "tcp", "203.0.113.9", port), 1, 1))
+    await node.egress.stop()
+    assert len(await node.log.read(node.entry.id, 0, 1000, 5)) <= 201
