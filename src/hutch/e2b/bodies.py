@@ -47,7 +47,9 @@ class Rule(BaseModel):
 
 
 class Egress(Body):
-    """What the sandbox may reach."""
+    """What the sandbox may reach. What it does not know is refused: to pass over a restriction would be to open."""
+
+    model_config = ConfigDict(extra="forbid")
 
     allow_out: list[str] = Field([], max_length=1000)
     deny_out: list[str] = Field([], max_length=1000)

@@ -30,12 +30,55 @@ document.addEventListener("wheel", event => {
 
 def test_the_screen(desktop: Sandbox) -> None:
     assert desktop.get_screen_size() == (1280, 800)
-    image = Image.open(io.BytesIO(desktop.screenshot()))
+    image = Image.open(io.BytesIO(desktop.screenshot())).convert("RGB")
     assert image.size == (1280, 800)
+    assert image.getpixel((640, 400)) != (0, 0, 0), "the first one shows the desktop"
     assert b"".join(desktop.screenshot(format="stream")).startswith(b"\x89PNG")
     desktop.move_mouse(100, 200)
     assert desktop.get_cursor_position() == (100, 200)
     desktop.wait(10)
+
+
+TRUST = """set -e
+mkdir -p /tmp/authority && cd /tmp/authority
+new='openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'
+$new -x509 -days 2 -subj '/CN=an authority' -keyout ca.key -out ca.pem
+$new -subj /CN=good.test -keyout key.pem -out asked.pem
+printf 'subjectAltName=DNS:good.test\nextendedKeyUsage=serverAuth\n' >names
+openssl x509 -req -in asked.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out cert.pem
+python3 - "$(openssl x509 -hash -noout -in ca.pem)" <<'END'
+import sys
+sys.path.insert(0, "/.hutch/app")
+from hutch_guest.trust import install
+install(open("ca.pem").read(), sys.argv[1])
+END
+echo 127.0.0.1 good.test >>/etc/hosts
+"""
+SERVE = """
+import http.server, ssl
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(b"<title>trusted</title>")
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 8443), Handler)
+context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+context.load_cert_chain("/tmp/authority/cert.pem", "/tmp/authority/key.pem")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+print("serving", flush=True)
+server.serve_forever()
+"""
+
+
+def test_the_browser_trusts_whom_the_guest_has_it_trust(desktop: Sandbox, eventually: Eventually) -> None:
+    """By the installer that is told of the broker's authority when the sandbox has secrets; here it is told of ours."""
+    desktop.commands.run(TRUST, user="root")
+    desktop.files.write("/tmp/authority/serve.py", SERVE)
+    serving = desktop.commands.run("exec python3 /tmp/authority/serve.py", user="root", background=True, timeout=0)
+    desktop.launch("firefox", "https://good.test:8443/")
+    (window,) = eventually(lambda: desktop.get_application_windows("firefox"))
+    eventually(lambda: desktop.get_window_title(window).startswith("trusted"))
+    desktop.commands.run("pkill chromium")
+    serving.kill()
+    eventually(lambda: desktop.commands.run("pgrep chromium || echo none").stdout == "none\n")
 
 
 def test_the_browser_and_the_mouse(desktop: Sandbox, eventually: Eventually) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from hutch.e2b.bodies import Network, NewSandbox
+from hutch.e2b.bodies import Network, NetworkUpdate, NewSandbox
 from hutch.e2b.errors import NotOffered
 from hutch.e2b.lists import _metadata
 from hutch.e2b.network import opens, policy_of
@@ -14,6 +15,15 @@ from hutch.e2b.options import options_of
 from hutch.e2b.templates import without_tag
 from hutch.errors import InvalidPolicy
 from hutch.model import NetworkRules
+
+
+def test_a_restriction_that_is_not_known_is_refused() -> None:
+    """Beside `network` what is newer is passed over; in it that might open what was to be closed."""
+    for kind in (Network, NetworkUpdate):
+        with pytest.raises(ValidationError, match="denyPorts"):
+            kind.model_validate({"denyPorts": [25]})
+    with pytest.raises(ValidationError, match="denyPorts"):
+        NewSandbox.model_validate({"network": {"denyPorts": [25]}})
 
 
 @pytest.mark.parametrize(
