@@ -19,12 +19,14 @@ from pathlib import Path
 import pytest
 from tests.leaks import assert_clean, look
 
+from hutch.egress.fence.dns_wire import parse_told
 from hutch.egress.unprivileged import socket_of
 from hutch.errors import LimitReached
 from hutch.model import AllowAll, DenyAll, NetworkRules
-from hutch.network import subnets
+from hutch.network import firewall, subnets
 from hutch.network.base import LLM_ADDRESS, Services, Slot
 from hutch.network.connections import connections_of
+from hutch.network.nflog import Packet, PacketLog, group_of
 from hutch.network.slots import LinuxSlotPool
 
 pytestmark = pytest.mark.root
@@ -214,6 +216,55 @@ async def test_allow_all_reaches_the_internet_but_nothing_private(node: Node, wo
             (world.host, node.port),
         ):
             assert await connect(slot.namespace, address, port) == "refused", f"{address}:{port}"
+
+
+NAME_SERVER = """
+import socket, sys
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind((sys.argv[1], 53))
+print("ready", flush=True)
+while True:
+    asked, guest = server.recvfrom(512)
+    answer = b"\\xc0\\x0c\\0\\1\\0\\1\\0\\0\\0\\x3c\\0\\4\\x19\\x19\\x19\\x19"
+    server.sendto(asked[:2] + b"\\x81\\x80\\0\\1\\0\\1\\0\\0\\0\\0" + asked[12:] + answer, guest)
+"""
+
+ASK = """
+import socket, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+    sender.settimeout(10)
+    sender.connect((sys.argv[1], 53))
+    sender.send(b"\\0\\7\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\4good\\4test\\0\\0\\1\\0\\1")
+    sender.recv(512)
+"""
+
+
+@pytest.fixture
+def outer_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host's name server is in the world: for whoever is made after this."""
+    monkeypatch.setattr(firewall, "host_resolver", lambda: PUBLIC)
+
+
+async def test_what_an_open_guest_was_told_of_a_name_is_told(outer_resolver: None, node: Node, world: World) -> None:
+    told: list[Packet] = []
+    packets = PacketLog(group_of(node.id), told.append)
+    packets.start()
+    slot = await node.pool.acquire("sbx_a", AllowAll())
+    command = inside(world.namespace, NAME_SERVER, PUBLIC)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout
+            server.stdout.readline()
+            await asyncio.to_thread(subprocess.check_call, inside(slot.namespace, ASK, LLM_ADDRESS))
+            async with asyncio.timeout(10):
+                while not told:
+                    await asyncio.sleep(0.02)
+        finally:
+            server.kill()
+            packets.stop()
+    (answer,) = told
+    assert (answer.mark, answer.target) == (firewall.ANSWER, slot.guest_address)
+    assert parse_told(answer.data) == ("good.test", [PUBLIC])
 
 
 SEGMENT = """

@@ -31,7 +31,11 @@ class EgressEntry(Model):
         description="`secret`: what the broker did with a secret, or with a connection to a host that one is for."
     )
     allowed: bool
-    name: str | None = Field(None, description="The name that was asked for, or that the connection said it wants.")
+    name: str | None = Field(
+        None,
+        description="The name that was asked for, or that the connection said it wants; where the kernel alone has "
+        "seen it, the one for which the sandbox was last told its address.",
+    )
     address: str | None = None
     port: int | None = None
     protocol: str = Field("tcp", description="tcp, udp, icmp, or a number.")

@@ -31,7 +31,7 @@ MAX_RESOLVED = 262144
 HELD, FRESH = 1024, 250
 """Connections at once, and new ones a second, of a sandbox without rules of its own."""
 
-ALLOWED, REFUSED = "allowed", "refused"
+ALLOWED, REFUSED, ANSWER = "allowed", "refused", "answer"
 """What the kernel's log says of a packet."""
 
 RULES = """
@@ -77,6 +77,9 @@ table inet {table} {{
     type ipv4_addr; flags dynamic, timeout; timeout 60s; size 4096
   }}
   set noted {{
+    type ipv4_addr; flags dynamic, timeout; timeout 60s; size 4096
+  }}
+  set answered {{
     type ipv4_addr; flags dynamic, timeout; timeout 60s; size 4096
   }}
   chain llm {{
@@ -142,6 +145,8 @@ table inet {table} {{
   }}
   chain downward {{
     type filter hook postrouting priority filter; policy accept;
+    oifname "{links}" udp sport 53 ct direction reply ct original ip daddr {llm} \
+      update @answered {{ ip daddr limit rate 20/second burst 100 packets }} log prefix "{answer}" {told}
     oifname vmap @limits
   }}
   chain gateway {{
@@ -225,6 +230,7 @@ class Firewall:
             passing=PASSING_CHAIN,
             allowed=ALLOWED,
             refused=REFUSED,
+            answer=ANSWER,
             told=f"group {self._group} snaplen {SNAP}",
             held=HELD,
             fresh=FRESH,

@@ -15,8 +15,8 @@ _PACKET, _CONFIG = 4 << 8, (4 << 8) | 1
 _COMMAND, _MODE, _TIMEOUT = 1, 2, 4
 _BIND, _COPY_PACKET = 1, 2
 _PAYLOAD, _PREFIX = 9, 10
-SNAP = 320
-"""Bytes of a packet that are looked at: a whole question about a name."""
+SNAP = 576
+"""Bytes of a packet that are looked at: a whole question about a name, and most answers."""
 _FLUSH = 10
 """Hundredths of a second after which the kernel tells what it has."""
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp"}

@@ -11,13 +11,15 @@ from weakref import WeakKeyDictionary
 
 import structlog
 
-from hutch.egress.fence.dns_wire import BadMessage, parse_question
+from hutch.egress.fence.dns_wire import BadMessage, parse_question, parse_told
+from hutch.egress.fence.permit import PUBLIC
+from hutch.egress.fence.questions import MAX_ADDRESSES
 from hutch.egress.reports import Reports
 from hutch.errors import HutchError
 from hutch.model import NetworkPolicy, NetworkRules
 from hutch.model.egress import EgressEntry
 from hutch.network.ended import Ended, Place
-from hutch.network.firewall import ALLOWED
+from hutch.network.firewall import ALLOWED, ANSWER
 from hutch.network.nflog import Packet
 from hutch.node.activity import Activity, Kind
 from hutch.node.egress_log import EgressLog
@@ -25,6 +27,7 @@ from hutch.node.entry import Entry, Registry
 from hutch.node.journal import Journal
 from hutch.node.passing import Begun, Later, Passing
 from hutch.node.printable import fit
+from hutch.node.resolutions import Resolutions
 from hutch.node.tracing import Tracing
 
 log = structlog.get_logger("hutch.node")
@@ -54,6 +57,7 @@ class Egress:
         self._activity = activity
         self._tracing = tracing
         self._passing = Passing()
+        self._resolved: WeakKeyDictionary[Entry, Resolutions] = WeakKeyDictionary()
         self._later = Later(self._over)
         self._ended = Reports(self._passed, full=lambda: False)
         self._lost_at = -_LOST_SECONDS
@@ -72,10 +76,15 @@ class Egress:
         except ValueError as error:
             log.error("the fence says what makes no sense", sandbox=sandbox, error=str(error)[:1000])
         else:
+            if entry["kind"] == "name" and (addresses := entry.get("addresses")):
+                self._resolutions(found).note(entry["name"], addresses)
             self._note(found, entry, _moment(began))
 
     def firewall(self, packet: Packet) -> None:
-        """The firewall has."""
+        """The firewall has; or a sandbox with an open network was told something about a name."""
+        if packet.mark == ANSWER:
+            self._answered(packet)
+            return
         found = self._registry.at(packet.source)
         if found is None:
             return
@@ -85,12 +94,31 @@ class Egress:
             entry |= {"kind": "name", "name": name}
         else:
             entry |= {"address": packet.target, "port": packet.port}
+            entry["name"] = self._resolutions(found).name_of(packet.target)
         entry["reason"] = None if allowed else "not in policy"
         entry["rule"] = _rule(found.record.network, packet) if allowed else None
         entry = self._note(found, entry, time.time())
         if allowed and entry["kind"] == "connection" and not found.record.hidden:
             place = Place(packet.source, packet.source_port, packet.protocol, packet.target, packet.port)
             self._passing.began(place, Begun(found.id, time.time(), entry))
+
+    def _answered(self, packet: Packet) -> None:
+        found = self._registry.at(packet.target)
+        if found is None:
+            return
+        try:
+            name, addresses = parse_told(packet.data)
+        except BadMessage:
+            return
+        name, addresses = name[:253], addresses[:MAX_ADDRESSES]
+        resolutions = self._resolutions(found)
+        resolutions.note(name, addresses)
+        if resolutions.news(name, addresses):
+            entry = {"kind": "name", "allowed": True, "name": name, "addresses": addresses, "rule": PUBLIC}
+            self._note(found, entry, time.time())
+
+    def _resolutions(self, found: Entry) -> Resolutions:
+        return self._resolved.setdefault(found, Resolutions())
 
     def ended(self, ended: Ended) -> None:
         """A connection is over that the firewall has let pass. The next sandbox with its address has nothing to do with
@@ -107,6 +135,7 @@ class Egress:
         else:
             entry = {"kind": "connection", "allowed": True, "protocol": place.protocol}
             entry |= {"address": place.target, "port": place.port, "rule": _rule(found.record.network, place)}
+            entry["name"] = self._resolutions(found).name_of(place.target)
             sandbox = found.id
         counted = {"sent": ended.sent, "received": ended.received}
         entry |= {name: value for name, value in counted.items() if value is not None}
@@ -126,6 +155,7 @@ class Egress:
     def forget(self, entry: Entry) -> None:
         """It does not run any more: what it is refused from now on is news again."""
         self._told.pop(entry, None)
+        self._resolved.pop(entry, None)
 
     def _passed(self, entry: dict[str, Any]) -> None:
         self._log.add(entry.pop("sandbox"), entry)
@@ -205,4 +235,4 @@ def _rule(policy: NetworkPolicy, packet: Packet | Place) -> str:
             covered = rule.covers(place, packet.port, "udp" if packet.protocol == "udp" else "tcp")
         if covered:
             return rule.text
-    return "public"
+    return PUBLIC

@@ -11,7 +11,7 @@ import dns.rdatatype
 import dns.rrset
 from hypothesis import strategies as st
 
-from hutch.egress.fence.dns_wire import BadMessage, answer, parse_answer, parse_question, question
+from hutch.egress.fence.dns_wire import BadMessage, answer, parse_answer, parse_question, parse_told, question
 from tests.unit.fuzz.mutants import fuzzed, mutants
 
 ASKED = question(0x1234, "www.good.test")
@@ -99,6 +99,14 @@ def test_an_answer_is_read_as_others_read_it(data: bytes) -> None:
         return
     assert other.id == 0x1234 and other.question[0].name == dns.name.from_text("www.good.test")
     assert set(found.addresses) <= chased(other)[0], data.hex()
+
+
+@fuzzed(data=mutants(ANSWERS, WORDS))
+def test_what_somebody_was_told_is_read_or_refused(data: bytes) -> None:
+    with suppress(BadMessage):
+        name, addresses = parse_told(data)
+        assert len(name) <= 255
+        assert len(addresses) <= 64
 
 
 def test_good_answers_are_read_in_full() -> None:

@@ -7,13 +7,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import dns.message
+import dns.rrset
 import pytest
 from tests.unit.node.test_records import make_record
 
 from hutch.model import NetworkRules
 from hutch.model.egress import EgressProcess
 from hutch.network.ended import Ended, Place
-from hutch.network.firewall import ALLOWED
+from hutch.network.firewall import ALLOWED, ANSWER
 from hutch.network.nflog import Packet
 from hutch.node.activity import Activity
 from hutch.node.egress import Egress
@@ -21,6 +23,7 @@ from hutch.node.egress_log import EgressLog
 from hutch.node.entry import Entry, Registry
 from hutch.node.journal import Journal
 from hutch.node.passing import MAX_OPEN
+from hutch.node.resolutions import MAX_KEPT
 from hutch.node.tracing import Tracing
 from hutch.runtime.trace.events import Connecting, Event
 
@@ -197,3 +200,47 @@ async def test_a_flood_of_ends_is_counted(node: Node) -> None:
         node.egress.ended(Ended(Place("10.0.0.2", port, "tcp", "203.0.113.9", port), 1, 1))
     await node.egress.stop()
     assert len(await node.log.read(node.entry.id, 0, 1000, 5)) <= 201
+
+
+def told(name: str, *addresses: str) -> Packet:
+    """What a name server says to the sandbox."""
+    message = dns.message.make_response(dns.message.make_query(name, "A"))
+    for address in addresses:
+        message.answer.append(dns.rrset.from_text(f"{name}.", 60, "IN", "A", address))
+    return Packet(ANSWER, "192.0.2.53", "10.0.0.2", "udp", 53, 40000, message.to_wire())
+
+
+async def test_names_that_an_open_sandbox_was_told_are_listed_and_those_of_its_connections(node: Node) -> None:
+    for _ in range(3):
+        node.egress.firewall(told("good.test", "203.0.113.9"))
+    node.egress.firewall(told("good.test", "203.0.113.9", "203.0.113.10"))
+    node.egress.firewall(told("good.test", "203.0.113.9"))
+    node.egress.firewall(told("none.test"))
+    node.egress.firewall(Packet(ANSWER, "192.0.2.53", "10.0.0.2", "udp", 53, 40000, b"no answer"))
+    node.egress.firewall(Packet(ALLOWED, "10.0.0.2", "203.0.113.10", "tcp", 40000, 443, b""))
+    node.egress.firewall(Packet("refused", "10.0.0.2", "203.0.113.9", "tcp", 40000, 22, b""))
+    node.egress.ended(Ended(Place("10.0.0.2", 1, "tcp", "203.0.113.9", 80), 1, 1))
+    await node.egress.stop()
+    found = await node.log.read(node.entry.id, 0, 10, 5)
+    assert [(entry.kind, entry.target, entry.addresses) for entry in found] == [
+        ("name", "good.test", ["203.0.113.9"]),
+        ("name", "good.test", ["203.0.113.9", "203.0.113.10"]),
+        ("name", "none.test", []),
+        ("connection", "good.test:443", []),
+        ("connection", "good.test:22", []),
+        ("connection", "good.test:80", []),
+    ]
+    for number in range(2 * MAX_KEPT):
+        node.egress.firewall(told(f"n{number}.test", f"198.18.{number // 250}.{number % 250}"))
+    kept = node.egress._resolved[node.entry]
+    assert len(kept._names) == len(kept._told) == MAX_KEPT
+    node.egress.forget(node.entry)
+    assert node.entry not in node.egress._resolved
+
+
+async def test_what_the_fence_says_of_a_name_counts_for_connections_past_it(node: Node) -> None:
+    name = {"sandbox": node.entry.id, "kind": "name", "allowed": True, "name": "good.test"}
+    node.egress.told(name | {"addresses": ["203.0.113.9"]})
+    node.egress.firewall(Packet(ALLOWED, "10.0.0.2", "203.0.113.9", "tcp", 40000, 443, b""))
+    _, connection = await node.log.read(node.entry.id, 0, 10, 5)
+    assert connection.target == "good.test:443"

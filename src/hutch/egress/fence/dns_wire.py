@@ -101,6 +101,21 @@ def parse_answer(data: bytes, asked: bytes, name: str) -> Answer:
         raise BadMessage("it is cut off") from error
 
 
+def parse_told(data: bytes) -> tuple[str, list[str]]:
+    """What somebody was told who asked for a name, by whatever name server: the name and, where all of it is there, its
+    addresses of IPv4. Raises `BadMessage`."""
+    try:
+        name, _ = _name(data, 12)
+        if len(data) < 12 or not data[2] & 0x80:
+            raise BadMessage("it is no answer")
+    except (struct.error, IndexError) as error:
+        raise BadMessage("it is cut off") from error
+    try:
+        return name, _parse_answer(data, data[:2], name).addresses
+    except (BadMessage, struct.error, IndexError):
+        return name, []
+
+
 def _parse_answer(data: bytes, asked: bytes, name: str) -> Answer:
     id, flags, questions, answers = struct.unpack_from(">4H", data)
     if struct.pack(">H", id) != asked[:2] or not flags & 0x8000 or questions != 1 or answers > _MAX_RECORDS:
