@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.fence.sniffer import sniffing
 from tests.fence.world import EVIL, GOOD, METADATA, PRIVATE, RESOLVER, SHARED, World, a_world
 
 from hutch.egress.unprivileged import socket_of
@@ -479,3 +482,55 @@ result = [came, found]
     ((ping, sockets),) = world.run(box, {"do": "python", "code": code})
     assert ping in ("error", "no socket")
     assert not {"node.sock", "dial.sock"} & set(sockets)
+
+
+PACKETS = Path(__file__).parent.parent / "inside" / "packets.py"
+
+
+def test_packets_made_by_hand_are_the_sandboxs_own_or_go_nowhere(world: World, box: dict[str, Any]) -> None:
+    """A user name space gives anybody inside raw sockets on the sandbox's network: the firewall judges what they do."""
+    kinds = {"udp", "tcp", "ping", "ipip", "gre", "pieces", "routed"}
+    maker = world.sandbox("good.test")
+    link, gateway = _link_of(maker["address"])
+    forged = ["8.8.8.8", box["address"], gateway, GOOD, "127.0.0.1", "169.254.169.253"]
+    told = {"own": maker["address"], "forged": forged, "targets": [GOOD, box["address"]], "gateway": gateway}
+    written = world.node.exec(maker, f"cat >/tmp/packets.py <<'END-OF-IT'\n{PACKETS.read_text()}\nEND-OF-IT")
+    assert written.exit_code == 0
+    for network in (None, {"mode": "allow_all"}):
+        if network is not None:
+            world.policy(maker, network=network)
+        with sniffing(rb"MARK<([-a-z0-9.]+)>") as sniffer:
+            ran = world.node.exec(maker, f"python3 /tmp/packets.py {shlex.quote(json.dumps(told))}")
+            assert ran.exit_code == 0, ran.stderr
+            sniffer.wait("end")
+        came = json.loads(ran.stdout)
+        assert (came["uid"] > 0, came["plainly"], came["alone"]) == (True, "not permitted", 0)
+        assert came["frame"] == "OSError", "nobody sends frames"
+        assert came["connects"]["8.8.8.8"][1] == "TimeoutError"
+        sent = sniffer.sent(link)
+        assert {f"{kind}-own-{GOOD}" for kind in kinds} | {f"udp-8.8.8.8-{GOOD}"} <= sent, "none was made"
+        elsewhere = sniffer.elsewhere(link)
+        allowed = {"udp", "tcp", "ping", "ipip", "gre", "pieces"} if network is not None else set()
+        assert set(elsewhere) == {f"{kind}-own-{GOOD}" for kind in allowed}, elsewhere
+    code = NEAR.format(places=[*CLOUDS, gateway, world.internet.host, box["address"]])
+    assert world.run(maker, {"do": "python", "code": code}) == [[]], "an open network leads to nothing near"
+    world.node.call("DELETE", f"/sandboxes/{maker['id']}")
+
+
+CLOUDS = (METADATA, "169.254.170.2", "100.100.100.200", "192.0.0.192", "168.63.129.16", "100.64.0.1")
+NEAR = """
+import socket
+result = []
+for place in {places}:
+    for port in (22, 80, 443, 8080, 49983):
+        try: socket.create_connection((place, port), 3).close()
+        except OSError as error:
+            if error.errno in (111, 101, 113): continue
+        result.append([place, port])
+"""
+
+
+def _link_of(address: str) -> tuple[str, str]:
+    """The host's side of a sandbox's link: its name, and its address."""
+    routes = json.loads(subprocess.run(["ip", "-j", "route", "get", address], capture_output=True, check=True).stdout)
+    return routes[0]["dev"], routes[0]["prefsrc"]

@@ -77,7 +77,8 @@ CAPABILITIES = [
     "CAP_SYS_TIME",
 ]
 """A whole root for the guest: they are checked by gVisor's kernel and mean nothing to the host's, where the sandbox
-runs as nobody without any. No CAP_NET_RAW: raw sockets would let a guest make packets by hand."""
+runs as nobody without any. No CAP_NET_RAW, which keeps raw sockets from programs that do not mean to have them; who
+does makes a user name space and has them, as gVisor asks for the capability there. The firewall judges what is sent."""
 
 
 def write_bundle(spec: SandboxSpec, bundle: Path, disk: Path) -> None:

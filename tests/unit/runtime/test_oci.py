@@ -49,7 +49,7 @@ def test_no_host_directory_is_mounted_but_the_disks(config: dict[str, Any]) -> N
     assert [mount["destination"] for mount in config["mounts"] if mount["type"] == "bind"] == [oci.DISK_MOUNT]
 
 
-def test_there_are_no_raw_sockets(config: dict[str, Any]) -> None:
+def test_raw_sockets_are_nobodys_by_default(config: dict[str, Any]) -> None:
     for kind in ("bounding", "effective", "permitted", "inheritable"):
         assert "CAP_NET_RAW" not in config["process"]["capabilities"][kind]
     assert "ambient" not in config["process"]["capabilities"]
