@@ -9,8 +9,11 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 
+import structlog
+
 from hutch.errors import AlreadyExists, Conflict, FreezeFailed
 from hutch.model import SnapshotKind, SnapshotRecord, SnapshotRequest
+from hutch.node.booting import Stopwatch
 from hutch.node.ending import Ender
 from hutch.node.entry import Entry
 from hutch.node.parts import Parts
@@ -18,6 +21,8 @@ from hutch.node.pausing import Pauser, freeze_error, join
 from hutch.node.records import SandboxRecord
 from hutch.node.tokens import new_token, renew_token
 from hutch.runtime.base import Frozen, Handle
+
+log = structlog.get_logger("hutch.node")
 
 
 class Taker:
@@ -33,6 +38,7 @@ class Taker:
         """The same id twice: the same one. Raises `AlreadyExists`, `FreezeFailed`, `DiskFull`, `LimitReached`, and for
         a paused one `SnapshotCorrupt`, and `Conflict` where it cannot have the disk that is asked for."""
         snapshots = self._parts.snapshots
+        watch = Stopwatch()
         with snapshots.claim(request.snapshot), self._letting_go(entry, request):
             if (known := await snapshots.find(request.snapshot)) is not None:
                 if known.sandbox_id == entry.id:
@@ -41,12 +47,21 @@ class Taker:
             figures = entry.record.figures
             size = figures.memory_bytes + figures.disk_bytes
             async with snapshots.allowance.kept(entry.record.org, request.reason, size):
-                taken = await self._begin(entry, request)
+                taken = await self._begin(entry, request, watch)
             entry.record = _coming_from(entry.record, taken)
             if entry.running:
                 await renew_token(self._parts, entry)  # which writes all of it down
             else:
                 await self._ender.save(entry)
+            watch.lap("record")
+            log.info(
+                "snapshot taken",
+                sandbox=entry.id,
+                snapshot=taken.id,
+                ms=watch.total,
+                stopped_ms=taken.stopped_ms,
+                **watch.steps,
+            )
             return taken
 
     async def note(self, entry: Entry) -> None:
@@ -58,19 +73,20 @@ class Taker:
         entry.record = entry.record.but(taking=None) if taken is None else _coming_from(entry.record, taken)
         await self._ender.save(entry)
 
-    async def _begin(self, entry: Entry, request: SnapshotRequest) -> SnapshotRecord:
+    async def _begin(self, entry: Entry, request: SnapshotRequest, watch: Stopwatch) -> SnapshotRecord:
         """Written down before it is done: should we be killed in its middle, `note` does what follows."""
         entry.record = entry.record.but(taking=request)
         try:
             await self._parts.records.save(entry.record)
-            return await self._take(entry, request)
+            watch.lap("begin")
+            return await self._take(entry, request, watch)
         except BaseException:
             await self.note(entry)
             raise
 
-    async def _take(self, entry: Entry, request: SnapshotRequest) -> SnapshotRecord:
+    async def _take(self, entry: Entry, request: SnapshotRequest, watch: Stopwatch) -> SnapshotRecord:
         if entry.running:
-            return await self._take_running(entry, request)
+            return await self._take_running(entry, request, watch)
         snapshots, source = self._parts.snapshots, entry.record.snapshot
         assert source is not None
         stands_on = await snapshots.get(source)
@@ -84,16 +100,21 @@ class Taker:
                 f"{entry.id} is paused on {source}, which has no copy of its disk",
                 hint="Resume it first, or leave `fallback` out.",
             )
-        return await snapshots.copy(source, entry.record, request)
+        copied = await snapshots.copy(source, entry.record, request)
+        watch.lap("copy")
+        return copied
 
-    async def _take_running(self, entry: Entry, request: SnapshotRequest) -> SnapshotRecord:
+    async def _take_running(self, entry: Entry, request: SnapshotRequest, watch: Stopwatch) -> SnapshotRecord:
         if request.held and not self._parts.gateway.keep_holding(entry.id):
             raise FreezeFailed(f"the calls of {entry.id} to its model provider are not held any more")
         assert entry.handle is not None
         try:
             frozen = await self._freeze(entry, entry.handle, request)
+            watch.lap("freeze")
             await asyncio.to_thread(join, frozen.path)
-            return await self._parts.snapshots.admit(entry.record, frozen.path, request, frozen.stopped_ms)
+            admitted = await self._parts.snapshots.admit(entry.record, frozen.path, request, frozen.stopped_ms)
+            watch.lap("admit")
+            return admitted
         finally:
             await self._parts.records.sweep_frozen(entry.id)  # nothing, unless that has failed
 
