@@ -22,7 +22,17 @@ from hutch.errors import (
     SnapshotNotFound,
     ThawFailed,
 )
-from hutch.model import CreateSandbox, CreateSnapshot, Fork, Rollback, Sandbox, SandboxState, SnapshotReason, new_id
+from hutch.model import (
+    CreateSandbox,
+    CreateSnapshot,
+    Fork,
+    Rollback,
+    Sandbox,
+    SandboxState,
+    SnapshotReason,
+    TemplateInfo,
+    new_id,
+)
 from hutch.settings import Settings
 
 
@@ -53,6 +63,23 @@ async def test_a_fork_of_a_paused_sandbox_lets_it_sleep(control: Control, node: 
     await control.fork(box.id, Fork())
     assert node.boots[made.id].from_snapshot == paused.snapshot
     assert (await control.get(box.id)).state is SandboxState.PAUSED and node.calls["resume"] == 0
+
+
+async def test_the_node_is_asked_for_its_templates_once_for_all_of_a_fork(
+    control: Control, node: ModelNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = await make(control)
+    control._templates.forget()
+    asked, templates = [], node.templates
+
+    async def asking() -> list[TemplateInfo]:
+        asked.append(1)
+        await asyncio.sleep(0.2)
+        return await templates()
+
+    monkeypatch.setattr(node, "templates", asking)
+    await control.fork(box.id, Fork(count=8))
+    assert asked == [1]
 
 
 async def test_sixty_four_at_once_and_no_more(control: Control, node: ModelNode) -> None:
