@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tomllib
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -33,16 +35,21 @@ class Recipes:
 
     def names(self) -> list[str]:
         """All names, sorted."""
-        return sorted({path.parent.name for folder in self._directories for path in folder.glob(f"*/{FILE}")})
+        found = {entry.name for folder in self._directories if folder.is_dir() for entry in os.scandir(folder)}
+        return sorted(name for name in found if self._file(name) is not None)
 
     def load(self, name: str) -> Recipe:
         """Read one. Raises `UnknownTemplate`, `InvalidTemplate`."""
-        for folder in self._directories if name in self.names() else []:
-            path = folder / name / FILE
-            if path.is_file():
-                return read(path)
+        if (path := self._file(name)) is not None:
+            return read(path)
         known = ", ".join(self.names()) or "none"
         raise UnknownTemplate(f"no template is called {name!r}; there are: {known}", field="template", value=name[:80])
+
+    def _file(self, name: str) -> Path | None:
+        if os.path.basename(name) != name or name in ("", ".", ".."):
+            return None
+        paths = (folder / name / FILE for folder in self._directories)
+        return next((path for path in paths if path.is_file()), None)
 
     def chain(self, name: str) -> list[Recipe]:
         """The template and all it is based on, the lowest first."""
@@ -72,9 +79,24 @@ def _inherit(base: Recipe, own: Recipe) -> Recipe:
 
 
 def read(path: Path) -> Recipe:
-    """Parse and check one file. Raises `InvalidTemplate` that names the file and the field."""
+    """Parse and check one file, unless it looks as before. Raises `InvalidTemplate` that names the file and the
+    field."""
     try:
-        if path.stat().st_size > _MAX_BYTES:
+        info = path.stat()
+    except OSError as error:
+        raise InvalidTemplate(f"{path}: cannot be read: {error}", file=str(path)) from error
+    recipe = _parse(path, (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns))
+    if recipe.files is not None:
+        return recipe.model_copy(update={"files": str(carrying.find(path, recipe.files))})
+    return recipe
+
+
+@lru_cache(maxsize=256)
+def _parse(path: Path, looks: tuple[int, ...]) -> Recipe:
+    """Every create asks for its template, and to parse TOML takes a millisecond."""
+    _, _, size, _, _ = looks
+    try:
+        if size > _MAX_BYTES:
             raise InvalidTemplate(f"{path}: larger than {_MAX_BYTES >> 10} KiB", file=str(path))
         data: dict[str, Any] = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
@@ -100,8 +122,6 @@ def read(path: Path) -> Recipe:
             file=str(path),
             field="name",
         )
-    if recipe.files is not None:
-        return recipe.model_copy(update={"files": str(carrying.find(path, recipe.files))})
     return recipe
 
 

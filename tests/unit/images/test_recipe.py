@@ -190,3 +190,26 @@ def test_files_are_packed_as_roots(tmp_path: Path) -> None:
         found = {entry.name: (entry.uid, entry.uname, oct(entry.mode)) for entry in tar if not entry.issym()}
         assert found == {"bin": (0, "root", "0o755"), "bin/run": (0, "root", "0o755")}
         assert tar.getmember("bin/link").linkname == "run"
+
+
+def test_a_file_that_has_changed_is_read_anew_and_one_that_has_not_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, recipes = write(tmp_path, "mine", 'description = "a"\n'), Recipes([tmp_path])
+    assert recipes.load("mine").description == "a"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", lambda self: pytest.fail("it is read again"))
+        assert recipes.load("mine").description == "a"
+    path.unlink()
+    path.write_text('description = "b"\n' + RESOURCES)
+    assert recipes.load("mine").description == "b"
+    path.unlink()
+    with pytest.raises(UnknownTemplate):
+        recipes.load("mine")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "mine/../mine", "/mine", "mine/", "mine\0"])
+def test_a_name_is_no_path(tmp_path: Path, name: str) -> None:
+    write(tmp_path, "mine")
+    with pytest.raises(UnknownTemplate):
+        Recipes([tmp_path / "mine", tmp_path]).load(name)
