@@ -7,6 +7,7 @@ with XXH3 0.12, CRC-32 (zlib) 0.46, BLAKE3 0.45, SHA-256 0.78. A thaw takes 0.8.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -53,19 +54,22 @@ def pieces(directory: Path, sums: Checksums, threads: int) -> list[Piece]:
 
 def check(piece: Piece, step: Callable[[int], None] = lambda size: None, *, direct: bool = False) -> None:
     """Read a piece and compare. `step` is called with the bytes of each block, and may raise. `direct`: past the page
-    cache, to see what is on the disk. Raises `Damaged`."""
+    cache, to see what is on the disk. Raises `Damaged`, `OSError`."""
     try:
-        descriptor = _open(piece.path, direct)
+        found = _is_right(piece, step, direct)
     except OSError as error:
+        if direct and error.errno == errno.EINVAL:  # a file system that cannot says so when it is opened, or later
+            return check(piece, step)
+        if not is_damage(error):
+            raise
         raise Damaged(f"{piece.path.name} cannot be read: {error.strerror}") from error
-    try:
-        found = _sums(descriptor, piece, step)
-    except OSError as error:
-        raise Damaged(f"{piece.path.name} cannot be read: {error.strerror}") from error
-    finally:
-        os.close(descriptor)
     if not found:
         raise Damaged(f"{piece.path.name} is not what was stored")
+
+
+def is_damage(error: OSError) -> bool:
+    """Whether it is the disk's, and not ours, who may be short of memory or descriptors."""
+    return error.errno in (errno.ENOENT, errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ENODATA)
 
 
 def of_files(directory: Path) -> dict[str, bytes]:
@@ -81,7 +85,15 @@ def of_files(directory: Path) -> dict[str, bytes]:
     return found
 
 
-def _sums(descriptor: int, piece: Piece, step: Callable[[int], None]) -> bool:
+def _is_right(piece: Piece, step: Callable[[int], None], direct: bool) -> bool:
+    descriptor = _open(piece.path, direct)
+    try:
+        return _fits(descriptor, piece, step)
+    finally:
+        os.close(descriptor)
+
+
+def _fits(descriptor: int, piece: Piece, step: Callable[[int], None]) -> bool:
     size = os.fstat(descriptor).st_size
     blocks = len(piece.sums) // _SUM
     last = piece.first + blocks
@@ -104,7 +116,7 @@ def _blocks(descriptor: int, start: int, end: int) -> Iterator[memoryview]:
                 yield zeros[:length]
                 continue
             if os.preadv(descriptor, [buffer], at) < length:
-                raise OSError("it has become shorter")
+                raise OSError(errno.ENODATA, "it has become shorter")
             with view[:length] as block:
                 yield block
 
@@ -117,10 +129,4 @@ def _is_hole(descriptor: int, at: int, length: int) -> bool:
 
 
 def _open(path: Path, direct: bool) -> int:
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-    if direct:
-        try:
-            return os.open(path, flags | os.O_DIRECT)
-        except OSError:  # not every file system can
-            pass
-    return os.open(path, flags)
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_DIRECT if direct else 0))

@@ -149,7 +149,11 @@ class Scrub:
                 reader.forget(one.segment)
                 reader.read(one.segment)
                 reader.forget(one.segment)
-        except (Damaged, OSError) as error:
+        except Damaged as error:
+            return str(error)
+        except OSError as error:
+            if not checksums.is_damage(error):
+                raise
             return str(error)
         finally:
             self._step(one.segment.stored)

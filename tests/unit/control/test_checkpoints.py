@@ -13,7 +13,7 @@ from tests.unit.control.test_task_moves import TASK, put_task
 
 from hutch.control import agent_run
 from hutch.control.service import Control
-from hutch.errors import DiskFull
+from hutch.errors import DiskFull, HutchError, LimitReached
 from hutch.model import CreateSandbox, Event, SnapshotReason
 
 
@@ -89,12 +89,15 @@ async def _turn(control: Control, turn: int) -> bool:
     return (await control.tasks.get(TASK)).turn == turn
 
 
-async def test_one_that_fails_is_told_and_the_task_goes_on(control: Control, node: ModelNode) -> None:
+@pytest.mark.parametrize("error", [DiskFull("the disk is full"), LimitReached("it has its share", limit="x")])
+async def test_one_that_fails_is_told_and_the_task_goes_on(
+    control: Control, node: ModelNode, error: HutchError
+) -> None:
     await running(control)
-    node.refusals["snapshot"] = DiskFull("this node's disk is full")
+    node.refusals["snapshot"] = error
     node.agent.answer()
     failed = await checkpoint(control, 1)
-    assert (failed.data["error"], failed.data["detail"]) == ("disk_full", "this node's disk is full")
+    assert (failed.data["error"], failed.data["detail"]) == (error.code, error.detail)
     assert node.calls["release"] >= 1, "its calls are not held any longer"
     del node.refusals["snapshot"]
     node.agent.answer()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -222,3 +225,31 @@ def test_every_block_belongs_to_one_piece(tmp_path: Path, threads: int) -> None:
             for piece in found:
                 checksums.check(piece)
         flip(tmp_path / "large", at)
+
+
+async def test_what_is_no_damage_is_not_taken_for_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that reads nothing past the page cache; and a process with too many open files."""
+    id, directory = await one(root)
+    tried, preadv = [0], os.preadv
+
+    def refusing(descriptor: int, *rest: Any) -> int:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
+            tried[0] += 1
+            raise OSError(errno.EINVAL, "")
+        return preadv(descriptor, *rest)
+
+    monkeypatch.setattr(os, "preadv", refusing)
+    inode = (directory / "pages.img").stat().st_ino
+    store = await opened(root, FAST)
+    await until(lambda: round_over(root))
+    assert tried[0] and (directory / "pages.img").stat().st_ino == inode and await read(store, id) == LARGE
+    await store.close()
+
+    def short_of_files(*_: Any) -> int:
+        raise OSError(errno.EMFILE, "")
+
+    monkeypatch.setattr(checksums, "_open", short_of_files)
+    store = await opened(root)
+    with pytest.raises(OSError, match="24"):
+        await read(store, id)
+    await store.close()
