@@ -1,4 +1,4 @@
-"""What a child tells the node of sandboxes: as much of each as the node can take of all, the rest as a number."""
+"""What is told of sandboxes: as much of each as whoever hears it can take of all, the rest as a number."""
 
 from __future__ import annotations
 
@@ -14,15 +14,21 @@ RATE = (20.0, 500.0)
 UNTOLD = "more than can be listed"
 _MAX_SANDBOXES = 4096
 """Whose pace is remembered."""
-_EVERY = 2.0
+EVERY = 2.0
 """Seconds between two tellings of what was only counted."""
 
 
 class Reports:
     """`send` takes an entry, `full` says whether the node is behind with what it was sent."""
 
-    def __init__(self, send: Callable[[dict[str, Any]], None], full: Callable[[], bool]) -> None:
-        self._send, self._full = send, full
+    def __init__(
+        self,
+        send: Callable[[dict[str, Any]], None],
+        full: Callable[[], bool] = lambda: False,
+        rate: tuple[float, float] = RATE,
+        every: float = EVERY,
+    ) -> None:
+        self._send, self._full, self._rate, self._every = send, full, rate, every
         self._paces: OrderedDict[str, Bucket] = OrderedDict()
         self._untold: dict[tuple[str, str, bool], dict[str, Any]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -34,14 +40,14 @@ class Reports:
             return
         what = {name: entry[name] for name in ("sandbox", "kind", "allowed")}
         counted = self._untold.setdefault(tuple(what.values()), what | {"reason": UNTOLD, "count": 0})
-        counted["count"] += 1
+        counted["count"] += entry.get("count", 1)
         for name in ("sent", "received"):
             if name in entry:
                 counted[name] = counted.get(name, 0) + entry[name]
         self._wait()
 
     def _pace(self, sandbox: str) -> Bucket:
-        pace = self._paces.setdefault(sandbox, Bucket(*RATE))
+        pace = self._paces.setdefault(sandbox, Bucket(*self._rate))
         self._paces.move_to_end(sandbox)
         if len(self._paces) > _MAX_SANDBOXES:
             self._paces.popitem(last=False)
@@ -49,13 +55,17 @@ class Reports:
 
     def _wait(self) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_EVERY, self._tell)
+            self._timer = asyncio.get_running_loop().call_later(self._every, self._due)
 
-    def _tell(self) -> None:
+    def _due(self) -> None:
         self._timer = None
         if self._full():
             self._wait()
-            return
+        else:
+            self.flush()
+
+    def flush(self) -> None:
+        """Tell now what was only counted."""
         untold, self._untold = self._untold, {}
         for entry in untold.values():
             self._send(entry)

@@ -100,6 +100,11 @@ class SlotPool(ABC):
         """Refuse all connections to names, of all slots, until they are resolved again."""
 
     @abstractmethod
+    async def refusals(self) -> dict[str, int]:
+        """How many packets the firewall has refused of each guest, by its address, since it has it and the node was
+        started. Raises `InternalError`."""
+
+    @abstractmethod
     async def release(self, slot: Slot) -> None:
         """Take the slot back: it is destroyed, never lent again as it is. A second call does nothing."""
 

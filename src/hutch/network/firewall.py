@@ -76,6 +76,10 @@ table inet {table} {{
   set told {{
     type ipv4_addr; flags dynamic, timeout; timeout 60s; size 4096
   }}
+  set refusals {{
+    comment "how many packets of each guest were refused, those included that nobody is told of"
+    type ipv4_addr; flags dynamic; size 4096
+  }}
   set noted {{
     type ipv4_addr; flags dynamic, timeout; timeout 60s; size 4096
   }}
@@ -127,6 +131,7 @@ table inet {table} {{
     accept
   }}
   chain refuse {{
+    update @refusals {{ ip saddr counter }}
     update @told {{ ip saddr limit rate 10/second burst 50 packets }} log prefix "{refused}" {told}
     meta l4proto tcp reject with tcp reset
     meta l4proto udp reject with icmpx port-unreachable
@@ -250,8 +255,15 @@ class Firewall:
     def forget(self, slot: Slot) -> None:
         """Drop all the slot's packets from now on."""
         if commands := self._removal(slot):
-            self._nft.run("\n".join(commands))
+            counted = f"element inet {self._table} refusals {{ {slot.guest_address} }}"
+            self._nft.run("\n".join((*commands, f"add {counted}", f"delete {counted}")))  # if it is there
         self._policies.pop(slot, None)
+
+    def refusals(self) -> dict[str, int]:
+        """How many packets were refused, by the guest's address."""
+        objects = self._nft.query(f"list set inet {self._table} refusals")
+        elements = [each["elem"] for item in objects for each in item.get("set", {}).get("elem", [])]
+        return {each["val"]: each["counter"]["packets"] for each in elements}
 
     def remove(self) -> None:
         """Remove the table."""

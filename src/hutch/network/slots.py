@@ -121,6 +121,12 @@ class LinuxSlotPool(SlotPool):
     async def close_names(self) -> None:
         await self._resolved.clear()
 
+    async def refusals(self) -> dict[str, int]:
+        try:
+            return await self._call(self._rules.refusals)
+        except NftError as error:
+            raise InternalError(f"refusals cannot be counted: {error}") from error
+
     async def release(self, slot: Slot) -> None:
         if slot.index in self._lent:
             self._lent.discard(slot.index)

@@ -14,10 +14,11 @@ import structlog
 from hutch.egress.fence.dns_wire import BadMessage, parse_question, parse_told
 from hutch.egress.fence.permit import PUBLIC
 from hutch.egress.fence.questions import MAX_ADDRESSES
-from hutch.egress.reports import Reports
+from hutch.egress.reports import UNTOLD, Reports
 from hutch.errors import HutchError
 from hutch.model import NetworkPolicy, NetworkRules
 from hutch.model.egress import EgressEntry
+from hutch.network.base import SlotPool
 from hutch.network.ended import Ended, Place
 from hutch.network.firewall import ALLOWED, ANSWER
 from hutch.network.nflog import Packet
@@ -27,14 +28,16 @@ from hutch.node.entry import Entry, Registry
 from hutch.node.journal import Journal
 from hutch.node.passing import Begun, Later, Passing
 from hutch.node.printable import fit
+from hutch.node.refusals import Refusals
 from hutch.node.resolutions import Resolutions
 from hutch.node.tracing import Tracing
 
 log = structlog.get_logger("hutch.node")
 
-MAX_NEWS = 100
-"""Different refusals of one sandbox that are news; all are in its log."""
 _LONGEST = 7 * 86400.0
+COUNT_SECONDS = 5.0
+TOLD_SECONDS = 0.5
+"""After which the firewall has told of a packet, if it does."""
 _DNS = 53
 _LOST_SECONDS = 60.0
 """Between two complaints of the node's log."""
@@ -52,17 +55,17 @@ class Egress:
         self, registry: Registry, journal: Journal, egress_log: EgressLog, activity: Activity, tracing: Tracing
     ) -> None:
         self._registry = registry
-        self._journal = journal
         self._log = egress_log
         self._activity = activity
         self._tracing = tracing
         self._passing = Passing()
         self._resolved: WeakKeyDictionary[Entry, Resolutions] = WeakKeyDictionary()
+        self._refused: WeakKeyDictionary[Entry, int] = WeakKeyDictionary()
+        """Packets of those that run now of whose refusal something was told."""
         self._later = Later(self._over)
-        self._ended = Reports(self._passed, full=lambda: False)
+        self._ended = Reports(self._passed)
         self._lost_at = -_LOST_SECONDS
-        self._told: WeakKeyDictionary[Entry, set[str]] = WeakKeyDictionary()
-        self._telling: set[asyncio.Task[None]] = set()
+        self._refusals = Refusals(journal)
 
     def told(self, entry: dict[str, Any]) -> None:
         """The fence or the broker has let something through, or not. They read what guests send, so that their own word
@@ -89,6 +92,8 @@ class Egress:
         if found is None:
             return
         allowed = packet.mark == ALLOWED
+        if not allowed:
+            self._refused[found] = self._refused.get(found, 0) + 1
         entry: dict[str, Any] = {"kind": "connection", "allowed": allowed, "protocol": packet.protocol}
         if packet.port == _DNS and packet.data and (name := _name(packet.data)) is not None:
             entry |= {"kind": "name", "name": name}
@@ -147,14 +152,38 @@ class Egress:
             self._lost_at = time.monotonic()
             log.warning("ends of connections past the fence were too many: of some the egress log has no bytes")
 
+    async def count(self, slots: SlotPool) -> None:
+        """Tell of what the firewall has refused and not told, which is most of a flood. Raises `InternalError`."""
+        if not self._refused:
+            return
+        refused = await slots.refusals()
+        await asyncio.sleep(TOLD_SECONDS)
+        for found, told in list(self._refused.items()):
+            more = refused.get(found.record.address, 0) - told if found.record.slot is not None else 0
+            if more > 0 and not found.record.hidden:
+                self._refused[found] += more
+                entry = {"kind": "connection", "allowed": False, "reason": UNTOLD, "count": more}
+                self._log.add(found.id, entry)
+                self._refusals.add(found, entry)
+
+    async def count_forever(self, slots: SlotPool) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(COUNT_SECONDS)
+            try:
+                await self.count(slots)
+            except HutchError as error:
+                log.warning("refusals are not counted", error=str(error))
+
     async def stop(self) -> None:
         """Tell what is being told; nothing more comes."""
         self._later.flush()
-        await asyncio.gather(*self._telling, return_exceptions=True)
+        await self._refusals.stop()
 
     def forget(self, entry: Entry) -> None:
         """It does not run any more: what it is refused from now on is news again."""
-        self._told.pop(entry, None)
+        self._refusals.forget(entry)
+        self._refused.pop(entry, None)
         self._resolved.pop(entry, None)
 
     def _passed(self, entry: dict[str, Any]) -> None:
@@ -172,30 +201,10 @@ class Egress:
         self._log.add(found.id, entry)
         self._activity.note(found.id, _kind(entry), _decision(entry), began, least=("kind", "rule", "reason", "secret"))
         if not entry["allowed"]:
-            self._tell_once(found, entry)
-        return entry
-
-    def _tell_once(self, found: Entry, entry: dict[str, Any]) -> None:
-        told = self._told.setdefault(found, set())
-        key = f"{entry.get('name') or entry.get('address')}:{entry.get('port')}"
-        if entry["kind"] == "secret":  # each as often as it is another
-            key += f" {entry.get('secret')} {entry.get('reason')}"
+            self._refusals.add(found, entry)
             if "secret" in entry:
-                log.warning("a placeholder was refused", sandbox=found.id, target=key[:300])
-        if key not in told and len(told) < MAX_NEWS:
-            told.add(key)
-            task = asyncio.create_task(self._tell(found.id, entry))
-            self._telling.add(task)
-            task.add_done_callback(self._telling.discard)
-
-    async def _tell(self, sandbox: str, entry: dict[str, Any]) -> None:
-        names = ("kind", "name", "address", "port", "reason", "protocol", "secret", "process")
-        told = {name: entry[name] for name in names if entry.get(name) is not None}
-        whole = EgressEntry.model_validate({"seq": 0, "time": 0, "allowed": False} | told)
-        try:
-            await self._journal.append(sandbox, "egress_refused", told | {"message": whole.message})
-        except HutchError as error:
-            log.error("a refusal is not told", sandbox=sandbox, error=str(error))
+                log.warning("a placeholder was refused", sandbox=found.id, target=str(entry.get("name"))[:300])
+        return entry
 
 
 def _moment(told: object) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from hutch.egress.reports import UNTOLD
+from hutch.egress.reports import UNTOLD, Reports
 from hutch.model.egress import EgressEntry
 from hutch.node.database import NodeDatabase
 from hutch.node.printable import fit
@@ -29,6 +29,10 @@ PAGE = 1000
 MAX_PENDING = 200
 """Different entries of one sandbox within a moment; what is more is counted in one."""
 _FLUSH_SECONDS = 0.2
+REFUSALS = (0.2, 500.0)
+"""Refusals of one sandbox that are listed, a second and in a burst: a flood of them would push out all else."""
+REFUSALS_SECONDS = 60.0
+"""Between two entries that say how many more there were."""
 _COUNTED = ("seconds", "sent", "received", "count")
 
 _SCHEMA = """
@@ -44,6 +48,7 @@ class EgressLog:
     def __init__(self, path: Path) -> None:
         self._db = NodeDatabase(path, _SCHEMA, "NORMAL")
         self._pending: dict[str, dict[str, tuple[float, dict[str, Any]]]] = {}
+        self._refusals = Reports(self._refused, rate=REFUSALS, every=REFUSALS_SECONDS)
         self._flusher: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._closed = False
@@ -55,11 +60,20 @@ class EgressLog:
     def add(self, sandbox: str, entry: dict[str, Any]) -> None:
         """Note an entry: the fields of `EgressEntry`, of a guest's making."""
         entry = fit(entry)
+        if entry.get("allowed") or _key(entry) in self._pending.get(sandbox, {}):
+            self._list(sandbox, entry)
+        else:
+            self._refusals.add(entry | {"sandbox": sandbox})
+
+    def _refused(self, entry: dict[str, Any]) -> None:
+        self._list(entry.pop("sandbox"), entry)
+
+    def _list(self, sandbox: str, entry: dict[str, Any]) -> None:
         of_one = self._pending.setdefault(sandbox, {})
-        key = json.dumps({name: value for name, value in entry.items() if name not in _COUNTED})
+        key = _key(entry)
         if key not in of_one and len(of_one) >= MAX_PENDING:
             entry = _brief(entry)
-            key = json.dumps({name: value for name, value in entry.items() if name not in _COUNTED})
+            key = _key(entry)
         if key in of_one:
             known = of_one[key][1]
             known["count"] = known.get("count", 1) + entry.get("count", 1)
@@ -96,6 +110,7 @@ class EgressLog:
     async def close(self) -> None:
         """Write what is pending and close."""
         self.wake()
+        self._refusals.flush()
         if self._flusher is not None:
             self._flusher.cancel()
             await asyncio.gather(self._flusher, return_exceptions=True)
@@ -118,6 +133,11 @@ class EgressLog:
         if self._closed:
             self._news.set()
         news.set()
+
+
+def _key(entry: dict[str, Any]) -> str:
+    """What is the same in entries that are one."""
+    return json.dumps({name: value for name, value in entry.items() if name not in _COUNTED})
 
 
 def _brief(entry: dict[str, Any]) -> dict[str, Any]:

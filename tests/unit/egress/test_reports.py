@@ -5,17 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import pytest
-
-from hutch.egress import reports as module
 from hutch.egress.reports import RATE, UNTOLD, Reports
 
 
-async def test_what_is_too_much_of_one_is_counted_and_told_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_EVERY", 0.01)
+async def test_what_is_too_much_of_one_is_counted_and_told_later() -> None:
     told: list[dict[str, Any]] = []
     behind = False
-    reports = Reports(told.append, lambda: behind)
+    reports = Reports(told.append, lambda: behind, every=0.01)
     for number in range(10_000):
         reports.add({"sandbox": "sbx_a", "kind": "connection", "allowed": True, "port": number, "sent": 2})
         reports.add({"sandbox": "sbx_a", "kind": "name", "allowed": False, "name": str(number)})

@@ -245,6 +245,9 @@ class PaperSlots(SlotPool):
     async def close_names(self) -> None:
         """There is no fence."""
 
+    async def refusals(self) -> dict[str, int]:
+        return {}
+
     async def release(self, slot: Slot) -> None:
         self._host.step("release")
         self._host.slots.discard(slot.index)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import dns.message
 import dns.rrset
@@ -17,12 +20,14 @@ from hutch.model.egress import EgressProcess
 from hutch.network.ended import Ended, Place
 from hutch.network.firewall import ALLOWED, ANSWER
 from hutch.network.nflog import Packet
+from hutch.node import egress, refusals
 from hutch.node.activity import Activity
 from hutch.node.egress import Egress
 from hutch.node.egress_log import EgressLog
 from hutch.node.entry import Entry, Registry
 from hutch.node.journal import Journal
 from hutch.node.passing import MAX_OPEN
+from hutch.node.refusals import MAX_NEWS
 from hutch.node.resolutions import MAX_KEPT
 from hutch.node.tracing import Tracing
 from hutch.runtime.trace.events import Connecting, Event
@@ -52,11 +57,15 @@ class Node:
         for each in heard:
             self.tracing.heard(*each)
 
+    async def journaled(self) -> list[str]:
+        """What was told by now."""
+        entries = (await self.journal.read(0, 0))[0]
+        return [str(entry.data["message"]) for entry in entries if entry.kind == "egress_refused"]
+
     async def news(self) -> list[str]:
         """All that was told so far."""
         await self.egress.stop()
-        entries = (await self.journal.read(0, 0))[0]
-        return [str(entry.data["message"]) for entry in entries if entry.kind == "egress_refused"]
+        return await self.journaled()
 
     async def decisions(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
         """Events that the audit log is told of, by action and outcome."""
@@ -244,3 +253,35 @@ async def test_what_the_fence_says_of_a_name_counts_for_connections_past_it(node
     node.egress.firewall(Packet(ALLOWED, "10.0.0.2", "203.0.113.9", "tcp", 40000, 443, b""))
     _, connection = await node.log.read(node.entry.id, 0, 10, 5)
     assert connection.target == "good.test:443"
+
+
+async def test_refusals_that_are_too_many_to_be_told_are_counted(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusals, "FIRST", 0.01)
+    for number in range(MAX_NEWS + 41):
+        for port in (80, 443):
+            node.egress.told(REFUSED | {"sandbox": node.entry.id, "name": f"n{number}.test", "port": port})
+    brief = {"kind": "connection", "allowed": False, "reason": "more than can be listed", "count": 5000}
+    node.egress.told(brief | {"sandbox": node.entry.id})
+    async with asyncio.timeout(10):
+        while len(news := await node.journaled()) <= MAX_NEWS:
+            await asyncio.sleep(0.01)
+    more = f"blocked: {5000 + 2 * (MAX_NEWS + 41) - MAX_NEWS:,} more of {50 + 41} places"
+    assert news[-1] == f"{more}; the egress log has the newest"
+    node.egress.told(REFUSED | {"sandbox": node.entry.id, "name": "n0.test", "port": 443})  # known
+    node.egress.told(REFUSED | {"sandbox": node.entry.id, "name": "last.test"})
+    assert (await node.news())[MAX_NEWS + 1 :] == ["blocked: 1 more of 1 place; the egress log has the newest"]
+
+
+async def test_what_the_firewall_refuses_and_does_not_tell_is_counted(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(egress, "TOLD_SECONDS", 0.01)
+    for counted in (10, 10, 1000):
+        slots = SimpleNamespace(refusals=partial(asyncio.sleep, 0, {"10.0.0.2": counted, "10.0.0.9": 7}))
+        for port in range(5):
+            node.egress.firewall(Packet("refused", "10.0.0.2", "203.0.113.9", "tcp", 40000, port, b""))
+        await node.egress.count(cast(Any, slots))
+    node.log._refusals.flush()
+    found = await node.log.read(node.entry.id, 0, 100, 5)
+    assert sum(entry.count for entry in found) == 1000
+    assert sum(entry.count for entry in found if entry.reason == "more than can be listed") == 1000 - 15

@@ -41,11 +41,29 @@ async def test_a_flood_is_counted_and_not_listed(made: EgressLog) -> None:
         made.add("sbx_a", refusal(1) | {"sent": 2})
     for port in range(1, 2000):
         made.add("sbx_a", refusal(port))
+    made._refusals.flush()
     entries = await made.read("sbx_a", 0, 1000, 5)
     assert len(entries) <= egress_log.MAX_PENDING + 1
     assert (entries[0].count, entries[0].sent) == (1001, 2000)
     assert entries[-1].reason == "more than can be listed"
     assert sum(entry.count for entry in entries) == 2999
+
+
+async def test_a_long_flood_of_refusals_pushes_nothing_else_out(
+    made: EgressLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(egress_log, "KEEP", 600)
+    made.add("sbx_a", {"kind": "connection", "allowed": True, "name": "good.test", "port": 443})
+    for minute in range(10):
+        for port in range(150):
+            made.add("sbx_a", refusal(1 + 150 * minute + port))
+        await made._write()
+    made._refusals.flush()
+    await made._write()
+    entries = await made.read("sbx_a", 0, 1000, 5)
+    assert entries[0].name == "good.test"
+    assert sum(entry.count for entry in entries) == 1501
+    assert entries[-1].reason == "more than can be listed"
 
 
 async def test_only_the_newest_are_kept(made: EgressLog, monkeypatch: pytest.MonkeyPatch) -> None:
