@@ -27,6 +27,8 @@ from hutch.network.resolved import Resolved
 
 SLOT_PREFIX = 30
 RETRY_PAUSE = 1.0
+AFTER_DEMAND = 0.3
+"""Seconds in which whoever has taken a slot has the machine, while there are others."""
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -173,6 +175,8 @@ class LinuxSlotPool(SlotPool):
                 await asyncio.sleep(RETRY_PAUSE)
                 continue
             await self._wanted.wait()
+            if self._free:
+                await asyncio.sleep(AFTER_DEMAND)
 
     async def _make(self) -> None:
         """Add a new slot to the free ones. Raises `LimitReached`, `OSError`."""
