@@ -8,6 +8,7 @@ with Sandbox.create() as sandbox:
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from hutch.sdk import AsyncHutch, AsyncSandbox, Hutch, LocalInput, Sandbox
 
 __version__ = "0.1.0"
+
+# Whoever imports httpx imports httpx's command line as well, and with it rich, pygments and a Markdown parser: half of
+# its time. It does without where that module cannot be imported.
+sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
 _HOMES = {
     "hutch.errors": ("HutchError",),

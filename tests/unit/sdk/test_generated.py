@@ -53,3 +53,8 @@ def test_every_public_name_can_be_imported() -> None:
 def test_importing_hutch_does_not_import_the_client() -> None:
     code = "import hutch, sys; assert 'httpx' not in sys.modules and 'hutch.sdk' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_importing_the_client_does_not_import_the_command_line_of_its_library() -> None:
+    code = "import hutch, sys; hutch.Sandbox; assert {'httpx', 'rich'} & sys.modules.keys() == {'httpx'}"
+    subprocess.run([sys.executable, "-c", code], check=True)
