@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from alembic import command
-from sqlalchemy import MetaData, Table
+from sqlalchemy import MetaData, Table, text
 
 from hutch.store import Store
 from hutch.store.engine import Database, Transaction
-from hutch.store.migrate import alembic_config
+from hutch.store.migrate import alembic_config, migrate
 from hutch.store.readers import ReaderRow
 from hutch.store.sandboxes import SandboxRow
 from hutch.store.tasks import TaskRow
@@ -99,3 +101,38 @@ async def test_what_ran_and_what_was_paused_with_their_task_live_through_all_mig
         assert await store.sandboxes.change(PAUSED.id, PAUSED.version, state="resuming")
     finally:
         await store.close()
+
+
+async def schema(database: Database) -> list[Any]:
+    """All tables, indexes and triggers, as SQLite was told them, and the revision that they have."""
+    async with database.read() as connection:
+        made = (await connection.execute(text("SELECT type, name, tbl_name, sql FROM sqlite_master"))).all()
+    async with database.read() as connection:
+        version = (await connection.execute(text("SELECT * FROM alembic_version"))).all()
+    return [*sorted(made, key=str), *version]
+
+
+async def test_a_new_database_is_as_all_migrations_make_it(tmp_path: Path) -> None:
+    """If it is not: `scripts/export_schema.py` writes anew what new ones are made from."""
+    migrated = Database(f"sqlite+aiosqlite:///{tmp_path / 'a.db'}")
+    async with migrated.write() as connection:
+        await connection.run_sync(migrate)
+    store = await Store.open(f"sqlite+aiosqlite:///{tmp_path / 'b.db'}")
+    try:
+        assert await schema(store.database) == await schema(migrated)
+    finally:
+        await store.close()
+        await migrated.close()
+
+
+def test_neither_a_new_database_nor_one_that_is_up_to_date_needs_alembic(tmp_path: Path) -> None:
+    code = f"""
+import asyncio, sys
+from hutch.store import Store
+async def open():
+    await (await Store.open("sqlite+aiosqlite:///{tmp_path}/a.db")).close()
+asyncio.run(open())
+asyncio.run(open())
+assert "alembic" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
