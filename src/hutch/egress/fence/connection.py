@@ -20,6 +20,8 @@ IDLE_SECONDS = 3600.0
 _CONNECT_SECONDS = 10.0
 LINGER_SECONDS = 60.0
 """For what the guest has sent before it ended its side, and the server does not take."""
+_PIECE = 256_000
+"""Bytes that are read at once, at most. As long as one of them waits all of them are kept."""
 _HIGH_WATER = 16 << 10
 """Bytes that may wait for one side before the other is not read. The kernel's own buffers hold far more."""
 _SO_ORIGINAL_DST = 80
@@ -219,6 +221,7 @@ class Connection(asyncio.Protocol):
         """So much waits there. The sandbox's share of memory is bounded: where others' data would have no room, this
         ends."""
         self._release(where)
+        size = max(size, _PIECE)
         guarded = self._guarded
         if guarded is None:
             return

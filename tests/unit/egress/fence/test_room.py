@@ -186,3 +186,14 @@ async def test_a_connection_for_which_there_is_no_room_is_told(wall: Wall) -> No
     connection.connection_made(cast(Any, inward))
     assert inward.aborted
     assert cast(Node, wall.node).told[-1]["reason"] == "its connections are more than there is room for"
+
+
+@pytest.mark.usefixtures("direct")
+async def test_a_little_that_waits_counts_as_the_piece_that_it_is_the_rest_of(wall: Wall) -> None:
+    connection, _, _ = opened(wall)
+    connection.answered(bytes(20_000))
+    connection.pause_writing()
+    assert wall.room.held.of(HONEST) == 256_000
+    connection.resume_writing()
+    assert wall.room.held.of(HONEST) == 0
+    connection.end()
