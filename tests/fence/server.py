@@ -87,6 +87,11 @@ async def http(reader, writer):
             if said["path"].startswith("/echo"):
                 writer.write(echoed(said["path"], head))
                 continue
+            if said["path"].startswith("/remember"):
+                REMEMBERED[:] = [fields["authorization"].partition(" ")[2]]
+            if said["path"].startswith("/repeat/"):
+                writer.write(repeated(said["path"], REMEMBERED[0]))
+                continue
             if (answer := served(said["path"], fields)) is not None:
                 writer.write(answer)
                 continue
@@ -136,6 +141,29 @@ def echoed(path, head):
     told = next((line for line in head.split("\r\n") if line.lower().startswith("authorization:")), "none: none")
     field = b"x-told: " + told.partition(": ")[2].encode("latin-1")
     return b"HTTP/1.1 200 OK\r\n%s\r\n%scontent-length: %d\r\n\r\n%s" % (field, coding, len(body), body)
+
+
+REMEMBERED = []
+
+
+def repeated(path, credential):
+    """An answer that repeats what was shown with another request, somewhere."""
+    told, plain = credential.encode(), b"content-length: 0\r\n\r\n"
+    gzipped = gzip.compress(told)
+    return (
+        b"HTTP/1.1 "
+        + {
+            "header": b"200 OK\r\nx-told: %s\r\nset-cookie: a=%s; b\r\n" % (told, told) + plain,
+            "name": b"200 OK\r\n%s: x\r\n" % told.replace(b"=", b"") + plain,
+            "reason": b"404 no %s\r\n" % told + plain,
+            "location": b"302 Found\r\nlocation: /x?t=%s&u\r\n" % told + plain,
+            "early": b"103 Early\r\nlink: <%s>\r\n\r\nHTTP/1.1 200 OK\r\n" % told + plain,
+            "body": b"200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(told), told),
+            "chunks": b"200 OK\r\ntransfer-encoding: chunked\r\n\r\n1;%s=y\r\nx\r\n0\r\nt: %s\r\n\r\n" % (told, told),
+            "gzip": b"200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n%s" % (len(gzipped), gzipped),
+            "br": b"200 OK\r\ncontent-encoding: br\r\ncontent-length: 1\r\n\r\nx",
+        }[path.rpartition("/")[2]]
+    )
 
 
 def served(path, fields):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -275,9 +277,25 @@ def test_values_that_a_host_repeats_do_not_come_in(world: World, box: Box) -> No
         assert TOKEN not in text and basic not in text
     status, text = box.curl("--compressed", "-H", f"Authorization: Bearer {PLACEHOLDER}", "https://good.test/echo/gzip")
     assert status == 502 and "compress" in text
+    everywhere = ("header", "name", "reason", "location", "early", "body", "chunks", "gzip", "br")
+    for shown, shapes in ((headers[0], everywhere), (headers[1], ("header", "location", "body"))):
+        calls = [["-H", f"Authorization: {shown}", "https://good.test/remember"]]
+        calls += [[f"https://good.test/repeat/{shape}"] for shape in shapes]  # each on a connection of its own
+        remembered, *repeated = box.curls(calls)
+        assert remembered[0] == 200
+        for shape, (status, text) in zip(shapes, repeated, strict=True):
+            assert status in ((502,) if shape in ("gzip", "br") else (200, 302, 404)), shape
+            assert TOKEN.lower() not in text.lower() and basic not in text, shape
+            assert all(not _says_token(word) for word in re.findall(r"[\w+/=]{40,}", text)), shape
     log = world.node.log()
     assert TOKEN not in log and PLACEHOLDER not in log
     assert TOKEN not in json.dumps(box.told(4))
+
+
+def _says_token(word: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return TOKEN.encode()[2:-2] in base64.b64decode(word + "=" * (-len(word) % 4))
+    return False
 
 
 def test_a_guess_that_a_host_repeats_comes_back_alike_whether_it_is_right_or_not(world: World, box: Box) -> None:

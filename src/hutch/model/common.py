@@ -12,9 +12,10 @@ well-formed Unicode; without, half a surrogate pair would get through to where i
 
 
 class Model(BaseModel):
-    """Immutable; unknown fields are refused, so that a misspelt one is an error and not a silence."""
+    """Immutable; unknown fields are refused, so that a misspelt one is an error and not a silence. What an error's text
+    says goes to logs: it does not repeat what was given, in which values of secrets may stand."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, str_max_length=MAX_STRING)
+    model_config = ConfigDict(extra="forbid", frozen=True, str_max_length=MAX_STRING, hide_input_in_errors=True)
 
 
 class Resources(Model):

@@ -47,7 +47,11 @@ class SecretHost:
 
     def covers(self, name: str, port: int) -> bool:
         """Whether it is about this name, which is in small letters, on this port."""
-        return port in self.ports and (name.endswith(f".{self.name}") if self.wildcard else name == self.name)
+        return port in self.ports and self.named(name)
+
+    def named(self, name: str) -> bool:
+        """The same, whatever the port."""
+        return name.endswith(f".{self.name}") if self.wildcard else name == self.name
 
 
 def parse_host(text: str) -> SecretHost:

@@ -9,6 +9,7 @@ from hutch.http1.framing import framing_of
 from hutch.http1.heads import Answer, BadHead, Fields, Request, dump_answer, length_of, parse_answer, values
 
 MAX_HEAD = 64 << 10
+MAX_VALUES = 256
 _IDENTITY = {b"", b"identity"}
 
 
@@ -52,8 +53,9 @@ class Answering:
         self._request, self.begun, self.done = request, False, False
 
     def add(self, value: bytes) -> None:
-        """This must not be in it either."""
-        if value not in self._values:
+        """This must not be in it either. (Of more forms than that one sandbox may well be the author, who has many
+        names for itself: what all of them have in common is among the first.)"""
+        if value not in self._values and len(self._values) < MAX_VALUES:
             self._values.append(value)
 
     def feed(self, data: bytes) -> bytes:
@@ -99,7 +101,7 @@ class Answering:
             return None
         answer = parse_answer(bytes(self._buffer[:end]))
         del self._buffer[: end + 4]
-        fields = [(key, self._mask.whole(value)) for key, value in answer.fields]
+        fields = [(self._mask.name(key), self._mask.whole(value)) for key, value in answer.fields]
         head = dump_answer(answer.status, self._mask.whole(answer.reason), fields)
         if answer.status == 101:
             self._switch(request)

@@ -17,11 +17,13 @@ _UNREADABLE = {b"accept-encoding", b"sec-websocket-extensions"}
 
 
 class Asking:
-    """`feed` gives what goes to the host. `host`: what every request must be for (None: somebody else sees to that, and
-    answers need not be read); `port`: if it says one. `swapper` is asked for with each request: secrets change."""
+    """`feed` gives what goes to the host. `host`: what every request must be for (None: somebody else sees to that);
+    `port`: if it says one; `readable`: answers are to be looked through. `swapper` is asked for with each request:
+    secrets change."""
 
-    def __init__(self, swapper: Callable[[], Swapper], host: str | None, port: int) -> None:
+    def __init__(self, swapper: Callable[[], Swapper], host: str | None, port: int, *, readable: bool = True) -> None:
         self._swapper = swapper
+        self._readable = readable
         self._hosts = {host.encode(), f"{host}:{port}".encode()} if host is not None else set()
         self._buffer = bytearray()
         self._searched = 0
@@ -87,7 +89,7 @@ class Asking:
         self.swapped.append(swapped)
         if not framing.done:
             self._body, self._watch = Content(framing), watch(swapper.placeholders, "the body")
-        return dump_request(swapped.request, _passed_on(swapped.request, readable=bool(self._hosts)))
+        return dump_request(swapped.request, _passed_on(swapped.request, readable=self._readable))
 
     def _content(self, body: Content) -> bytes:
         content, taken = body.feed(bytes(self._buffer))

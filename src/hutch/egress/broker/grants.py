@@ -16,7 +16,7 @@ from hutch.egress.fence.bucket import Bucket
 from hutch.egress.shares import Shares
 from hutch.model.grant import GrantedHeaders, GrantedSecret, SecretGrant
 from hutch.model.headers import rule_for
-from hutch.model.secret import parse_host
+from hutch.model.secret import SecretHost, parse_host
 from hutch.tls.authority import dump_key
 from hutch.tls.minting import Authority
 
@@ -30,6 +30,8 @@ MEMORY = 2 << 30
 MAX_CONTEXTS = (8192, 64)
 """Names whose certificates are kept, of all sandboxes and of one; each takes some 26 KiB."""
 _FRESH_SECONDS = 86400.0
+_FORMER = 16
+"""Values that a sandbox could use before, and that are still kept from it."""
 SHARE = (0.3, 1.0)
 """Seconds of CPU a second, and in a burst, for reading what one sandbox sends, and what hosts send to it: all others
 wait meanwhile."""
@@ -47,6 +49,10 @@ class Granted:
         self._contexts: dict[str, tuple[float, ssl.SSLContext]] = {}
         self._authority: Authority
         self._told = ""
+        self._uses: list[tuple[list[SecretHost], Use]] = []
+        self._former: list[tuple[list[SecretHost], Use]] = []
+        self._given: list[Given] = []
+        self._sent: set[str] = set()
         self.change(grant)
 
     def change(self, grant: SecretGrant) -> None:
@@ -58,9 +64,14 @@ class Granted:
         self._hosts = list(map(parse_host, grant.hosts))
         self._placeholders = {_bytes(each.placeholder): each.name for each in grant.secrets}
         usable = [each for each in grant.secrets if each.value is not None]
-        self._uses = [(list(map(parse_host, each.hosts)), _use(each)) for each in usable]
+        uses = [(list(map(parse_host, each.hosts)), _use(each)) for each in usable]
+        now = {use.value for _, use in uses}
+        self._former = [each for each in (*self._former, *self._uses) if each[1].value not in now][-_FORMER:]
+        self._uses = uses
         self._ruled = [parse_host(each.host) for each in grant.headers]
         self._given = [_given(each) for each in grant.headers]
+        for session in self.sessions:
+            session.keep_out(self.masked(session.name))
 
     @property
     def full(self) -> bool:
@@ -87,6 +98,24 @@ class Granted:
         here = [use for hosts, use in self._uses if any(host.covers(name, port) for host in hosts)]
         rule = rule_for(self._ruled, name, port)
         return Swapper(here, self._placeholders, self._given[rule] if rule is not None else None)
+
+    def masked(self, name: str) -> set[bytes]:
+        """What must not come from this host, on whatever connection: the values that are or were for it, and those in
+        its rule."""
+        forms = {form for _, use in self._about(name) for form in use.forms}
+        ruled = [given for host, given in zip(self._ruled, self._given, strict=True) if host.named(name)]
+        return forms | {value for given in ruled for value in given.secrets.values()}
+
+    def sent(self, name: str) -> None:
+        """This secret has gone to a host."""
+        self._sent.add(name)
+
+    def wary(self, name: str) -> bool:
+        """Whether this host may know a value from this sandbox, by whatever connection."""
+        return any(use.name in self._sent for _, use in self._about(name))
+
+    def _about(self, name: str) -> list[tuple[list[SecretHost], Use]]:
+        return [each for each in (*self._uses, *self._former) if any(host.named(name) for host in each[0])]
 
     def watcher(self) -> Swapper:
         """For requests that nothing may be put into."""

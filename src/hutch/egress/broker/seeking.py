@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
 from hutch.egress.broker.refusal import Misplaced
@@ -45,6 +46,12 @@ class Mask:
             if value in data:
                 data = data.replace(value, (b"[redacted]" + b"*" * len(value))[: len(value)])
         return data
+
+    def name(self, key: bytes) -> bytes:
+        """Of a header's name, in which letters have no size, and brackets no place."""
+        for value in self._values:
+            key = re.sub(re.escape(value), b"x" * len(value), key, flags=re.IGNORECASE)
+        return key
 
     def stream(self) -> MaskedStream:
         """For one body."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Iterable
 from dataclasses import dataclass
 from time import monotonic, thread_time
 from typing import Any, Protocol, cast
@@ -51,8 +52,8 @@ class Session(asyncio.Protocol):
         if trusted is not None:
             self._asking = Asking(lambda: granted.swapper(place.name, place.port), place.name, place.port)
         else:
-            self._asking = Asking(granted.watcher, None, place.port)
-        self._answering = Answering([])
+            self._asking = Asking(granted.watcher, None, place.port, readable=bool(granted.masked(place.name)))
+        self._answering = Answering(list(granted.masked(place.name)))
         self._inward: asyncio.Transport | None = None
         self._outward: asyncio.Transport | None = None
         self._pending = bytearray()
@@ -66,6 +67,16 @@ class Session(asyncio.Protocol):
         self._release: asyncio.TimerHandle | None = None
         self._opening = self._loop.create_task(self._connect(trusted))
         granted.begin(self)
+
+    @property
+    def name(self) -> str:
+        """Of the host."""
+        return self._place.name
+
+    def keep_out(self, values: Iterable[bytes]) -> None:
+        """These must not come in either, from here on."""
+        for value in values:
+            self._answering.add(value)
 
     # ---- the sandbox
 
@@ -136,6 +147,7 @@ class Session(asyncio.Protocol):
         if self._ended or self._inward is None:
             return
         began = thread_time()
+        self._answering.strict = self._answering.strict or self._granted.wary(self._place.name)
         try:
             passed = self._answering.feed(data)
             self._schedule()
@@ -193,10 +205,10 @@ class Session(asyncio.Protocol):
     def _went(self, passed: bytes) -> None:
         for swapped in self._asking.swapped:
             self._answering.expect(swapped.request)
-            for form in swapped.told:
-                self._answering.add(form)
+            self.keep_out(swapped.told)
             for name in sorted(swapped.used):
                 self._answering.strict = True
+                self._granted.sent(name)
                 self._report(allowed=True, secret=name, reason=f"{name} was sent")
         self._asking.swapped.clear()
         if not passed:

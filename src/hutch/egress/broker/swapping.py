@@ -6,8 +6,10 @@ import base64
 import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from hutch.egress.broker.forms import forms_of
 from hutch.egress.broker.refusal import Misplaced, Refused
 from hutch.http1.heads import Request
 
@@ -25,6 +27,11 @@ class Use:
     placeholder: bytes
     value: bytes = field(repr=False)
     places: frozenset[str]
+
+    @cached_property
+    def forms(self) -> tuple[bytes, ...]:
+        """What must not come back."""
+        return forms_of(self.value, self.places)
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ class Swapper:
 
     def swap(self, request: Request) -> Swapped:
         """Raises `Misplaced` when a placeholder is anywhere else, `Refused` when what the host gets is not there."""
-        done = Swapped(request, set(), {use.value for use in self._here})
+        done = Swapped(request, set(), {form for use in self._here for form in use.forms})
         fields = [(key, self._field(key, value, done)) for key, value in request.fields]
         target = self._target(request.target, done)
         done.request = Request(request.method, target, request.minor, fields)

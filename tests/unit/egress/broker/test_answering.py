@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hutch.egress.broker.answering import Answering
+from hutch.egress.broker.forms import forms_of
 from hutch.egress.broker.refusal import Refused
 from hutch.http1.heads import Request
 
@@ -43,6 +46,31 @@ def test_values_are_covered_however_they_are_cut(size: int) -> None:
     came = fed(part, head + b"\r\n" + body, size)
     assert not part.done and part.last
     assert (came + (part.end() or b"")).endswith(covered)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        b"HTTP/1.1 404 no " + REAL + b"\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: https://x.test/?t=" + REAL + b"&u\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nSet-Cookie: a=" + REAL + b"\r\n" + REAL.upper() + b": x\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 103 Early\r\nLink: " + REAL + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;" + REAL + b"=y\r\nx\r\n0\r\nT: " + REAL + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 28\r\n\r\n" + REAL,
+    ],
+    ids=["reason", "location", "cookie and name", "early", "extension and trailer", "not compressed at all"],
+)
+def test_no_place_of_an_answer_carries_a_value(told: bytes) -> None:
+    assert REAL.lower() not in answering().feed(told).lower()
+
+
+@given(user=st.binary(max_size=20), value=st.binary(min_size=12, max_size=60))
+def test_a_value_is_found_in_base64_behind_whatever_name(user: bytes, value: bytes) -> None:
+    said = base64.b64encode(user.replace(b":", b"") + b":" + value)
+    forms = [form for form in forms_of(value, {"basic"}) if form != value]
+    found = max((form for form in forms if form in said), key=len)
+    assert len(found) * 6 > len(value) * 8 - 12, "all but some bits at its ends"
+    assert len(forms_of(value, {"bearer"})) == 1
 
 
 def unchunked(data: bytes) -> bytes:

@@ -123,7 +123,7 @@ def test_each_request_has_the_values_of_its_time() -> None:
     assert REAL in part.feed(sent)
     now[0] = Use("TOKEN", SHOWN, b"another-value", PLACES)
     assert part.answered() == b"" and b"another-value" in part.feed(sent)
-    assert part.swapped[1].told == {b"another-value"}
+    assert b"another-value" in part.swapped[1].told and REAL not in part.swapped[1].told
     now.clear()
     part.answered()
     with pytest.raises(Misplaced):

@@ -52,7 +52,10 @@ async def sides(monkeypatch: pytest.MonkeyPatch) -> tuple[Session, Side, Side, l
     monkeypatch.setattr(Session, "_connect", nowhere)
     monkeypatch.setattr(module, "monotonic", lambda: clock[0])
     monkeypatch.setattr(module, "_REST", 3600.0)
-    granted = SimpleNamespace(id="sbx_a", begin=set().add, end=lambda _: None, share=Bucket(0.3, 1.0), watcher=Watcher)
+    granted = SimpleNamespace(
+        **{"id": "sbx_a", "begin": set().add, "end": lambda _: None, "share": Bucket(0.3, 1.0)},
+        **{"watcher": Watcher, "masked": lambda _: set(), "wary": lambda _: False},
+    )
     session = Session(cast(Granted, granted), Place("api.test", "192.0.2.1", 80), None, cast(Any, None))
     inward, outward = Side(), Side()
     session.connection_made(cast(Any, inward))
@@ -64,7 +67,7 @@ async def sides(monkeypatch: pytest.MonkeyPatch) -> tuple[Session, Side, Side, l
 class Passing:
     """An answer without an end."""
 
-    switched = done = holding = under_way = False
+    switched = done = holding = under_way = strict = False
 
     def feed(self, data: bytes) -> bytes:
         return data
