@@ -155,9 +155,11 @@ async def test_a_task_that_has_ended_runs_again(control: Control, node: ModelNod
     await asyncio.sleep(0.5)
     spent = (await control.tasks.get(TASK)).usage.run_time
     assert node.grants[id] is None
+    begin = time.monotonic()
     back = await control.tasks.rollback(TASK, Rollback(turn=1))
+    took = time.monotonic() - begin
     assert (back.state, back.result, back.ended_at, back.turn) == (TaskState.RUNNING, None, None, 1)
-    assert back.usage.run_time == pytest.approx(spent, abs=0.4), "the time after its end is none of its own"
+    assert spent <= back.usage.run_time < spent + took + 0.4, "the time after its end is none of its own"
     grant = node.grants[id]
     assert grant is not None and grant.key.get_secret_value() == "sk-ant-x"
     node.agent.say({"type": "result", "subtype": "success", "result": "found"})

@@ -80,7 +80,8 @@ class Granted:
 
     def begin(self, session: Session) -> None:
         """It has a session more. There must be room for it."""
-        assert self._room.sessions.take(self.id)
+        taken = self._room.sessions.take(self.id)
+        assert taken, "who begins one has asked whether it is full"
         self.sessions.add(session)
 
     def end(self, session: Session) -> None:
