@@ -1,6 +1,6 @@
-"""Hutch's daemons as real processes, forked by a zygote: to start one costs milliseconds, and not the seconds of CPU
-that Python takes to import them. That `python -m` starts them too is shown where the command and its daemons are tested
-as a user runs them."""
+"""Hutch's daemons and commands as real processes, forked by a zygote: to start one costs milliseconds, and not the
+seconds of CPU that Python takes to import them. That `python -m` starts them too is shown where the command and its
+daemons are tested as a user runs them."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ class Program:
         env: Mapping[str, str],
         stdout: IO[Any],
         stderr: IO[Any],
+        stdin: IO[Any] | None = None,
     ) -> None:
         self.args = [module, *arguments]
         self.returncode: int | None = None
         self._report, theirs = socket.socketpair()
         wanted = {"module": module, "arguments": arguments, "environment": dict(env), "directory": os.getcwd()}
         with theirs, open(os.devnull, "rb") as nothing:
-            descriptors = [each.fileno() for each in (theirs, nothing, stdout, stderr)]
+            descriptors = [each.fileno() for each in (theirs, stdin or nothing, stdout, stderr)]
             socket.send_fds(_zygote(), [json.dumps(wanted).encode()], descriptors)
         self._words = self._report.makefile("rb")
         self.pid = int(self._words.readline())
@@ -76,8 +77,18 @@ class Program:
 
 def run(module: str, *arguments: str, env: Mapping[str, str], timeout: float = 60) -> subprocess.CompletedProcess[str]:
     """As `subprocess.run`, with its output."""
-    with tempfile.TemporaryFile("r+") as out, tempfile.TemporaryFile("r+") as err:
-        program = Program(module, *arguments, env=env, stdout=out, stderr=err)
+    done = capture(module, *arguments, env=env, timeout=timeout)
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def capture(
+    module: str, *arguments: str, env: Mapping[str, str], input: bytes = b"", timeout: float = 60
+) -> subprocess.CompletedProcess[bytes]:
+    """The same with what goes in, and with its output as it is."""
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        given.write(input)
+        given.seek(0)
+        program = Program(module, *arguments, env=env, stdin=given, stdout=out, stderr=err)
         try:
             program.wait(timeout)
         except subprocess.TimeoutExpired:

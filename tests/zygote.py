@@ -1,4 +1,4 @@
-"""A process that has imported Hutch's daemons, and forks whenever one is asked for.
+"""A process that has imported what Hutch's daemons and commands import, and forks whenever one is asked for.
 
 `python -m tests.zygote <fd>`, where fd is one end of a SOCK_SEQPACKET pair. An order is one JSON object and four
 descriptors: for the report, and the program's standard three. The report is the pid, and when the program has ended,
@@ -23,10 +23,11 @@ import traceback
 from typing import Any, NoReturn
 
 PROGRAMS = (
-    *("hutch.api.server", "hutch.node.daemon", "hutch.node.logs"),
+    *("hutch.api.server", "hutch.node.daemon", "hutch.node.logs", "hutch.sdk._sync.client", "typer.main"),
     *("aiosqlite", "sqlalchemy.dialects.sqlite.aiosqlite", "uvloop", "uvicorn.protocols.http.httptools_impl"),
 )
-"""What programs spend their first seconds on. Not their `__main__`: that is run."""
+"""What programs spend their first seconds on. Not their `__main__`: that is run. Nor what looks at its own standard
+output and environment when it is imported, as the command's consoles do."""
 MAX_ORDER = 1 << 17
 _PR_SET_DUMPABLE = 4
 
