@@ -22,6 +22,7 @@ from e2b import (
 from conftest import VERSION
 
 Create = Callable[..., Sandbox]
+NEWER = pytest.mark.skipif(VERSION < (2, 52), reason="an option of newer clients")
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -52,6 +53,7 @@ def test_what_the_base_template_has(sandbox: Sandbox) -> None:
     assert sandbox.commands.run("sudo -n id -u").stdout == "0\n"
     assert sandbox.commands.run("id -un; stat -c %U ~", user="user").stdout == "user\nuser\n"
     assert sandbox.commands.run("whoami", user="root").stdout == "root\n"
+    assert sandbox.commands.run("printf é | wc -m; localedef --list-archive").stdout.split() == ["1", "C.utf8"]
 
 
 def test_set_timeout_and_connect_never_shortens(own: Create) -> None:
@@ -202,7 +204,7 @@ def test_snapshots(own: Create) -> None:
     assert not Sandbox.delete_snapshot(taken.snapshot_id)
 
 
-@pytest.mark.skipif(VERSION < (2, 52), reason="an option of newer clients")
+@NEWER
 def test_a_snapshot_of_the_files_alone(own: Create) -> None:
     made = own()
     made.files.write("state", "one")
@@ -249,7 +251,7 @@ def test_network_can_be_closed_and_opened(own: Create) -> None:
         made.update_network({"deny_out": ["0.0.0.0/0"], "allow_out": ["10.0.0.1"]})
 
 
-@pytest.mark.skipif(VERSION < (2, 52), reason="an option of newer clients")
+@NEWER
 def test_idempotency_key(own: Create) -> None:
     key = f"key-{time.time_ns()}"
     first, second = own(idempotency_key=key), own(idempotency_key=key)
@@ -262,10 +264,22 @@ def test_idempotency_key(own: Create) -> None:
     "options",
     [
         {"mcp": {"github": {}}},
+        {"template": "base", "mcp": {"github": {}}},
+        {"iam": {"tokens": {"aws": {"audience": "sts.example.org", "token_type": "JWT-SVID"}}}},
         {"network": {"egress_proxy": {"address": "proxy.example.org:1080"}}},
+        pytest.param({"network": {"dns_servers": ["192.0.2.53"]}}, marks=NEWER),
         {"volume_mounts": {"/data": "no-such-volume"}},
     ],
 )
 def test_what_is_not_offered_is_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(SandboxException, match=r"501|404|not offered"):
+    with pytest.raises(SandboxException, match=r"501: .*not offered|404"):
         Sandbox.create(**options)
+
+
+@NEWER
+@pytest.mark.parametrize("update", [{"dns_servers": ["192.0.2.53"]}, {"egress_proxy": {"address": "192.0.2.1:1080"}}])
+def test_an_update_that_is_not_offered_changes_nothing(sandbox: Sandbox, update: dict[str, Any]) -> None:
+    before = sandbox.get_info()
+    with pytest.raises(SandboxException, match=r"501: .*not offered"):
+        sandbox.update_network({**update, "deny_out": ["0.0.0.0/0"]})
+    assert sandbox.get_info().allow_internet_access == before.allow_internet_access
