@@ -27,6 +27,11 @@ MAX_TARGET = 4095
 MAX_SIZE = 1 << 44
 MAX_DEPTH = 1000
 """Directories in one another."""
+_DEPTH = """
+WITH RECURSIVE up (ino, depth) AS (
+    SELECT ?, 0 UNION ALL SELECT inode.parent, depth + 1 FROM up JOIN inode USING (ino) WHERE ino <> ? AND depth < ?
+) SELECT max(depth) FROM up
+"""
 _KINDS = frozenset((stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK))
 _BITS = 0o7777
 
@@ -315,10 +320,9 @@ class Tree:
         return found
 
     def _depth(self, ino: int) -> int:
-        depth = 0
-        while ino != ROOT and depth < MAX_DEPTH:
-            ino, depth = self.get(ino).parent, depth + 1
-        return depth
+        """How many directories it is below the root; `MAX_DEPTH` at most."""
+        row = self._db.execute(_DEPTH, (ino, ROOT, MAX_DEPTH)).fetchone()
+        return int(row[0])
 
     def _check_outside(self, ino: int, of: int) -> None:
         """`ino` is neither `of` nor below it."""
