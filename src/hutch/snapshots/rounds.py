@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+import sqlite3
+from dataclasses import astuple, dataclass, replace
 
 from hutch.snapshots.index import Index
 
@@ -33,14 +34,13 @@ class Rounds:
     def note(self, at: Position) -> None:
         """It has come so far. Raises `DiskFull`."""
         with self._index.write() as db:
-            db.execute("DELETE FROM scrub")
-            db.execute("INSERT INTO scrub VALUES (?, ?, ?, ?)", astuple(at))
+            _put(db, at)
 
     def end(self, at: Position) -> None:
         """The round is over: what was found in earlier ones and not in this is good again. Raises `DiskFull`."""
         with self._index.write() as db:
             db.execute("DELETE FROM damage WHERE round != ?", (at.begun,))
-            db.execute("UPDATE scrub SET over = 1")
+            _put(db, replace(at, over=True))  # of a store in which there is nothing, nothing was noted before
 
     def note_damage(self, id: str, at: Position) -> None:
         """A snapshot that cannot be read any more, or not when its plain files go. Raises `DiskFull`."""
@@ -54,3 +54,8 @@ class Rounds:
         """Those snapshots."""
         with self._index.read() as db:
             return [id for (id,) in db.execute("SELECT snapshot FROM damage ORDER BY snapshot")]
+
+
+def _put(db: sqlite3.Connection, at: Position) -> None:
+    db.execute("DELETE FROM scrub")
+    db.execute("INSERT INTO scrub VALUES (?, ?, ?, ?)", astuple(at))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from hutch.errors import SnapshotCorrupt
 from hutch.snapshots import SnapshotStore, checksums, hot, scrub
@@ -252,4 +253,13 @@ async def test_what_is_no_damage_is_not_taken_for_it(root: Path, monkeypatch: py
     store = await opened(root)
     with pytest.raises(OSError, match="24"):
         await read(store, id)
+    await store.close()
+
+
+async def test_a_store_with_nothing_in_it_is_looked_through_once(root: Path) -> None:
+    store = await opened(root, FAST)
+    with capture_logs() as logs:
+        await until(lambda: round_over(root))
+        await asyncio.sleep(0.2)
+    assert len([line for line in logs if line["event"].startswith("looked through")]) <= 1
     await store.close()
