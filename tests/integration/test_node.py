@@ -479,6 +479,7 @@ def test_what_keeps_the_daemon_from_starting_is_said_in_one_line(setting: str, v
     refused = host.command()
     assert refused.returncode == 1
     assert message in refused.stderr and "Traceback" not in refused.stderr
-    assert_clean("none", host.root, Path(value))
+    known = (host.node_dir / "id").exists()
+    assert_clean(host.id if known else "none", host.root, Path(value))
     for directory in (host.root, Path("/tmp/" + "x" * 120)):
         shutil.rmtree(directory, ignore_errors=True)

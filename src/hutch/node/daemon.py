@@ -103,8 +103,10 @@ class Daemon:
         self._home.open()
         try:
             await self._put_together()
-            yield
-            await self._take_apart()
+            try:
+                yield
+            finally:  # also where its sockets cannot be made
+                await self._take_apart()
         except (HutchError, sqlite3.Error) as error:
             raise StartError(str(error)) from error
         finally:
