@@ -51,7 +51,7 @@ class Pauser:
                 await parts.records.save(entry.record)
                 stopped = (await self.freeze(entry, handle, request, keep_running=False)).stopped_ms
             except (Exception, asyncio.CancelledError) as error:
-                if not await self._is_whole(entry):
+                if not await self.is_whole(entry):
                     await self._go_on(entry, handle)
                     raise freeze_error(entry, error) from error
                 entry.handle = None
@@ -65,7 +65,7 @@ class Pauser:
     async def finish(self, entry: Entry) -> None:
         """A pause that was left in its middle: to its end if its snapshot is whole, else back. Raises as `settle`."""
         handle = entry.handle
-        if handle is not None and not await self._is_whole(entry):
+        if handle is not None and not await self.is_whole(entry):
             await self._go_on(entry, handle)
             return
         entry.handle = None
@@ -202,11 +202,17 @@ class Pauser:
         frozen = await self._save(entry, handle, into, keep_running=keep_running)
         return replace(frozen, stopped_ms=packed.stopped_ms + frozen.stopped_ms)
 
-    async def _is_whole(self, entry: Entry) -> bool:
-        """Whether the snapshot that was to be made is there: then the pause is for `settle` to finish."""
-        assert entry.record.taking is not None
-        frozen = self._parts.records.frozen_directory(entry.id, entry.record.taking.snapshot)
-        return await asyncio.to_thread(frozen.exists)
+    async def is_whole(self, entry: Entry) -> bool:
+        """Whether the snapshot that was to be made is there: then the sandbox is paused, what may still run of it has
+        to go, and `settle` finishes the pause."""
+        taking = entry.record.taking
+        if taking is None:
+            return False
+        frozen = self._parts.records.frozen_directory(entry.id, taking.snapshot)
+        if await asyncio.to_thread(frozen.exists):
+            return True
+        found = await self._parts.snapshots.find(taking.snapshot)
+        return found is not None and found.sandbox_id == entry.id
 
     async def _go_on(self, entry: Entry, handle: Handle) -> None:
         """After a freeze that came to nothing: it runs, or the watcher finds that it is dead."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 import structlog
@@ -24,16 +23,8 @@ class Rescue:
         self._watch = watch
 
     async def is_frozen(self, entry: Entry) -> bool:
-        """Whether the snapshot that was to be made is whole: then the sandbox is paused, and what may still run of it
-        has to go."""
-        taking = entry.record.taking
-        if taking is None:
-            return False
-        frozen = self._parts.records.frozen_directory(entry.id, taking.snapshot)
-        if await asyncio.to_thread(frozen.exists):
-            return True
-        found = await self._parts.snapshots.find(taking.snapshot)
-        return found is not None and found.sandbox_id == entry.id
+        """See `Pauser.is_whole`."""
+        return await self._states.pauser.is_whole(entry)
 
     async def go_on(self, entry: Entry, handle: Handle) -> None:
         """A sandbox that was found running: undo what a freeze had changed. Raises `OSError`."""

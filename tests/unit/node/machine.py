@@ -163,9 +163,7 @@ class PaperRuntime(Runtime):
         except (Exception, asyncio.CancelledError):
             shutil.rmtree(partial)
             raise
-        partial.rename(into)
-        if not keep_running:
-            host.kernels.pop(handle.id, None)
+        partial.rename(into)  # without `keep_running` it is dying, which may take longer than this daemon lives
         return Frozen(into, len(data), 1.0)
 
     async def thaw(self, spec: SandboxSpec, snapshot: Path) -> Handle:
