@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 from hutch.errors import InternalError
 from hutch.network.firewall import MAX_RESOLVED
 from hutch.network.nft import Nft, NftError
+from hutch.shares import own_part
 
 MAX_OF_ONE = 4096
 """Places of one sandbox at once."""
-_FEWEST = 128
-"""For how many of them parts are kept, at least."""
 _TIDY_SECONDS = 5.0
 """What has timed out is looked for in all no more often."""
 
@@ -91,7 +90,7 @@ class Resolved:
         guest has its part, however much the others take."""
         has = len(self._of[guest]) + more
         taken = sum(map(len, self._of.values())) + more
-        own = MAX_RESOLVED // (2 * max(_FEWEST, len(self._of)))
+        own = own_part(MAX_RESOLVED, len(self._of))
         return has <= MAX_OF_ONE and (has <= own or taken <= MAX_RESOLVED // 2)
 
     def _tidy(self, now: float) -> None:

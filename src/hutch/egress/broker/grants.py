@@ -13,10 +13,10 @@ from pydantic import SecretStr
 
 from hutch.egress.broker.swapping import Given, Swapper, Use
 from hutch.egress.fence.bucket import Bucket
-from hutch.egress.shares import Shares
 from hutch.model.grant import GrantedHeaders, GrantedSecret, SecretGrant
 from hutch.model.headers import rule_for
 from hutch.model.secret import SecretHost, parse_host
+from hutch.shares import Shares
 from hutch.tls.authority import dump_key
 from hutch.tls.minting import Authority
 

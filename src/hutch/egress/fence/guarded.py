@@ -9,8 +9,8 @@ from hutch.egress.fence.bucket import Bucket
 from hutch.egress.fence.names import MAX_ENTRIES, NameTable
 from hutch.egress.fence.permit import Permit
 from hutch.egress.fence.upstream import Upstream
-from hutch.egress.shares import Shares
 from hutch.model import NetworkRules
+from hutch.shares import Shares
 
 if TYPE_CHECKING:
     from hutch.egress.fence.connection import Connection

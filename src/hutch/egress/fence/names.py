@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from hutch.egress.shares import Shares
+from hutch.shares import Shares
 
 MAX_ENTRIES = 2048
 """Of one sandbox."""

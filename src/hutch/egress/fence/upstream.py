@@ -10,7 +10,7 @@ import struct
 from typing import cast
 
 from hutch.egress.fence.dns_wire import SERVFAIL, Answer, BadMessage, parse_answer, question
-from hutch.egress.shares import Shares
+from hutch.shares import Shares
 
 _TRIES = (1.5, 3.0)
 """Seconds to wait for an answer, try by try."""

@@ -14,8 +14,8 @@ from hutch.egress.fence.guarded import Wall
 from hutch.egress.fence.names import NameTable
 from hutch.egress.fence.questions import respond
 from hutch.egress.fence.upstream import Upstream
-from hutch.egress.shares import Shares
 from hutch.model import NetworkRules
+from hutch.shares import Shares
 
 GOOD, HONEST = "25.25.25.10", "10.0.1.2"
 HOSTILE = [f"10.0.0.{number}" for number in range(2, 200)]

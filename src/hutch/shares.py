@@ -1,4 +1,4 @@
-"""What a child of the node has for all sandboxes together, and none of them may take from the others."""
+"""What a node has for all sandboxes together, and none of them may take from the others."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hutch.egress.shares import Shares
+from hutch.shares import Shares
 
 
 @pytest.mark.parametrize("greedy", [1, 10, 100, 199])
