@@ -13,7 +13,18 @@ import pytest
 from tests.machine import Machine
 from tests.sdks.running import user_of
 
-collect_ignore = ["code", "desktop", "kernel", "python", "python1", "templates", "js", "names_python", "names_js"]
+collect_ignore = [
+    "code",
+    "desktop",
+    "kernel",
+    "mcp",
+    "python",
+    "python1",
+    "templates",
+    "js",
+    "names_python",
+    "names_js",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

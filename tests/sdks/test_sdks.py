@@ -9,6 +9,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,8 @@ THIRD_PARTY = "@computesdk/e2b@1.7.52"
 """Written by others for E2B, with the client that it brings."""
 NODE_INTERPRETER = "@e2b/code-interpreter@2.8.0"
 DESKTOP, NODE_DESKTOP = "e2b-desktop==2.7.2", "@e2b/desktop@2.4.0"
+MCP = "mcp==2.3.0"
+"""The official client, of the version that the gateway stands on."""
 DOMAIN = "box.test"
 
 
@@ -85,6 +88,12 @@ def test_python(requirement: str, environment: dict[str, str]) -> None:
 
 def test_templates(environment: dict[str, str]) -> None:
     run_checks((PYTHON[0],), environment, HERE / "templates")
+
+
+def test_mcp(environment: dict[str, str]) -> None:
+    """Its template is built here: it is not among those of the set-up."""
+    subprocess.run([sys.executable, "-m", "hutch.images", "build", "mcp-gateway"], check=True, timeout=500)
+    run_checks((PYTHON[0], MCP), environment, HERE / "mcp")
 
 
 @pytest.mark.parametrize(("requirement", "checks"), [(PYTHON[0], "names_python"), (PYTHON_1, "python1")])

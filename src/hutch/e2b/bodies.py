@@ -99,6 +99,7 @@ class NewSandbox(Body):
     network: Network = Network()
     volume_mounts: list[Mounted] = Field([], max_length=16)
     mcp: dict[str, Any] = {}
+    """Nothing is done with it here: the client runs `mcp-gateway` in the sandbox, which has it from the template."""
     iam: dict[str, Any] = {}
     secure: bool | None = None
 

@@ -57,9 +57,8 @@ def options_of(body: NewSandbox, secure: bool) -> Options:
 
 def refuse_unknown(body: NewSandbox) -> None:
     """Raise for what cannot be done here: a sandbox without it would not be what was asked for."""
-    for field in ("mcp", "iam"):
-        if getattr(body, field):
-            raise NotOffered(f"`{field}` is not offered by Hutch", hint="docs/e2b.md lists what is.")
+    if body.iam:
+        raise NotOffered("`iam` is not offered by Hutch", hint="docs/e2b.md lists what is.")
     if GUEST_PORT in body.network.https_ports:
         raise InvalidRequest(f"network: `httpsPorts`: {GUEST_PORT} is the sandbox's own port", field="httpsPorts")
     if not body.auto_pause_memory and (not body.auto_pause or body.auto_resume.enabled):

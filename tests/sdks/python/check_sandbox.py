@@ -16,6 +16,7 @@ from e2b import (
     SandboxException,
     SandboxQuery,
     SandboxState,
+    Template,
     TimeoutException,
 )
 
@@ -263,8 +264,6 @@ def test_idempotency_key(own: Create) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"mcp": {"github": {}}},
-        {"template": "base", "mcp": {"github": {}}},
         {"iam": {"tokens": {"aws": {"audience": "sts.example.org", "token_type": "JWT-SVID"}}}},
         {"network": {"egress_proxy": {"address": "proxy.example.org:1080"}}},
         pytest.param({"network": {"dns_servers": ["192.0.2.53"]}}, marks=NEWER),
@@ -283,3 +282,7 @@ def test_an_update_that_is_not_offered_changes_nothing(sandbox: Sandbox, update:
     with pytest.raises(SandboxException, match=r"501: .*not offered"):
         sandbox.update_network({**update, "deny_out": ["0.0.0.0/0"]})
     assert sandbox.get_info().allow_internet_access == before.allow_internet_access
+
+
+def test_template_names() -> None:
+    assert Template.exists("base") and Template.alias_exists("standard") and not Template.exists("no-such-template")
