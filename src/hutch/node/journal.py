@@ -61,21 +61,29 @@ class Journal:
         await self._db.open()
         self._last = await self._db.read(_newest)
 
-    async def append(self, sandbox: str, kind: JournalKind, data: dict[str, Any]) -> None:
+    async def append(self, sandbox: str, kind: JournalKind, data: dict[str, Any], within: float = 0.0) -> None:
         """Write an entry; it is durable when this returns. `sandbox_running` and `sandbox_dead` are kept once a
-        sandbox: a second one changes nothing. Raises `DiskFull`."""
+        sandbox: a second one changes nothing. `within`: seconds in which it may be written, together with the next one;
+        in the order in which they came. Raises `DiskFull`."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         text = json.dumps(data, separators=(",", ":"))
         self._pending.append(_Pending((time.time(), sandbox, kind, text), done))
-        if self._flusher is None or self._flusher.done():
-            self._flusher = asyncio.create_task(self._flush())
+        if within:
+            asyncio.get_running_loop().call_later(within, self.hurry)
+        else:
+            self.hurry()
         await done
 
-    async def insist(self, sandbox: str, kind: JournalKind, data: dict[str, Any]) -> None:
+    def hurry(self) -> None:
+        """Begin to write what waits for the next entry."""
+        if self._pending and (self._flusher is None or self._flusher.done()):
+            self._flusher = asyncio.create_task(self._flush())
+
+    async def insist(self, sandbox: str, kind: JournalKind, data: dict[str, Any], within: float = 0.0) -> None:
         """`append` for what must not be lost: waits for the disk to have room again."""
         while True:
             try:
-                return await self.append(sandbox, kind, data)
+                return await self.append(sandbox, kind, data, within)
             except DiskFull as error:
                 log.error("journal not writable, trying again", sandbox=sandbox, kind=kind, error=str(error))
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -84,6 +92,9 @@ class Journal:
         """The oldest entries behind `after` (at most `PAGE`), and the number to go on from. Waits up to `wait`
         seconds for one."""
         end = time.monotonic() + wait
+        self.hurry()
+        if self._flusher is not None:
+            await asyncio.shield(self._flusher)
         self._taken = max(self._taken, after)
         while True:
             news = self._news
@@ -127,6 +138,7 @@ class Journal:
     async def close(self) -> None:
         """Write what is pending and close."""
         self.wake()
+        self.hurry()
         if self._flusher is not None:
             await self._flusher
         await self._db.close()

@@ -42,6 +42,8 @@ from hutch.snapshots import Retention
 log = structlog.get_logger("hutch.node")
 
 _JANITOR_SECONDS = 60.0
+_TOLD_WITHIN = 1.0
+"""Seconds until the journal has that a sandbox runs."""
 
 
 class Sandboxes:
@@ -185,9 +187,11 @@ class Sandboxes:
         """Watch a sandbox that runs: one just booted, or one adopted.
 
         Its journal entry is not waited for: the journal keeps it once, and if we are killed first, adoption comes here.
+        Nor is it written at once: that would cost its caller the machine, just as the first command comes.
         """
         entry.handle = handle
-        self._spawn(self._parts.journal.insist(entry.id, "sandbox_running", {"boot_ms": entry.record.boot_ms}))
+        data = {"boot_ms": entry.record.boot_ms}
+        self._spawn(self._parts.journal.insist(entry.id, "sandbox_running", data, within=_TOLD_WITHIN))
         self.watch(entry)
 
     def watch(self, entry: Entry) -> None:
@@ -216,6 +220,7 @@ class Sandboxes:
     async def stop(self) -> None:
         """Let boots and ends under way finish, stop watching. The sandboxes go on; those that are nobody's go."""
         boots = [entry.boot for entry in self._registry if entry.boot is not None and not entry.boot.done()]
+        self._parts.journal.hurry()
         if waiting := {*boots, *self._background, *self.states.working}:
             await asyncio.wait(waiting, timeout=10)
         await self.templates.stop()

@@ -33,6 +33,21 @@ async def test_entries_come_back_in_order(journal: Journal) -> None:
     assert [entry.seq for entry in (await journal.read(1, 0))[0]] == [2]
 
 
+async def test_an_entry_that_has_time_is_written_with_the_next_one_or_when_somebody_reads(journal: Journal) -> None:
+    reading = asyncio.create_task(journal.read(0, 30))
+    await asyncio.sleep(0)
+    patient = asyncio.create_task(journal.append("sbx_a", "sandbox_running", {}, within=60))
+    await asyncio.sleep(0.05)
+    assert not patient.done() and not reading.done()
+    await journal.append("sbx_a", "limit", {})
+    assert [entry.kind for entry in (await asyncio.wait_for(reading, 2))[0]] == ["sandbox_running", "limit"]
+    await asyncio.wait_for(patient, 2)
+    patient = asyncio.create_task(journal.append("sbx_b", "sandbox_running", {}, within=60))
+    await asyncio.sleep(0)
+    assert [entry.sandbox for entry in (await journal.read(2, 0))[0]] == ["sbx_b"]
+    await asyncio.wait_for(journal.append("sbx_c", "sandbox_running", {}, within=0.01), 2)
+
+
 async def test_a_read_waits_for_the_next_entry(journal: Journal) -> None:
     reading = asyncio.create_task(journal.read(0, 30))
     await asyncio.sleep(0.05)
