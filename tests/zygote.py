@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 PROGRAMS = (
     *("hutch.api.server", "hutch.node.daemon", "hutch.node.logs", "hutch.sdk._sync.client", "typer.main"),
-    *("aiosqlite", "sqlalchemy.dialects.sqlite.aiosqlite", "uvloop", "uvicorn.protocols.http.httptools_impl"),
+    *("sqlalchemy.dialects.sqlite.pysqlite", "uvloop", "uvicorn.protocols.http.httptools_impl"),
 )
 """What programs spend their first seconds on. Not their `__main__`: that is run. Nor what looks at its own standard
 output and environment when it is imported, as the command's consoles do."""

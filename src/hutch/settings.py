@@ -250,7 +250,7 @@ class Settings(BaseSettings):
     @property
     def database(self) -> str:
         """The SQLAlchemy URL in force."""
-        return self.database_url or f"sqlite+aiosqlite:///{self.server_dir / 'hutch.db'}"
+        return self.database_url or f"sqlite:///{self.server_dir / 'hutch.db'}"
 
     @property
     def issuer(self) -> str:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.node_host import NodeHost
 
@@ -15,6 +15,8 @@ from hutch.control.service import Control
 from hutch.model import CreateSandbox, Event, Task
 from hutch.settings import Settings
 from hutch.store.engine import Database, Transaction
+
+T = TypeVar("T")
 
 
 class Crash(BaseException):
@@ -81,12 +83,20 @@ async def _dead() -> AsyncIterator[Transaction]:
     yield
 
 
+async def _in_one_trip(database: Database, work: Callable[[Transaction], Awaitable[T]]) -> T:
+    """`Database.transact`, so that whatever stands in for `write` sees it."""
+    async with database.write() as connection:
+        return await work(connection)
+
+
 async def die(control: Control, *requests: asyncio.Task[Any]) -> None:
     """What `kill -9` leaves of a server: nothing of it runs, its lock and its connections are gone, and nothing was
     tidied up. What the server began a moment ago comes to nothing as well: it finds no database any more. `requests`
     are what it was asked for."""
     supervisor, creator, moves = control._supervisor, control._creator, control._moves
-    control.store.database.read = control.store.database.write = _dead  # type: ignore[method-assign]
+    database = control.store.database
+    database.read = database.write = _dead  # type: ignore[method-assign]
+    database.transact = lambda work: _in_one_trip(database, work)  # type: ignore[method-assign]
     supervisor._closed = True
     for request in requests:
         request.cancel()
@@ -115,6 +125,7 @@ class FaultyDatabase:
         self._committed = committed
         self.died = asyncio.Event()
         database.write = self.write  # type: ignore[method-assign]
+        database.transact = lambda work: _in_one_trip(database, work)  # type: ignore[method-assign]
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[Transaction]:
@@ -135,7 +146,7 @@ class FaultyDatabase:
 async def quiet(database: Database) -> None:
     """Until nobody writes of his own accord: a server tidies up when it starts, and a fault that counts writes means
     those of what is tested."""
-    written, write = 0, database.write
+    written, write, transact = 0, database.write, database.transact
 
     @asynccontextmanager
     async def counting() -> AsyncIterator[Transaction]:
@@ -145,11 +156,12 @@ async def quiet(database: Database) -> None:
             yield connection
 
     database.write = counting  # type: ignore[method-assign]
+    database.transact = lambda work: _in_one_trip(database, work)  # type: ignore[method-assign]
     before = -1
     while before != written:
         before = written
         await asyncio.sleep(0.2)
-    database.write = write  # type: ignore[method-assign]
+    database.write, database.transact = write, transact  # type: ignore[method-assign]
 
 
 def seed() -> int:

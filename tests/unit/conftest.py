@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import Engine
 from sqlalchemy.util import LRUCache
 
@@ -42,7 +42,7 @@ def tmp_path() -> Iterator[Path]:
 def _compile_statements_once() -> None:
     """All databases of a run are alike, and keep the SQL of their statements together. On its own each would compile
     what a server asks for in its first second: 0.1 s of CPU, in every test that has one."""
-    dialect, together, init = SQLiteDialect_aiosqlite, LRUCache[Any, Any](4096), Engine.__init__
+    dialect, together, init = SQLiteDialect_pysqlite, LRUCache[Any, Any](4096), Engine.__init__
 
     def join(self: Engine, *args: Any, **options: Any) -> None:
         init(self, *args, **options)
@@ -61,7 +61,7 @@ def _empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("database") / "empty.db"
 
     async def make() -> None:
-        await (await Store.open(f"sqlite+aiosqlite:///{path}")).close()
+        await (await Store.open(f"sqlite:///{path}")).close()
 
     postgres.aside(make())
     return path
@@ -75,7 +75,7 @@ def database(_empty_database: Path) -> Callable[[Path], str]:
     def put(path: Path) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(_empty_database, path)
-        return f"sqlite+aiosqlite:///{path}"
+        return f"sqlite:///{path}"
 
     return put
 

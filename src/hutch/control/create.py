@@ -78,12 +78,14 @@ class Creator:
     ) -> Sandbox:
         """See `Control.create`."""
         digest = _digest(request, org)
-        if idempotency is not None:
-            if not 0 < len(idempotency.key) <= _MAX_KEY:
-                raise IdempotencyConflict(f"an Idempotency-Key has 1 to {_MAX_KEY} characters")
-            if (found := await self._known(idempotency)) is not None:
-                return await self._again(found, digest)
-        row, task, prompt, kept = await self._rows(request, org, by, rules)
+        if idempotency is not None and not 0 < len(idempotency.key) <= _MAX_KEY:
+            raise IdempotencyConflict(f"an Idempotency-Key has 1 to {_MAX_KEY} characters")
+        try:
+            row, task, prompt, kept = await self._rows(request, org, by, rules)
+        except HutchError:  # such as for an upload that the first call has used
+            if (found := await self._known(idempotency)) is None:
+                raise
+            return await self._again(found, digest)
         key = None
         if idempotency is not None:
             now = time.time()
@@ -94,8 +96,7 @@ class Creator:
                     row = replace(row, sealed_secrets=seal(self._context, row.id, kept))
                 await self._insert(row, task, prompt, key, also)
         except IntegrityError:
-            found = await self._known(idempotency) if idempotency is not None else None
-            if found is None:
+            if (found := await self._known(idempotency)) is None:
                 raise
             return await self._again(found, digest)
         return await self._bring_up(row, task, key)
@@ -234,7 +235,7 @@ class Creator:
         key: IdempotencyRow | None,
         also: Also | None,
     ) -> None:
-        async with self._store.database.write() as connection:
+        async def insert(connection: Transaction) -> None:
             if key is not None:
                 await self._store.idempotency.insert(connection, key)
             await self._lifecycle.volumes.check_mounts(connection, row)
@@ -245,6 +246,8 @@ class Creator:
                 await self._store.tasks.insert(connection, task, prompt)
                 await self._store.readers.insert(connection, task.id)
                 await self._store.events.append(connection, task.id, [event("status", state="queued", step="boot")])
+
+        await self._store.database.transact(insert)
 
     async def _bring_up(self, row: SandboxRow, task: TaskRow | None, key: IdempotencyRow | None) -> Sandbox:
         if task is not None:
@@ -293,8 +296,9 @@ class Creator:
 
     # ---- the same key again ----
 
-    async def _known(self, idempotency: Idempotency) -> IdempotencyRow | None:
-        return await self._store.idempotency.get(idempotency.owner, idempotency.key)
+    async def _known(self, idempotency: Idempotency | None) -> IdempotencyRow | None:
+        """Asked when there is a reason to: most keys are new, and the row of one that is not cannot be written."""
+        return None if idempotency is None else await self._store.idempotency.get(idempotency.owner, idempotency.key)
 
     async def _again(self, found: IdempotencyRow, digest: str) -> Sandbox:
         """What the first call got, or is about to get."""

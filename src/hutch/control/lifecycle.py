@@ -239,11 +239,15 @@ class Lifecycle:
             "sealed_env": None,
         }
         running = replace(row, version=row.version + 1, **values)
-        async with self._context.store.database.write() as connection:
-            if not await self._rows.change_in(connection, row.id, row.version, **values):
-                return None
-            if also is not None:
+
+        async def change(connection: Transaction) -> bool:
+            changed = await self._rows.change_in(connection, row.id, row.version, **values)
+            if changed and also is not None:
                 await also(connection, running)
+            return changed
+
+        if not await self._context.store.database.transact(change):
+            return None
         self._announce(row.id, None)
         return running
 

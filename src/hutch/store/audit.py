@@ -18,10 +18,11 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import Connection, Result, Select, delete, func, select
 
 from hutch.model.audit import GENESIS, TRIMMED, AuditHead, AuditRecord, canonical, digest_of, dropped
 from hutch.store.engine import Database, Transaction
+from hutch.store.sqlite import plain
 from hutch.store.tables import audit_heads, audit_records
 
 OURSELVES = "hutch"
@@ -74,15 +75,7 @@ class Event:
 
 async def append(connection: Transaction, *events: Event) -> None:
     """Record these as part of a transaction."""
-    for org in sorted({event.org for event in events}):
-        seq, prev = await _tip(connection, org)
-        rows = []
-        for event in events:
-            if event.org == org:
-                seq += 1
-                rows.append(_row(event, seq, prev))
-                prev = rows[-1]["hash"]
-        await connection.execute(audit_records.insert(), rows)
+    await connection.run_sync(lambda sync: _append(sync, events))
 
 
 class Audit:
@@ -162,7 +155,7 @@ class Audit:
 
     async def _write_all(self, events: Sequence[Event]) -> None:
         if self._database.sqlite:
-            return await self._database.write_at_once(lambda connection: _append_at_once(connection, events))
+            return await self._database.write_at_once(lambda connection: _append_plain(connection, events))
         async with self._database.write() as connection:
             await append(connection, *events)
 
@@ -181,8 +174,22 @@ class Audit:
                     done.set_result(None)
 
 
-def _append_at_once(connection: sqlite3.Connection, events: Sequence[Event]) -> None:
-    """`append`, as SQLite itself is spoken to."""
+def _append(connection: Connection, events: Sequence[Event]) -> None:
+    if connection.dialect.name == "sqlite":
+        return _append_plain(plain(connection), events)
+    for org in sorted({event.org for event in events}):
+        seq, prev = _tip_of(connection.execute(_newest(org)))
+        rows = []
+        for event in events:
+            if event.org == org:
+                seq += 1
+                rows.append(_row(event, seq, prev))
+                prev = rows[-1]["hash"]
+        connection.execute(audit_records.insert(), rows)
+
+
+def _append_plain(connection: sqlite3.Connection, events: Sequence[Event]) -> None:
+    """The same as SQLite itself is spoken to: in a fifth of the time."""
     tips: dict[str, tuple[int, str]] = {}
     rows = []
     for event in events:
@@ -198,8 +205,16 @@ async def _only(connection: Transaction, statement: Any) -> Any:
 
 
 async def _tip(connection: Transaction, org: str) -> tuple[int, str]:
+    return _tip_of(await connection.execute(_newest(org)))
+
+
+def _newest(org: str) -> Select[tuple[int, str]]:
     statement = select(audit_records.c.seq, audit_records.c.hash).where(audit_records.c.org == org)
-    row = (await connection.execute(statement.order_by(audit_records.c.seq.desc()).limit(1))).first()
+    return statement.order_by(audit_records.c.seq.desc()).limit(1)
+
+
+def _tip_of(found: Result[tuple[int, str]]) -> tuple[int, str]:
+    row = found.first()
     return (row.seq, row.hash) if row is not None else (0, GENESIS)
 
 

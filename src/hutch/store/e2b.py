@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import RowMapping, and_, or_, select, update
@@ -42,7 +42,7 @@ class E2bSandboxes:
         self._database = database
 
     async def insert(self, connection: Transaction, row: E2bRow) -> None:
-        await connection.execute(e2b_sandboxes.insert().values(**asdict(row)))
+        await connection.execute(e2b_sandboxes.insert(), vars(row))
 
     async def get(self, sandbox_id: str) -> E2bRow | None:
         statement = select(e2b_sandboxes).where(e2b_sandboxes.c.sandbox_id == sandbox_id)

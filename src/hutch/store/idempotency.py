@@ -3,7 +3,7 @@ there is either both or neither."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import delete, select, update
@@ -33,7 +33,7 @@ class IdempotencyKeys:
 
     async def insert(self, connection: Transaction, row: IdempotencyRow) -> None:
         """Raises SQLAlchemy's `IntegrityError` when the key was used before."""
-        await connection.execute(idempotency.insert().values(**asdict(row)))
+        await connection.execute(idempotency.insert(), vars(row))
 
     async def get(self, owner: str, key: str) -> IdempotencyRow | None:
         statement = select(idempotency).where(idempotency.c.owner == owner, idempotency.c.key == key)

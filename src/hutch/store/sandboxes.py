@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import ColumnElement, delete, select, update
@@ -91,7 +91,7 @@ class Sandboxes:
         self._database = database
 
     async def insert(self, connection: Transaction, row: SandboxRow) -> None:
-        await connection.execute(sandboxes.insert().values(**asdict(row)))
+        await connection.execute(sandboxes.insert(), vars(row))
         made = {"template": row.template, "from": row.snapshot, "forked_from": row.forked_from}
         granted = [audit.Event(row.org, "secret", name, "granted", {"sandbox": row.id}) for name in row.secrets]
         await audit.append(connection, audit.Event(row.org, "sandbox", row.id, row.state, made), *granted)
@@ -191,8 +191,8 @@ class Sandboxes:
     async def change_in(self, connection: Transaction, sandbox_id: str, version: int, **values: Any) -> bool:
         """`change` inside a transaction."""
         same: list[ColumnElement[bool]] = [sandboxes.c.id == sandbox_id, sandboxes.c.version == version]
-        statement = update(sandboxes).where(*same).values(**values, version=version + 1).returning(sandboxes.c.org)
-        org = (await connection.execute(statement)).scalar_one_or_none()
+        statement = update(sandboxes).where(*same).returning(sandboxes.c.org)
+        org = (await connection.execute(statement, values | {"version": version + 1})).scalar_one_or_none()
         if org is not None and "state" in values:
             why = {name: values[name] for name in ("reason", "snapshot", "taking") if values.get(name)}
             await audit.append(connection, audit.Event(org, "sandbox", sandbox_id, values["state"], why))

@@ -4,7 +4,7 @@ older number is refused (`LeaseLost`)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import null, or_, select, update
@@ -68,8 +68,8 @@ class Tasks:
         self._database = database
 
     async def insert(self, connection: Transaction, row: TaskRow, prompt: str) -> None:
-        await connection.execute(tasks.insert().values(**asdict(row)))
-        await connection.execute(prompts.insert().values(task_id=row.id, text=prompt))
+        await connection.execute(tasks.insert(), vars(row))
+        await connection.execute(prompts.insert(), {"task_id": row.id, "text": prompt})
         made = {"sandbox": row.sandbox_id, "agent": row.agent, "model": row.model}
         await audit.append(connection, audit.Event(row.org, "task", row.id, row.state, made))
         if row.sealed_llm_key is not None:

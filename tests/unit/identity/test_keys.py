@@ -172,7 +172,7 @@ async def test_first_key_is_made_once(ring: KeyRing) -> None:
 
 async def test_servers_that_start_at_once_make_one_first_key(tmp_path: Path) -> None:
     delivered: list[str] = []
-    stores = [await Store.open(f"sqlite+aiosqlite:///{tmp_path}/keys.db") for _ in range(4)]
+    stores = [await Store.open(f"sqlite:///{tmp_path}/keys.db") for _ in range(4)]
     try:
         made = await asyncio.gather(*(KeyRing(store).create_first(delivered.append) for store in stores))
         assert sorted(made) == [False, False, False, True] and len(delivered) == 1

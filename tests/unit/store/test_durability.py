@@ -33,7 +33,7 @@ asyncio.run(main())
 
 
 async def test_every_committed_event_survives_kill_9(tmp_path: Path) -> None:
-    url = f"sqlite+aiosqlite:///{tmp_path / 'hutch.db'}"
+    url = f"sqlite:///{tmp_path / 'hutch.db'}"
     with subprocess.Popen([sys.executable, "-c", _WRITER, url], stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
         committed = [int(writer.stdout.readline()) for _ in range(40)][-1]

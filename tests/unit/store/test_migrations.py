@@ -78,7 +78,7 @@ async def fill(connection: Transaction, revision: str) -> set[str]:
 
 
 async def test_what_ran_and_what_was_paused_with_their_task_live_through_all_migrations(tmp_path: Path) -> None:
-    url = f"sqlite+aiosqlite:///{tmp_path / 'a.db'}"
+    url = f"sqlite:///{tmp_path / 'a.db'}"
     database = Database(url)
     async with database.write() as connection:
         missing = await fill(connection, "0002")
@@ -114,10 +114,10 @@ async def schema(database: Database) -> list[Any]:
 
 async def test_a_new_database_is_as_all_migrations_make_it(tmp_path: Path) -> None:
     """If it is not: `scripts/export_schema.py` writes anew what new ones are made from."""
-    migrated = Database(f"sqlite+aiosqlite:///{tmp_path / 'a.db'}")
+    migrated = Database(f"sqlite:///{tmp_path / 'a.db'}")
     async with migrated.write() as connection:
         await connection.run_sync(migrate)
-    store = await Store.open(f"sqlite+aiosqlite:///{tmp_path / 'b.db'}")
+    store = await Store.open(f"sqlite:///{tmp_path / 'b.db'}")
     try:
         assert await schema(store.database) == await schema(migrated)
     finally:
@@ -130,7 +130,7 @@ def test_neither_a_new_database_nor_one_that_is_up_to_date_needs_alembic(tmp_pat
 import asyncio, sys
 from hutch.store import Store
 async def open():
-    await (await Store.open("sqlite+aiosqlite:///{tmp_path}/a.db")).close()
+    await (await Store.open("sqlite:///{tmp_path}/a.db")).close()
 asyncio.run(open())
 asyncio.run(open())
 assert "alembic" not in sys.modules

@@ -63,7 +63,7 @@ async def test_migrations_make_exactly_the_tables_of_the_code(store: Store) -> N
 
 
 async def test_an_older_database_keeps_its_rows(tmp_path: Path) -> None:
-    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'a.db'}")
+    database = Database(f"sqlite:///{tmp_path / 'a.db'}")
     async with database.write() as connection:
         await connection.run_sync(lambda sync: command.upgrade(alembic_config(sync), "0001"))
         await connection.execute(
@@ -75,7 +75,7 @@ async def test_an_older_database_keeps_its_rows(tmp_path: Path) -> None:
         )
         await connection.execute(text("INSERT INTO labels VALUES ('sbx_1', 'k', 'v')"))
     await database.close()
-    store = await Store.open(f"sqlite+aiosqlite:///{tmp_path / 'a.db'}")
+    store = await Store.open(f"sqlite:///{tmp_path / 'a.db'}")
     (row,) = await store.sandboxes.page("o", wanted={"k": "v"})
     assert (row.version, row.snapshot, row.paused_at, row.idle_timeout) == (3, None, None, None)
     await store.close()
@@ -90,7 +90,7 @@ async def test_what_sleeps_is_overdue_and_abandoned_like_what_runs(store: Store)
 
 
 async def test_opening_a_database_again_keeps_what_is_in_it(tmp_path: Path) -> None:
-    url = f"sqlite+aiosqlite:///{tmp_path / 'a.db'}"
+    url = f"sqlite:///{tmp_path / 'a.db'}"
     first = await Store.open(url)
     await add_sandbox(first)
     await first.close()
