@@ -33,6 +33,7 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._again: int | None = None
+        self._fresh = False
         self._work: asyncio.Task[None] | None = None
         self._drained = asyncio.Event()
         self._drained.set()
@@ -87,6 +88,9 @@ class Link(asyncio.Protocol):
             self._work = None
 
     def _answers(self, batch: list[tuple[bytes, bool]]) -> bytes:
+        if self._fresh:
+            self._mount.forget()
+            self._fresh = False
         return b"".join(self._mount.answer(request, again) for request, again in batch)
 
     def _take(self) -> list[tuple[bytes, bool]]:
@@ -97,6 +101,7 @@ class Link(asyncio.Protocol):
             (self._again,) = struct.unpack_from("<I", self._buffer)
             if self._again > _MOST_AGAIN:
                 raise Nonsense("too many requests at once")
+            self._fresh = self._again == 0
             del self._buffer[:_PRELUDE]
         found: list[tuple[bytes, bool]] = []
         at = 0

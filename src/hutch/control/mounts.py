@@ -7,6 +7,7 @@ with every pause, snapshot and restart, and made again; the kernel inside waits 
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from contextlib import AsyncExitStack
 
 import structlog
@@ -15,7 +16,7 @@ from hutch.control.context import Context
 from hutch.control.links import Link
 from hutch.control.notifier import sandbox
 from hutch.control.volumes import Volumes
-from hutch.errors import HutchError
+from hutch.errors import HutchError, InternalError
 from hutch.store.sandboxes import LIVE, SandboxRow
 from hutch.volumes import Volume
 from hutch.volumes.fuse import Mount
@@ -92,18 +93,19 @@ class _Sandbox:
 
     async def keep(self) -> None:
         """Until the sandbox has ended: what is cut is connected again."""
-        failures = 0
+        failures, ended = 0, False
         try:
             while True:
                 bell = self._context.notifier.bell(sandbox(self._row.id))
                 row = await self._context.store.sandboxes.get(self._row.id)
                 if row is None or (row.state not in LIVE and row.ended_at is not None):
+                    ended = True
                     return
                 failures = 0 if await self._reconnected(row) else failures + 1
                 patience = _AGAIN[min(failures, len(_AGAIN)) - 1] if failures else _LOOK
                 await self._context.notifier.wait(bell, patience)
         finally:
-            await self._end()
+            await self._end(ended)
 
     async def _reconnected(self, row: SandboxRow) -> bool:
         if row.state != "running" or row.guest_token is None:
@@ -119,15 +121,28 @@ class _Sandbox:
         known = self._mounts.get(path)
         if known is None:
             volume = await self._open.enter_async_context(self._volumes.using(volume_id, self._row.org))
-            known = self._mounts[path] = volume, Mount(volume.tree)
+            try:
+                if volume.users == 1:
+                    await self._forget_ended(volume)
+                known = self._mounts[path] = volume, await volume.run(Mount, volume.tree, self._row.id, path)
+            except sqlite3.Error as error:
+                log.exception("a volume cannot be mounted", volume=volume_id)
+                raise InternalError(f"the volume {volume_id} cannot be mounted") from error
         return known
+
+    async def _forget_ended(self, volume: Volume) -> None:
+        """The marks of sandboxes that ended while no server ran."""
+        marked = await volume.run(volume.tree.marks.sandboxes)  # before the question who has not ended
+        living = {row.id for row in await self._context.store.sandboxes.with_volumes(self._row.org)}
+        for id in marked - living:
+            await volume.run(volume.tree.marks.forget_sandbox, id)
 
     def _lost(self) -> None:
         self._context.notifier.notify(sandbox(self._row.id))
 
-    async def _end(self) -> None:
+    async def _end(self, for_good: bool) -> None:
         for link in self._links.values():
             link.abort()
         for volume, served in self._mounts.values():
-            await volume.run(served.end)
+            await volume.run(served.end, for_good)
         await self._open.aclose()

@@ -14,22 +14,23 @@ import struct
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from hashlib import blake2b
 
 import structlog
 
 from hutch.volumes import wire
-from hutch.volumes.tree import Attributes, Tree
+from hutch.volumes.marks import REMEMBERED, Note
+from hutch.volumes.tree import Tree
 from hutch.volumes.wire import ONCE, REPLY, REQUEST, SILENT, Op, Set
 
 log = structlog.get_logger("hutch.volumes")
 
-_REMEMBERED = 512
 _NOREPLACE = 1
 _UTIME_NOW, _UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2
 """What `utimensat` takes for moments: gVisor passes them on."""
 
 
-_MARK = REQUEST.size + 512
+_MARKED = REQUEST.size + 512
 """Bytes of a request that, with its number among them, tell it from all others."""
 _NUMBER = slice(8, 16)
 _SMALLEST_ENTRY = 32
@@ -43,12 +44,31 @@ class Mount:
     """One sandbox's use of a tree, over all of its connections: what it has open, and the answers that it may have
     lost."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, sandbox: str, path: str) -> None:
+        """`sandbox` is its id, and `path` where it has mounted the tree."""
         self._tree = tree
+        self._sandbox = sandbox
+        self._id = tree.marks.mount(sandbox, path)
         self._open: Counter[int] = Counter()
+        before = tree.marks.of(self._id)
+        self._done_before = {done.mark: done.made for done in before}
+        """By an earlier process: marks of requests, and what they have made."""
+        self._count = before[-1].number if before else 0
         self._answered: OrderedDict[bytes, bytes] = OrderedDict()
         self._repeated: dict[bytes, bytes] = {}
         """Answers to what was sent again at the beginning of a connection, whatever number it has."""
+
+    def forget(self) -> None:
+        """A connection begins, and nothing was sent before: no answer is lost. (After a rollback, or in a kernel that
+        has just booted, another request may look like one that was done.)"""
+        if self._answered or self._done_before:
+            self._done_before.clear()
+            self._answered.clear()
+            self._repeated.clear()
+            try:
+                self._tree.marks.forget(self._id)
+            except sqlite3.Error:
+                log.exception("marks of a volume's mount are not forgotten")
 
     def answer(self, request: bytes, again: bool) -> bytes:
         """The reply to one whole request; empty where there is none. `again`: it may have been answered already, and
@@ -60,45 +80,64 @@ class Mount:
             return b""
         if not again:
             self._repeated.clear()
+        caller = _Caller(ino, uid, gid)
+        body = request[REQUEST.size :]
         if code not in ONCE:
-            return self._done(code, number, ino, uid, gid, request)
-        reply = self._known(code, request) if again else None
+            return _reply(number, *self._call(code, caller, body))
+        mark = _mark(request)
+        reply = self._known(code, mark, request) if again else None
         if reply is None:
-            reply = self._done(code, number, ino, uid, gid, request)
-        self._answered[request[:_MARK]] = reply
-        if len(self._answered) > _REMEMBERED:
+            reply = _reply(number, *self._call_once(code, caller, body, mark))
+        self._answered[mark] = reply
+        if len(self._answered) > REMEMBERED:
             self._answered.popitem(last=False)
         if again and code != Op.WRITE:
             self._repeated[_content(request)] = reply
         return reply
 
-    def _done(self, code: int, number: int, ino: int, uid: int, gid: int, request: bytes) -> bytes:
-        error, body = self._call(code, ino, uid, gid, request[REQUEST.size :])
-        return REPLY.pack(REPLY.size + len(body), -error, number) + body
-
-    def _known(self, code: int, request: bytes) -> bytes | None:
+    def _known(self, code: int, mark: bytes, request: bytes) -> bytes | None:
         """The answer that a request has had already, under this number or another: the kernel of a sandbox gives up
         what a freeze finds waiting, and asks anew for it."""
-        reply = self._answered.get(request[:_MARK])
-        if reply is None and code != Op.WRITE and (reply := self._repeated.get(_content(request))) is not None:
-            reply = reply[: _NUMBER.start] + request[_NUMBER] + reply[_NUMBER.stop :]
-        return reply
+        if (reply := self._answered.get(mark)) is not None:
+            return reply
+        if (made := self._done_before.get(mark)) is not None:
+            (number,) = struct.unpack_from("<Q", request, _NUMBER.start)
+            return _reply(number, 0, self._recalled(code, made, request[REQUEST.size :]))
+        if code != Op.WRITE and (reply := self._repeated.get(_content(request))) is not None:
+            return reply[: _NUMBER.start] + request[_NUMBER] + reply[_NUMBER.stop :]
+        return None
 
-    def end(self) -> None:
-        """The sandbox is gone for good: nothing of it is open."""
+    def _recalled(self, code: int, made: bytes, body: bytes) -> bytes:
+        """What an earlier process has answered, or would have."""
+        if code == Op.WRITE:
+            return struct.pack("<I4x", wire.WRITE.unpack_from(body)[2])
+        if code != Op.CREATE:
+            return made
+        (ino,) = struct.unpack_from("<Q", made)
+        self._hold(ino)
+        return made + wire.opened_reply()
+
+    def end(self, for_good: bool) -> None:
+        """Nothing of it is open. `for_good`: the sandbox has ended, and asks for nothing again."""
         for ino, times in self._open.items():
             self._tree.release(ino, times)
         self._open.clear()
+        if for_good:
+            self._tree.marks.forget_sandbox(self._sandbox)
 
-    def _call(self, code: int, ino: int, uid: int, gid: int, body: bytes) -> tuple[int, bytes]:
-        try:
-            handler = _HANDLERS.get(Op(code))
-        except ValueError:
-            handler = None
+    def _call_once(self, code: int, caller: _Caller, body: bytes, mark: bytes) -> tuple[int, bytes]:
+        if code == Op.WRITE and not _appends(body):
+            return self._call(code, caller, body)  # done again, it says the same of the same place
+        self._count += 1
+        with self._tree.noting(Note(self._id, self._count, mark, wire.entry_reply)):
+            return self._call(code, caller, body)
+
+    def _call(self, code: int, caller: _Caller, body: bytes) -> tuple[int, bytes]:
+        handler = _HANDLERS.get(code)
         if handler is None:
             return errno.ENOSYS, b""
         try:
-            return 0, handler(self, _Caller(ino, uid, gid), body)
+            return 0, handler(self, caller, body)
         except OSError as error:
             return error.errno or errno.EIO, b""
         except (struct.error, ValueError, OverflowError) as error:
@@ -136,7 +175,7 @@ class Mount:
             if flags & os.O_EXCL:
                 raise
             found = self._tree.lookup(who.ino, name)  # another sandbox was faster
-        self._hold(found)
+        self._hold(found.ino)
         return wire.entry_reply(found) + wire.opened_reply()
 
     def _unlink(self, who: _Caller, body: bytes) -> bytes:
@@ -198,7 +237,7 @@ class Mount:
     # ---- files ----
 
     def _opened(self, who: _Caller, body: bytes) -> bytes:
-        self._hold(self._tree.get(who.ino))
+        self._hold(self._tree.get(who.ino).ino)
         return wire.opened_reply()
 
     def _released(self, who: _Caller, body: bytes) -> bytes:
@@ -245,9 +284,9 @@ class Mount:
             out += packed
         return bytes(out)
 
-    def _hold(self, found: Attributes) -> None:
-        self._tree.hold(found.ino)
-        self._open[found.ino] += 1
+    def _hold(self, ino: int) -> None:
+        self._tree.hold(ino)
+        self._open[ino] += 1
 
 
 class _Caller:
@@ -263,7 +302,7 @@ class _Caller:
         self.gid = gid
 
 
-_HANDLERS: dict[Op, Callable[[Mount, _Caller, bytes], bytes]] = {
+_HANDLERS: dict[int, Callable[[Mount, _Caller, bytes], bytes]] = {
     Op.LOOKUP: Mount._lookup,
     Op.GETATTR: Mount._getattr,
     Op.SETATTR: Mount._setattr,
@@ -289,6 +328,19 @@ _HANDLERS: dict[Op, Callable[[Mount, _Caller, bytes], bytes]] = {
     Op.RELEASEDIR: Mount._released,
     Op.CREATE: Mount._create,
 }
+
+
+def _reply(number: int, error: int, body: bytes) -> bytes:
+    return REPLY.pack(REPLY.size + len(body), -error, number) + body
+
+
+def _mark(request: bytes) -> bytes:
+    """What tells it from all others."""
+    return blake2b(request[:_MARKED], digest_size=16).digest()
+
+
+def _appends(body: bytes) -> bool:
+    return len(body) >= wire.WRITE.size and bool(wire.WRITE.unpack_from(body)[5] & os.O_APPEND)
 
 
 def _content(request: bytes) -> bytes:

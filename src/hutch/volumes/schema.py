@@ -9,6 +9,8 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from hutch.volumes import marks
+
 ROOT = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS inode (
@@ -33,11 +35,11 @@ CREATE TABLE IF NOT EXISTS entry (
     UNIQUE (parent, name)
 );
 CREATE INDEX IF NOT EXISTS entry_order ON entry (parent, cookie);
-CREATE TABLE IF NOT EXISTS used (bytes INTEGER NOT NULL);
+DROP TABLE IF EXISTS used;
 """
 """Numbers of inodes are never given twice: what a sandbox remembers of one that is gone can be no other. `linked` is 0
 for a file without a name that somebody still has open. Cookies are the places to which `readdir` returns; 1 and 2 are
-those of `.` and `..`. Times are nanoseconds."""
+those of `.` and `..`. Times are nanoseconds. (`used` is what an earlier version kept.)"""
 INSERT = "INSERT INTO inode VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -46,11 +48,10 @@ def open_database(path: Path, now: int) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
-    connection.executescript(_SCHEMA)
+    connection.executescript(_SCHEMA + marks.SCHEMA)
     if connection.execute("SELECT 1 FROM inode WHERE ino = ?", (ROOT,)).fetchone() is None:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(INSERT, (ROOT, ROOT, 0o40777, 0, 0, 0, now, now, now, None, 1))
         connection.execute("INSERT INTO sqlite_sequence VALUES ('entry', 2)")
-        connection.execute("INSERT INTO used VALUES (0)")
         connection.execute("COMMIT")
     return connection

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hutch.volumes.allowance import Allowance
+from hutch.volumes.marks import Marks, Note
 from hutch.volumes.schema import INSERT, ROOT, open_database
 
 INODE_COST = 4096
@@ -32,6 +33,8 @@ WITH RECURSIVE up (ino, depth) AS (
     SELECT ?, 0 UNION ALL SELECT inode.parent, depth + 1 FROM up JOIN inode USING (ino) WHERE ino <> ? AND depth < ?
 ) SELECT max(depth) FROM up
 """
+_USED = "SELECT coalesce(sum(? + CASE WHEN mode >> 12 = ? THEN size ELSE 0 END), 0) FROM inode WHERE ino <> ?"
+"""Counted when it is opened: to keep the sum in the database would cost each change another page."""
 _KINDS = frozenset((stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK))
 _BITS = 0o7777
 
@@ -66,14 +69,17 @@ class Tree:
         self._data.mkdir(parents=True, exist_ok=True)
         self._allowance = allowance
         self._db = open_database(directory / "tree.db", time.time_ns())
+        self.marks = Marks(self._db)
+        self._note: Note[Attributes] | None = None
         self._open: Counter[int] = Counter()
         self._files: dict[int, int] = {}
+        self._used = int(self._db.execute(_USED, (INODE_COST, stat.S_IFREG >> 12, ROOT)).fetchone()[0])
         self._sweep()
 
     @property
     def used(self) -> int:
         """Bytes of the allowance that it has."""
-        return int(self._db.execute("SELECT bytes FROM used").fetchone()[0])
+        return self._used
 
     @property
     def allowance(self) -> Allowance:
@@ -86,6 +92,16 @@ class Tree:
             os.close(fd)
         self._files.clear()
         self._db.close()
+
+    @contextlib.contextmanager
+    def noting(self, note: Note[Attributes]) -> Iterator[None]:
+        """Of what is called within, the change is marked as done, in one transaction with it. (What changes nothing
+        may be done again.)"""
+        self._note = note
+        try:
+            yield
+        finally:
+            self._note = None
 
     # ---- looking ----
 
@@ -132,7 +148,10 @@ class Tree:
         with self._change(INODE_COST):
             ino = self._insert(parent, mode, uid, gid, target, linked=True)
             self._link(parent, name, ino)
-        return self.get(ino)
+            made = self.get(ino)
+            if self._note is not None:
+                self._note.made = self._note.describe(made)
+        return made
 
     def remove(self, parent: int, name: bytes, directory: bool) -> None:
         """Take a name away: a directory's when it is empty, or another's. Raises ENOENT, ENOTDIR, EISDIR, ENOTEMPTY."""
@@ -211,6 +230,8 @@ class Tree:
         _check_size(end)
         now = time.time_ns()
         with self._change(max(0, end - found.size)):
+            if offset > found.size:
+                self._cut(ino, found.size)
             view = memoryview(data)
             while view:
                 done = os.pwrite(self._descriptor(ino), view, offset)
@@ -242,11 +263,11 @@ class Tree:
         _check_size(size)
         now = time.time_ns()
         with self._change(size - found.size):
-            if size < found.size:  # what is cut off must not come back when it grows again
-                fd = self._descriptor(ino)
-                if os.fstat(fd).st_size > size:
-                    os.ftruncate(fd, size)
+            if size > found.size:
+                self._cut(ino, found.size)
             self._db.execute("UPDATE inode SET size = ?, mtime = ?, ctime = ? WHERE ino = ?", (size, now, now, ino))
+        if size < found.size:
+            self._cut(ino, size)
 
     def set_attributes(
         self,
@@ -282,9 +303,10 @@ class Tree:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
-                if cost:
-                    self._db.execute("UPDATE used SET bytes = bytes + ?", (cost,))
+                if self._note is not None:
+                    self.marks.add(self._note)
                 self._db.execute("COMMIT")
+                self._note = None
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
@@ -295,6 +317,7 @@ class Tree:
                 raise OSError(errno.ENOSPC, "the server's disk is full") from error
             raise
         self._allowance.take(min(0, cost))
+        self._used += cost
 
     def _find(self, parent: int, name: bytes) -> Attributes | None:
         row = self._db.execute(
@@ -341,8 +364,7 @@ class Tree:
     def _insert(self, parent: int, mode: int, uid: int, gid: int, target: bytes | None, linked: bool) -> int:
         now = time.time_ns()
         values = (None, parent, mode, uid, gid, len(target or b""), now, now, now, target, int(linked))
-        cursor = self._db.execute(INSERT, values)
-        return int(cursor.lastrowid or 0)
+        return int(self._db.execute(INSERT, values).lastrowid or 0)
 
     def _link(self, parent: int, name: bytes, ino: int) -> None:
         self._db.execute("INSERT INTO entry (parent, name, ino) VALUES (?, ?, ?)", (parent, name, ino))
@@ -376,6 +398,13 @@ class Tree:
         """What a process that has died had open without a name."""
         for (ino,) in self._db.execute("SELECT ino FROM inode WHERE linked = 0").fetchall():
             self._reap(ino)
+
+    def _cut(self, ino: int, size: int) -> None:
+        """Have the host's file end where the file does. Behind that lies what was cut off, and what a process that died
+        had written and not yet said so: before a hole is made there."""
+        fd = self._descriptor(ino)
+        if os.fstat(fd).st_size > size:
+            os.ftruncate(fd, size)
 
     def _path(self, ino: int) -> Path:
         return self._data / f"{ino & 0xFF:02x}" / str(ino)

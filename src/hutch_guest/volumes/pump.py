@@ -31,8 +31,9 @@ _REPLY = struct.Struct("<IiQ")
 _WRITE, _RELEASE, _FSYNC, _FLUSH, _INIT, _OPENDIR, _RELEASEDIR = 16, 18, 20, 25, 26, 27, 29
 _SILENT = frozenset({2, 36, 38, 42})
 """What nobody answers: forget, interrupt, destroy."""
-_AHEAD = 8 << 20
-"""Bytes of writes that wait for the server's answer."""
+_AHEAD, _MOST_AHEAD = 8 << 20, 256
+"""Bytes of writes that wait for the server's answer, and their number: the server remembers what it has answered of
+the last 1024 requests, to do none twice."""
 _MAX_WRITE = 256 << 10
 _BUFFER = (1 << 20) + 4096
 _PATIENCE = 10.0
@@ -85,7 +86,7 @@ class Pump:
     def _write_ahead(self, number: int, inode: int, request: bytes) -> None:
         (size,) = struct.unpack_from("<I", request, _ARGUMENTS + 16)
         with self._lock:
-            while sum(ahead for _, ahead in self._ahead.values()) + size > _AHEAD:
+            while len(self._ahead) >= _MOST_AHEAD or sum(ahead for _, ahead in self._ahead.values()) + size > _AHEAD:
                 self._room.wait()
             self._ahead[number] = inode, size
         if self._send(number, request):

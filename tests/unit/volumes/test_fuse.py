@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.unit.volumes.asking import ask, create, made, request, write
 
 from hutch.volumes.allowance import Allowance
 from hutch.volumes.fuse import Mount, Nonsense
-from hutch.volumes.schema import ROOT
 from hutch.volumes.tree import Tree
-from hutch.volumes.wire import REPLY, REQUEST, Op
+from hutch.volumes.wire import Op
 
 
 @pytest.fixture
@@ -29,32 +29,7 @@ def tree(tmp_path: Path) -> Iterator[Tree]:
 
 @pytest.fixture
 def mount(tree: Tree) -> Mount:
-    return Mount(tree)
-
-
-def request(code: int, ino: int = ROOT, body: bytes = b"", number: int = 1) -> bytes:
-    return REQUEST.pack(REQUEST.size + len(body), code, number, ino, 1000, 1000, 1, 0) + body
-
-
-def ask(mount: Mount, code: int, ino: int = ROOT, body: bytes = b"", number: int = 1, again: bool = False) -> tuple:
-    reply = mount.answer(request(code, ino, body, number), again)
-    length, error, answered = REPLY.unpack_from(reply)
-    assert (length, answered) == (len(reply), number)
-    return -error, reply[REPLY.size :]
-
-
-def create(name: bytes, flags: int = os.O_CREAT) -> bytes:
-    return struct.pack("<IIII", flags, 0o644, 0, 0) + name + b"\0"
-
-
-def write(offset: int, data: bytes, flags: int = 0) -> bytes:
-    return struct.pack("<QQIIQII", 0, offset, len(data), 0, 0, flags, 0) + data
-
-
-def made(mount: Mount, name: bytes = b"f") -> int:
-    error, body = ask(mount, Op.CREATE, body=create(name))
-    assert error == 0
-    return int(struct.unpack_from("<Q", body)[0])
+    return Mount(tree, "sbx_a", "/data")
 
 
 def test_files(mount: Mount) -> None:
@@ -82,7 +57,7 @@ def test_what_is_open_is_let_go_at_the_end(mount: Mount, tree: Tree) -> None:
     ino = made(mount)
     ask(mount, Op.UNLINK, body=b"f\0")
     assert tree.used > 0 and ask(mount, Op.GETATTR, ino)[0] == 0
-    mount.end()
+    mount.end(for_good=True)
     assert tree.used == 0
 
 
