@@ -22,7 +22,7 @@ def tell(**said):
     print(json.dumps(said), flush=True)
 
 
-def respond(data):
+def respond(data, elsewhere=False):
     id = struct.unpack_from(">H", data)[0]
     at, labels = 12, []
     while length := data[at]:
@@ -30,7 +30,7 @@ def respond(data):
         at += 1 + length
     kind = struct.unpack_from(">H", data, at + 1)[0]
     name, question = ".".join(labels).lower(), data[12 : at + 5]
-    tell(asked=name, kind=kind)
+    tell(asked=name, kind=kind, elsewhere=elsewhere)
     record = RECORDS.get(name)
     if record is None and "." in name:
         record = RECORDS.get("*." + name.split(".", 1)[1])
@@ -39,17 +39,21 @@ def respond(data):
     if record.get("silent"):
         return None
     answers = b""
-    for address in record["addresses"]:
+    addresses = record.get("elsewhere", []) if elsewhere else record["addresses"]
+    for address in addresses:
         answers += b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, record.get("ttl", 30), 4) + socket.inet_aton(address)
-    return struct.pack(">6H", id, 0x8180, 1, len(record["addresses"]), 0, 0) + question + answers
+    return struct.pack(">6H", id, 0x8180, 1, len(addresses), 0, 0) + question + answers
 
 
 class Dns(asyncio.DatagramProtocol):
+    def __init__(self, elsewhere):
+        self.elsewhere = elsewhere
+
     def connection_made(self, transport):
         self.transport = transport
 
     def datagram_received(self, data, addr):
-        if (answer := respond(data)) is not None:
+        if (answer := respond(data, self.elsewhere)) is not None:
             self.transport.sendto(answer, addr)
 
 
@@ -183,14 +187,15 @@ def served(path, fields):
     return b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncontent-length: %d\r\n\r\n" % (kind, len(body)) + body
 
 
-async def main(certificate, resolver, files, token):
+async def main(certificate, resolver, other, files, token):
     global FILES, TOKEN
     FILES, TOKEN = files, token
     loop = asyncio.get_running_loop()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     context.sni_callback = named
-    await loop.create_datagram_endpoint(Dns, local_addr=(resolver, 53))
+    for address in (resolver, other):
+        await loop.create_datagram_endpoint(lambda elsewhere=address == other: Dns(elsewhere), local_addr=(address, 53))
     for port in (443, 9999):
         await loop.create_datagram_endpoint(Echo, local_addr=("0.0.0.0", port))
     await asyncio.start_server(dns_stream, "0.0.0.0", 53)

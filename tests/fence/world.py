@@ -26,7 +26,8 @@ from tests.node_host import NodeHost
 HERE = Path(__file__).parent
 _OWN = 100 + secrets.randbelow(150)
 """Of this process: tests that run side by side have internets of their own."""
-RESOLVER = f"25.25.{_OWN}.53"
+RESOLVER, OTHER_RESOLVER = (f"25.25.{_OWN}.{last}" for last in (53, 54))
+"""The node's name server, and one that says of some names what stands in `elsewhere`."""
 GOOD, EVIL, SHARED = (f"25.25.{_OWN}.{last}" for last in (10, 66, 20))
 PRIVATE = f"10.98.{_OWN}.25"
 METADATA = "169.254.169.254"
@@ -34,7 +35,7 @@ CLIENT = "/tmp/client.py"
 TOKEN = "ghp_R3alValue0fTheT0kenThatN0b0dySees9xYz"
 
 RECORDS: dict[str, Any] = {
-    "good.test": {"addresses": [GOOD]},
+    "good.test": {"addresses": [GOOD], "elsewhere": [SHARED]},
     "api.good.test": {"addresses": [SHARED]},
     "other.test": {"addresses": [SHARED]},
     "evil.test": {"addresses": [EVIL]},
@@ -59,7 +60,7 @@ class Internet:
         tag = secrets.token_hex(2)
         self.space, self._link, net = f"hfw-{tag}", f"hfw{tag}", f"100.126.{secrets.randbelow(256)}"
         self.host, self.address = f"{net}.1", f"{net}.2"
-        self.addresses = [RESOLVER, GOOD, EVIL, SHARED, PRIVATE, METADATA]
+        self.addresses = [RESOLVER, OTHER_RESOLVER, GOOD, EVIL, SHARED, PRIVATE, METADATA]
         self._net = net
         self.said: list[dict[str, Any]] = []
         self._news = threading.Condition()
@@ -80,7 +81,7 @@ class Internet:
         self.certificate.write_bytes(_certificate())
         self.files.mkdir()
         command = ["nsenter", f"--net=/run/netns/{self.space}", sys.executable, "-I", "-S", str(HERE / "server.py")]
-        arguments = [str(self.certificate), RESOLVER, str(self.files), TOKEN]
+        arguments = [str(self.certificate), RESOLVER, OTHER_RESOLVER, str(self.files), TOKEN]
         self._process = subprocess.Popen(
             [*command, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -108,10 +109,10 @@ class Internet:
         self._process.stdin.flush()
         self.wait(lambda said: "records" in said, before)
 
-    def asked(self, since: int = 0) -> list[str]:
-        """The names that the name server was asked for."""
+    def asked(self, since: int = 0, *, elsewhere: bool = False) -> list[str]:
+        """The names that the name server was asked for, or the other one."""
         with self._news:
-            return [said["asked"] for said in self.said[since:] if "asked" in said]
+            return [said["asked"] for said in self.said[since:] if said.get("elsewhere") is elsewhere]
 
     def requests(self, since: int = 0) -> list[dict[str, Any]]:
         """The requests that came."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from tests.fence.sniffer import sniffing
-from tests.fence.world import EVIL, GOOD, METADATA, PRIVATE, RESOLVER, SHARED, World, a_world
+from tests.fence.world import EVIL, GOOD, METADATA, OTHER_RESOLVER, PRIVATE, RESOLVER, SHARED, World, a_world
 
 from hutch.egress.unprivileged import socket_of
 
@@ -113,6 +113,36 @@ def test_only_allowed_names_go_to_a_name_server(world: World, box: dict[str, Any
     assert came[9]["answers"] == 1
     assert came[10:14] == ["refused"] * 4
     assert set(world.internet.asked(since)) == {"good.test"}
+
+
+def test_name_servers_of_the_policys_own(world: World) -> None:
+    """The first of them does not answer."""
+    allow = ["good.test", "inside.test", f"{RESOLVER}:443"]
+    box = world.sandbox(*allow, name_servers=[EVIL, OTHER_RESOLVER])
+    since = world.internet.mark()
+    question = {"do": "dns", "name": "good.test", "server": OTHER_RESOLVER}
+    came = world.run(
+        box,
+        lookup("good.test"),
+        tls(SHARED, "good.test"),
+        tls(GOOD, "good.test"),  # what the node's own would have said
+        question,
+        question | {"tcp": True},
+        question | {"name": "evil.test"},
+        question | {"name": "evil.test", "tcp": True},
+        question | {"server": RESOLVER},
+        {"do": "tcp", "to": [OTHER_RESOLVER, 443]},  # questions, and nothing else
+        {"do": "tcp", "to": [OTHER_RESOLVER, 80]},
+    )
+    assert came[0] == [SHARED]
+    assert came[1]["sni"] == "good.test"
+    assert came[2] == "refused"
+    assert [(each["code"], each["answers"]) for each in came[3:7]] == [(0, 1), (0, 1), (3, 0), (3, 0)]
+    assert came[7:] == ["refused"] * 3
+    assert set(world.internet.asked(since, elsewhere=True)) == {"good.test"} and not world.internet.asked(since)
+    world.policy(box, *allow)
+    assert world.run(box, lookup("good.test"), question) == [[GOOD], "refused"]
+    world.node.call("DELETE", f"/sandboxes/{box['id']}")
 
 
 def test_a_tunnel_of_names_below_a_wildcard_runs_dry(world: World) -> None:

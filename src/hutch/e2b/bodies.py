@@ -9,6 +9,7 @@ from pydantic.alias_generators import to_camel
 
 from hutch.model.common import MAX_STRING
 from hutch.model.headers import MAX_HEADER_RULES
+from hutch.model.network import MAX_NAME_SERVERS
 
 
 class Body(BaseModel):
@@ -53,7 +54,7 @@ class Egress(Body):
 
     allow_out: list[str] = Field([], max_length=1000)
     deny_out: list[str] = Field([], max_length=1000)
-    dns_servers: list[str] = []
+    dns_servers: list[str] | None = Field(None, max_length=MAX_NAME_SERVERS)
     egress_proxy: dict[str, Any] = {}
     rules: dict[str, list[Rule]] = Field({}, max_length=MAX_HEADER_RULES)
 

@@ -19,19 +19,28 @@ def policy_of(egress: Egress, internet: bool | None) -> NetworkPolicy:
     """The policy; everything is allowed when nothing is said, as on E2B. Raises `NotOffered` for what no policy of
     Hutch does, and `InvalidPolicy` for what is no rule: to allow more than was asked for would be worse than to
     refuse."""
-    for field in ("dns_servers", "egress_proxy"):
-        if getattr(egress, field):
-            raise NotOffered(f"network: `{field}` is not offered by Hutch", hint=_HINT)
+    if egress.egress_proxy:
+        raise NotOffered("network: `egress_proxy` is not offered by Hutch", hint=_HINT)
+    servers = NetworkRules(name_servers=egress.dns_servers or []).name_servers
     closed = internet is False or any(each in _EVERYTHING for each in egress.deny_out)
     if closed and not egress.allow_out:
         return DenyAll()
     if any(each in _EVERYTHING for each in egress.allow_out) or not (egress.deny_out or closed):
         return AllowAll()  # what is allowed goes before what is denied; and where nothing is denied, it says nothing
-    return NetworkRules(
+    rules = NetworkRules(
         allow=[_rule(each) for each in egress.allow_out],
         deny=[] if closed else [_rule(each) for each in egress.deny_out],
         public=not closed,
     )
+    return _with_name_servers(rules, servers)
+
+
+def _with_name_servers(rules: NetworkRules, servers: Sequence[str]) -> NetworkRules:
+    """On E2B they count where a name is allowed, and all that is sent to them passes. Here a name counts as it was
+    resolved: they are asked for it, and questions to them are answered by who judges names."""
+    if not rules.names or not servers:
+        return rules
+    return NetworkRules(**rules.model_dump() | {"name_servers": servers, "allow": [*rules.allow, *servers]})
 
 
 def header_rules(egress: Egress) -> list[HeaderRule]:

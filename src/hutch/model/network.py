@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from functools import cached_property
+from ipaddress import IPv4Address
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
 from hutch.errors import InvalidPolicy
 from hutch.model.common import Model
-from hutch.model.rules import AddressRule, NameRule, parse_rule
+from hutch.model.rules import CLOSED, AddressRule, NameRule, parse_rule
 
 MAX_RULES = 256
+MAX_NAME_SERVERS = 10
 
 POLICY_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
 
@@ -30,6 +32,22 @@ def _addresses(text: str) -> str:
             value=text[:200],
         )
     return rule.text
+
+
+def _name_server(text: str) -> str:
+    try:
+        address = IPv4Address(text)
+        wrong = "it is not public" if any(address in network for network in CLOSED) else ""
+    except ValueError:
+        wrong = "it is no IPv4 address"
+    if wrong:
+        raise InvalidPolicy(
+            f"{text[:64]} cannot be a name server of a sandbox: {wrong}",
+            hint="Name servers are public addresses, such as 9.9.9.9; they are asked on port 53.",
+            field="network.name_servers",
+            value=text[:64],
+        )
+    return str(address)
 
 
 class DenyAll(Model):
@@ -68,6 +86,12 @@ class NetworkRules(Model):
     public: bool = Field(False, description="Besides, all that `allow_all` reaches, but for `deny`.")
     policies: list[Annotated[str, Field(pattern=POLICY_NAME)]] = Field(
         [], max_length=16, description="Named policies whose rules count besides `allow`."
+    )
+    name_servers: list[Annotated[str, AfterValidator(_name_server)]] = Field(
+        [],
+        max_length=MAX_NAME_SERVERS,
+        description="Public IPv4 addresses: who is asked for the names that are allowed, instead of the host's name "
+        "server. Questions that the sandbox sends to their port 53 are answered so, too; nothing else is opened.",
     )
     limits: NetworkLimits = NetworkLimits()
 

@@ -20,12 +20,13 @@ def upward(rules: NetworkRules, services: Services) -> list[str]:
     """Judges what the guest sends, after the redirects were made."""
     limits = rules.limits
     new, dns = limits.new_connections, services.dns
+    asked = ", ".join((LLM_ADDRESS, *dict.fromkeys(rules.name_servers)))
     lines = [
         "jump always",
         f"ct state new limit rate over {new}/second burst {2 * new} packets goto refuse",
         f"ct status dnat udp dport {dns} limit rate over {QUESTIONS}/second burst {3 * QUESTIONS} packets drop",
         f"ct state new ct count over {limits.connections} goto refuse",
-        f"ct status dnat ct original ip daddr {LLM_ADDRESS} meta l4proto {{ tcp, udp }} th dport {dns} accept",
+        f"ct status dnat ct original ip daddr {{ {asked} }} meta l4proto {{ tcp, udp }} th dport {dns} accept",
         f"ct status dnat tcp dport {services.tcp} accept",
     ]
     if limits.mbit is not None:

@@ -50,6 +50,10 @@ table inet {table} {{
     comment "slots that ask the fence for names"
     type ifname . ipv4_addr
   }}
+  set asked {{
+    comment "name servers that a slot's policy names: questions to them are the fence's to answer"
+    type ifname . ipv4_addr . ipv4_addr
+  }}
   set resolved {{
     comment "guest, address, port: led to the fence"
     type ipv4_addr . ipv4_addr . inet_service; flags timeout; size {resolved}
@@ -91,6 +95,7 @@ table inet {table} {{
     iifname "{links}" ip daddr {llm} tcp dport 80 redirect to :{services.llm}
     iifname "{links}" ip daddr {identity} tcp dport 80 redirect to :{services.identity}
     iifname . ip saddr @named ip daddr {llm} meta l4proto {{ tcp, udp }} th dport 53 redirect to :{services.dns}
+    iifname . ip saddr . ip daddr @asked meta l4proto {{ tcp, udp }} th dport 53 redirect to :{services.dns}
     iifname . ip saddr @named ip saddr . ip daddr . tcp dport @resolved redirect to :{services.tcp}
     {names}
   }}
@@ -284,6 +289,7 @@ class Firewall:
             commands.append(f'add element {table} limits {{ "{slot.link}" : jump {_down(slot)} }}')
         commands.append(f"add element {table} judges {{ {key} : goto {_up(slot)} }}")
         commands.append(f"add element {table} named {{ {key} }}")
+        commands += [f"add element {table} asked {{ {each} }}" for each in _asked(slot, policy)]
         return commands + [f"add element {table} open {{ {key} }}"] * forwarded(policy)
 
     def _chain(self, name: str, lines: list[str]) -> list[str]:
@@ -300,6 +306,7 @@ class Firewall:
             commands.append(f"delete element {table} open {{ {key} }}")
         if isinstance(policy, NetworkRules):
             commands.append(f"delete element {table} named {{ {key} }}")
+            commands += [f"delete element {table} asked {{ {each} }}" for each in _asked(slot, policy)]
             chains = [_up(slot)]
             if downward(policy):
                 commands.append(f'delete element {table} limits {{ "{slot.link}" }}')
@@ -337,6 +344,10 @@ def _kept(chain: str, policies: Mapping[int, NetworkPolicy], slot: Slot) -> Netw
 
 def _key(slot: Slot) -> str:
     return f"{slot.link} . {slot.guest_address}"
+
+
+def _asked(slot: Slot, rules: NetworkRules) -> list[str]:
+    return [f"{_key(slot)} . {server}" for server in dict.fromkeys(rules.name_servers)]
 
 
 def _up(slot: Slot) -> str:

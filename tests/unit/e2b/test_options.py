@@ -14,7 +14,7 @@ from hutch.e2b.network import opens, policy_of
 from hutch.e2b.options import options_of
 from hutch.e2b.templates import without_tag
 from hutch.errors import InvalidPolicy
-from hutch.model import NetworkRules
+from hutch.model import DenyAll, NetworkRules
 
 
 def test_a_restriction_that_is_not_known_is_refused() -> None:
@@ -48,7 +48,6 @@ def test_policies(network: dict[str, Any], internet: bool | None, mode: str) -> 
 @pytest.mark.parametrize(
     ("network", "internet"),
     [
-        ({"dnsServers": ["1.1.1.1"]}, None),
         ({"egressProxy": {"address": "x"}}, None),
     ],
 )
@@ -68,6 +67,19 @@ def test_lists_become_rules() -> None:
     for wrong in ({"denyOut": ["example.org"]}, {"denyOut": ["0.0.0.0/0"], "allowOut": ["169.254.1.1"]}):
         with pytest.raises(InvalidPolicy):
             policy_of(Network.model_validate(wrong), None)
+
+
+def test_name_servers_count_where_a_name_is_allowed() -> None:
+    said = {"denyOut": ["0.0.0.0/0"], "allowOut": ["example.org"], "dnsServers": ["9.9.9.9"]}
+    policy = policy_of(Network.model_validate(said), None)
+    assert policy == NetworkRules(allow=["example.org", "9.9.9.9"], name_servers=["9.9.9.9"])
+    assert policy_of(Network.model_validate(said | {"allowOut": []}), None) == DenyAll()
+    only_addresses = policy_of(Network.model_validate(said | {"allowOut": ["1.2.3.4"]}), None)
+    assert only_addresses == NetworkRules(allow=["1.2.3.4"])
+    for wrong in ("10.0.0.53", "169.254.169.254", "127.0.0.1", "dns.example.org", "9.9.9.9:5353", "2620:fe::fe"):
+        for network in (said, {}):
+            with pytest.raises(InvalidPolicy, match="name server"):
+                policy_of(Network.model_validate({**network, "dnsServers": [wrong]}), None)
 
 
 def test_nulls_are_what_is_not_there() -> None:

@@ -156,7 +156,7 @@ async def test_rules_are_replaced_while_it_runs(api: httpx.AsyncClient, node: Mo
         ({"rules": {"a.test": [{"transform": {"path": "/x"}}]}}, 400, "path"),
         (rules("${e2b.secrets.a}" * 17), 400, "16 times"),
         ({"rules": {f"{n}.a.test": [{"transform": {"headers": {"X": "x" * 8000}}}] for n in range(5)}}, 400, "32768"),
-        ({"dnsServers": ["9.9.9.9"]}, 501, "dns_servers"),
+        ({"allowOut": ["a.test"], "denyOut": ["0.0.0.0/0"], "dnsServers": ["10.0.0.53"]}, 400, "not public"),
         ({"egressProxy": {"address": "proxy.test:1080"}}, 501, "egress_proxy"),
     ],
 )

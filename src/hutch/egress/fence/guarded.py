@@ -70,6 +70,7 @@ class Guarded:
         self.id = id
         self.address = address
         self.permit = Permit(rules)
+        self.name_servers = rules.name_servers
         self.names = NameTable(address, room.names)
         self.connections: set[Connection] = set()
         self.questions = Bucket(*QUESTIONS)
@@ -81,6 +82,7 @@ class Guarded:
     def change(self, rules: NetworkRules) -> None:
         """Judge by other rules from now on; what they do not allow ends."""
         self.permit = Permit(rules)
+        self.name_servers = rules.name_servers
         for connection in list(self.connections):
             connection.judge_again()
 

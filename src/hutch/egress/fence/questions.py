@@ -67,7 +67,7 @@ def _check_free_part(guarded: Guarded, name: str) -> None:
 
 
 async def _resolve(wall: Wall, guarded: Guarded, question: Question, name: str) -> bytes:
-    found = await wall.upstream.ask(guarded.address, name)
+    found = await wall.upstream.ask(guarded.address, name, guarded.name_servers)
     if found is None:
         return _unasked(wall, guarded, question)
     if found.code not in (NOERROR, NXDOMAIN):

@@ -1,4 +1,4 @@
-"""Asks the host's name server for the addresses of a name."""
+"""Asks a name server for the addresses of a name: the host's, or those that a sandbox's policy names."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ import contextlib
 import secrets
 import socket
 import struct
+from collections.abc import Sequence
+from itertools import cycle
 from typing import cast
 
 from hutch.egress.fence.dns_wire import SERVFAIL, Answer, BadMessage, parse_answer, question
 from hutch.shares import Shares
 
-_TRIES = (1.5, 3.0)
-"""Seconds to wait for an answer, try by try."""
+_WAIT, _LAST_WAIT = 1.5, 3.0
+"""Seconds to wait for an answer: of each try but the last, and of that."""
+PORT = 53
 _FAILED = Answer(SERVFAIL, [], 0, False)
+
+
+_Question = tuple[str, str, tuple[tuple[str, int], ...]]
+"""The guest, the name, and who is asked."""
 
 
 class Upstream:
@@ -22,29 +29,31 @@ class Upstream:
     that. Nor is one shared between sandboxes: none could tell then whose share of the room it takes."""
 
     def __init__(self, server: tuple[str, int] | None, room: Shares) -> None:
-        self._server = server
+        self._servers = (server,) if server is not None else ()
         self._room = room
-        self._asked: dict[tuple[str, str], asyncio.Task[Answer]] = {}
+        self._asked: dict[_Question, asyncio.Task[Answer]] = {}
 
-    async def ask(self, guest: str, name: str) -> Answer | None:
-        """What the name server says; `SERVFAIL` when it says nothing; None: the guest has too many questions under way,
-        those included that it waits for no more."""
-        task = self._asked.get((guest, name))
+    async def ask(self, guest: str, name: str, servers: Sequence[str] = ()) -> Answer | None:
+        """What the name server says, or the first of `servers` that says anything; `SERVFAIL` when none does; None: the
+        guest has too many questions under way, those included that it waits for no more."""
+        question = (guest, name, tuple((server, PORT) for server in servers) or self._servers)
+        task = self._asked.get(question)
         if task is None:
-            if self._server is None:
+            if not question[2]:
                 return _FAILED
             if not self._room.take(guest):
                 return None
-            task = self._asked[guest, name] = asyncio.create_task(self._ask(name, self._server))
-            task.add_done_callback(lambda _: self._done(guest, name))
+            task = self._asked[question] = asyncio.create_task(self._ask(name, question[2]))
+            task.add_done_callback(lambda _: self._done(question))
         return await asyncio.shield(task)
 
-    def _done(self, guest: str, name: str) -> None:
-        del self._asked[guest, name]
-        self._room.give(guest)
+    def _done(self, question: _Question) -> None:
+        del self._asked[question]
+        self._room.give(question[0])
 
-    async def _ask(self, name: str, server: tuple[str, int]) -> Answer:
-        for wait in _TRIES:
+    async def _ask(self, name: str, servers: Sequence[tuple[str, int]]) -> Answer:
+        waits = [_WAIT] * (max(len(servers), 2) - 1) + [_LAST_WAIT]
+        for wait, server in zip(waits, cycle(servers), strict=False):
             asked = question(secrets.randbelow(1 << 16), name)
             try:
                 async with asyncio.timeout(wait):
