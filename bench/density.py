@@ -165,4 +165,4 @@ async def measure(arguments: argparse.Namespace) -> list[Row]:
 
 
 if __name__ == "__main__":
-    main("density", measure, options)
+    main("density", measure, options, kernels_ahead="0")  # it counts processes

@@ -212,6 +212,13 @@ class Settings(BaseSettings):
         description="Memory for sandboxes that are thawed ahead of demand, in MiB; 0 turns this off. Default: 5 % of "
         "the machine's, at most 1024.",
     )
+    kernels_ahead: int = Field(
+        2,
+        ge=0,
+        le=64,
+        description="Kernels with nothing in them that are begun ahead of creates, resumes, rollbacks and forks. "
+        "0 turns this off.",
+    )
     log_level: str = Field("info", description="debug, info, warning or error.")
     log_json: bool = Field(False, description="Write logs as JSON lines.")
 

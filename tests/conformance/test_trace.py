@@ -96,7 +96,9 @@ async def test_what_is_started_inside_is_told_through_thaws_forks_and_restarts(h
     await hide(host, handle, "second")
     await told.until(handle.id, Started, lambda event: event.path == "/tmp/second")
     specs = [await host.spec(), await host.spec()]
-    forks = await asyncio.gather(*(runtime.thaw(spec, host.root / "snap") for spec in specs))
+    begun = [None, await runtime.begin(specs[1])]
+    thaws = (runtime.thaw(spec, host.root / "snap", kernel) for spec, kernel in zip(specs, begun, strict=True))
+    forks = await asyncio.gather(*thaws)
     for fork in forks:
         await host.run(fork, CONNECT.replace("PORT", "4002"))
         await hide(host, fork, "third")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 from tests.leaks import look
 from tests.node_host import NodeHost, boot_request
 
-from hutch.model import new_id
+from hutch.model import is_id, new_id
 
 pytestmark = pytest.mark.root
 
@@ -345,6 +347,48 @@ def test_deletion_wins_over_pause_and_resume(node: NodeHost) -> None:
         assert node.snapshots(sandbox["id"]) == []
     left = look(node.id, node.root)
     assert not left.cgroups or not any("sbx_" in name for name in left.cgroups)
+
+
+def ahead(node: NodeHost) -> set[str]:
+    """Kernels that wait for a thaw, once there is one."""
+    end = time.monotonic() + 60
+    while not node.call("GET", "/health").json()["kernels_ahead"]:
+        assert time.monotonic() < end, node.log()[-3000:]
+        time.sleep(0.05)
+    return {path.name for path in (node.node_dir / "sandboxes").iterdir() if is_id(path.name, "wrm")}
+
+
+def member(node: NodeHost, sandbox: dict[str, Any]) -> str | None:
+    """The kernel that was begun ahead and is this sandbox's now."""
+    record = json.loads((node.node_dir / "sandboxes" / sandbox["id"] / "record.json").read_text())
+    return record["member"]  # type: ignore[no-any-return]
+
+
+def test_a_sandbox_comes_back_in_a_kernel_that_was_begun_ahead(node: NodeHost) -> None:
+    sandbox = node.boot()
+    process = start_counter(node, sandbox)
+    node.pause(sandbox)
+    waiting = ahead(node)
+    sandbox = node.resume(sandbox)
+    used = member(node, sandbox)
+    assert used is not None and used in waiting
+    said, offset = read_output(node, sandbox, process, 0)
+    said, offset = at_least(node, sandbox, process, offset, 2)
+    assert all(line.endswith(b" True") for line in said.splitlines())
+    taken = node.snapshot(sandbox)["id"]
+    waiting = ahead(node)
+    fork = node.boot(from_snapshot=taken)
+    assert member(node, fork) in waiting
+    assert identity(node, fork)[0] == fork["id"].replace("_", "-") != identity(node, sandbox)[0]
+    node.call("DELETE", f"/sandboxes/{fork['id']}")
+    node.pause(sandbox)
+    for name in ahead(node):  # one that has died, also where nobody has noticed yet, is in nobody's way
+        pid = node.node_dir / "sandboxes" / name / "runtime" / "pid"
+        with suppress(FileNotFoundError, ProcessLookupError):
+            os.kill(int(pid.read_text()), signal.SIGKILL)
+    sandbox = node.resume(sandbox)
+    at_least(node, sandbox, process, offset, 2)
+    node.call("DELETE", f"/sandboxes/{sandbox['id']}")
 
 
 def test_paused_sandboxes_survive_restarts_of_the_node(node: NodeHost) -> None:

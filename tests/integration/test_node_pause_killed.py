@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import random
 import threading
 import time
@@ -14,7 +15,7 @@ from tests.integration.test_node_pause import at_least, start_counter
 from tests.leaks import look
 from tests.node_host import NodeHost, boot_request
 
-from hutch.model import new_id
+from hutch.model import is_id, new_id
 
 pytestmark = pytest.mark.root
 
@@ -50,15 +51,19 @@ def kill_during(node: NodeHost, call: tuple[str, str, Any], after: float) -> Non
     node.start()
 
 
-def assert_tidy(node: NodeHost) -> None:
-    """Nothing half-made is left of anything."""
+def assert_tidy(node: NodeHost, nobodys: int = 0) -> None:
+    """Nothing half-made is left of anything. `nobodys`: how many kernels may wait ahead, or be on their way."""
     known = {each["id"]: each for each in node.call("GET", "/sandboxes").json()["sandboxes"]}
-    groups = {name.rpartition("/")[2] for name in look(node.id, node.root).cgroups if "sbx_" in name}
-    assert groups == {id for id, each in known.items() if each["state"] == "running"}
-    for directory in (node.node_dir / "sandboxes").iterdir():
-        found = {path.name for path in directory.iterdir()}
-        running = known[directory.name]["state"] == "running"
-        assert found == ({"record.json", "runtime"} if running else {"record.json"}), (directory, found)
+    records = {id: json.loads((node.node_dir / "sandboxes" / id / "record.json").read_text()) for id in known}
+    lent = {records[id]["member"] or id for id, each in known.items() if each["state"] == "running"}
+    groups = {name.rpartition("/")[2] for name in look(node.id, node.root).cgroups if "_" in name}
+    directories = {directory.name: directory for directory in (node.node_dir / "sandboxes").iterdir()}
+    assert lent <= groups and known.keys() | lent <= directories.keys()
+    for rest in (groups - lent, directories.keys() - known.keys() - lent):
+        assert len(rest) <= nobodys and all(is_id(each, "wrm") for each in rest)
+    for id in known:
+        found = {path.name for path in directories[id].iterdir()}
+        assert found == ({"record.json", "runtime"} if id in lent else {"record.json"}), (id, found)
     hot = {path.name for path in (node.node_dir / "snapshots" / "hot").iterdir()}
     assert hot == {record["id"] for record in node.snapshots()}
 

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, Phase, note, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from tests.integration.test_node_pause_killed import assert_tidy
+from tests.integration.test_stack_killed import NOBODYS
 from tests.stack import Content, Stack
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -165,11 +166,11 @@ class Sandboxes(RuleBasedStateMachine):
         for box in self.boxes:
             note(f"at the end: {box.id}")
             assert self.stack.contents(box.id) == box.content
-        assert_tidy(self.stack)
+        assert_tidy(self.stack, NOBODYS)
         for box in self.boxes:
             self.stack.delete(box.id)
         assert self.stack.sandboxes() == []
-        assert_tidy(self.stack)
+        assert_tidy(self.stack, NOBODYS)
 
 
 def test_sandboxes_hold_what_the_model_holds(stack: Stack) -> None:

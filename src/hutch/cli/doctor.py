@@ -73,7 +73,8 @@ def _node(settings: Settings) -> Check:
     if info := node_health(settings):
         ready, memory = (sum(getattr(each, name) for each in info.warm) for name in ("ready", "memory_bytes"))
         warm = f"{ready} warm ({human_bytes(memory)})" if info.warm_memory_limit else "no warm pool"
-        text = f"{info.runtime}, {info.sandboxes} sandboxes, {warm}, {info.slots_free} slots ready"
+        ahead = f"{info.kernels_ahead} kernels ahead ({human_bytes(info.kernels_ahead_bytes)})"
+        text = f"{info.runtime}, {info.sandboxes} sandboxes, {warm}, {ahead}, {info.slots_free} slots ready"
         return Check("node", "ok", text)
     if StateFile(settings).held:
         return Check("node", "fail", "does not answer although hutch is up", f"See {settings.data_dir}/logs/node.log.")

@@ -211,6 +211,8 @@ class NodeInfo(Model):
     slots_free: int
     warm: list[WarmTemplate] = Field([], description="The warm pool; not among `sandboxes`.")
     warm_memory_limit: int = Field(0, description="Bytes that the warm pool may take; 0: it is off.")
+    kernels_ahead: int = Field(0, description="Kernels that were begun ahead of a thaw and wait.")
+    kernels_ahead_bytes: int = Field(0, description="Bytes of memory that these take.")
     cpus: int
     memory_bytes: int
     disk_free_bytes: int

@@ -290,6 +290,8 @@ class Daemon:
             slots_free=self._parts.slots.free,
             warm=self._sandboxes.pool.view(),
             warm_memory_limit=self._sandboxes.pool.limit,
+            kernels_ahead=len(self._sandboxes.kernels),
+            kernels_ahead_bytes=self._sandboxes.kernels.memory_bytes,
             cpus=os.cpu_count() or 1,
             memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             disk_free_bytes=disk_free(self._home.directory),

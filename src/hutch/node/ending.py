@@ -57,6 +57,11 @@ class Ender:
         final = await parts.gateway.revoke(id)
         if final is not None:  # a call that was cut before its answer has counted tokens, and no request
             entry.record = entry.record.but(llm=final)
+        await self.end_kernel(entry)
+
+    async def end_kernel(self, entry: Entry) -> None:
+        """Remove its kernel and its slot."""
+        parts = self._parts
         runtime_id = entry.record.runtime_id
         await parts.runtime.kill(runtime_id, parts.records.runtime_directory(runtime_id))
         entry.handle = None

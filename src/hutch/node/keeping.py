@@ -101,7 +101,7 @@ class Keeper:
         back = 0
         for member in sorted(pool, key=lambda member: member.entry.record.started_at):
             shelf = pool.shelves[member.entry.record.template]
-            if over > 0 or len(shelf.members) > shelf.target or _short_of_memory(1, back):
+            if over > 0 or len(shelf.members) > shelf.target or short_of_memory(1, back):
                 over, back = over - 1, back + member.memory
                 pool.drop(member)
 
@@ -110,7 +110,7 @@ class Keeper:
         now = time.monotonic()
         hungry = [shelf for shelf in self._pool.shelves.values() if len(shelf.members) < shelf.target]
         wanting = [shelf for shelf in hungry if now >= shelf.not_before]
-        if not wanting or _short_of_memory(2):
+        if not wanting or short_of_memory(2):
             self._hungry_since = None
             return _TICK
         self._hungry_since = self._hungry_since or now
@@ -160,6 +160,7 @@ class Keeper:
         return Member(entry, handle, token, (await runtime.stats(handle)).memory_bytes)
 
 
-def _short_of_memory(times: int, given_back: int = 0) -> bool:
+def short_of_memory(times: float, given_back: int = 0) -> bool:
+    """Whether the host has less than it should have to spare, or so many times as much."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return memory_available() + given_back < times * max(_SHORT_LEAST, int(_SHORT_SHARE * memory))

@@ -57,8 +57,8 @@ class Room:
         self._parts = parts
         self._kept: dict[str, Need] = {}
         self._coming: dict[str, Need] = {}
-        self.reclaimable = 0
-        """Bytes of memory that the warm pool gives back as soon as memory is short."""
+        self.spare: dict[str, int] = {}
+        """Bytes of memory that are given back as soon as memory is short, and by whom."""
 
     @contextmanager
     def kept(self, entry: Entry, need: Need) -> Iterator[None]:
@@ -100,7 +100,7 @@ class Room:
     def _check_bytes(self, need: Need) -> None:
         promised = [*self._kept.values(), *self._coming.values(), need]
         memory, disk = sum(each.memory for each in promised), sum(each.disk for each in promised)
-        if memory_available() + self.reclaimable < _SPARE_MEMORY + memory:
+        if memory_available() + sum(self.spare.values()) < _SPARE_MEMORY + memory:
             raise LimitReached("this node is out of memory", hint="Delete some sandboxes.", limit="node_memory")
         if disk_free(self._parts.home.directory) < SPARE_DISK + disk:
             hint = f"Free some space below {self._parts.settings.data_dir}."

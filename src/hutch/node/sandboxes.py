@@ -15,6 +15,7 @@ import structlog
 from hutch.errors import BootFailed, GuestUnavailable, InvalidRequest, SandboxNotRunning
 from hutch.model import BootRequest, Diff, DiffRequest, LimitBreach, LlmGrant, NodeSandbox, is_id
 from hutch.model.grant import NodePolicy, SecretGrant
+from hutch.node.beginning import Beginner
 from hutch.node.booting import Booter, Stopwatch
 from hutch.node.claiming import Claimer
 from hutch.node.differ import Differ
@@ -22,8 +23,10 @@ from hutch.node.ending import TOMBSTONE_SECONDS, Ender
 from hutch.node.entry import Entry
 from hutch.node.failure import as_hutch
 from hutch.node.keeping import Keeper
+from hutch.node.kernels import Kernels
 from hutch.node.layers import Layers
 from hutch.node.limits import Watcher
+from hutch.node.loading import Loader
 from hutch.node.making import Maker
 from hutch.node.parts import Parts
 from hutch.node.peeking import Peeker
@@ -55,15 +58,18 @@ class Sandboxes:
         self.ender = Ender(parts)
         self._room = Room(parts)
         booter = Booter(parts, boots_at_once)
-        thawer = Thawer(parts, booter.cpu)
+        self.kernels = Kernels(parts, self.ender, self._room)
+        loader = Loader(parts, self.kernels, self.ender)
+        thawer = Thawer(parts, loader, booter.cpu)
         self.templates = Templates(parts, booter, self.ender, self._room)
         self.pool = WarmPool(parts, self.ender, self._room)
         self._keeper = Keeper(parts, self.pool, thawer, self.templates, self._busy)
+        self._beginner = Beginner(parts, self.kernels, loader, self.pool, self._busy)
         claimer = Claimer(parts, self.pool, thawer, self.ender)
         self.layers = Layers(parts)
         self.maker = Maker(parts, self.layers)
         self._starter = Starter(parts, booter, thawer, self.ender, self.templates, claimer, self.layers, self._room)
-        self.states = States(parts, self.ender, self._room, thawer, self.watch)
+        self.states = States(parts, self.ender, self._room, thawer, self.kernels, self.watch)
         self._differ = Differ(parts, Peeker(parts, thawer, self.ender, self._room))
         self._watcher = Watcher(parts.runtime, parts.guests, self.ender.breached, self._ended)
         self._machine_boot = boot_id()
@@ -178,10 +184,11 @@ class Sandboxes:
             raise
 
     async def start(self) -> None:
-        """After the take-over: begin to keep the warm pool."""
+        """After the take-over: begin to do things ahead."""
         await self.maker.sweep()
         await self.templates.load()
         self._keeper.start()
+        self._beginner.start()
 
     def take(self, entry: Entry, handle: Handle) -> None:
         """Watch a sandbox that runs: one just booted, or one adopted.
@@ -225,6 +232,7 @@ class Sandboxes:
             await asyncio.wait(waiting, timeout=10)
         await self.templates.stop()
         await self._keeper.stop()
+        await self._beginner.stop()
         for entry in self._registry:
             if entry.watch is not None:
                 entry.watch.cancel()
@@ -335,7 +343,7 @@ class Sandboxes:
 
     async def _images(self) -> set[str]:
         """Hashes of the images that are needed. Sandboxes are asked last: one that ends leaves its snapshots."""
-        nobodys = self.templates.images | self.pool.images
+        nobodys = self.templates.images | self.pool.images | self.kernels.images
         return await self._parts.snapshots.images() | {entry.record.image for entry in self._registry} | nobodys
 
     def _busy(self) -> bool:

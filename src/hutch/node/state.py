@@ -18,6 +18,7 @@ from hutch.model import (
 )
 from hutch.node.ending import Ender
 from hutch.node.entry import Entry
+from hutch.node.kernels import Kernels
 from hutch.node.parts import Parts
 from hutch.node.pausing import Pauser
 from hutch.node.resuming import Resumer
@@ -31,8 +32,17 @@ T = TypeVar("T")
 class States:
     """Every call may be repeated."""
 
-    def __init__(self, parts: Parts, ender: Ender, room: Room, thawer: Thawer, watch: Callable[[Entry], None]) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        ender: Ender,
+        room: Room,
+        thawer: Thawer,
+        kernels: Kernels,
+        watch: Callable[[Entry], None],
+    ) -> None:
         self._parts = parts
+        self._kernels = kernels
         self.pauser = Pauser(parts, ender, watch)
         self.taker = Taker(parts, ender, self.pauser, watch)
         self.resumer = Resumer(parts, ender, room, self.pauser, self.taker, thawer, watch)
@@ -56,6 +66,7 @@ class States:
         async def work(entry: Entry) -> Entry:
             if not entry.paused:
                 await self.pauser.pause(entry, wanted)
+                self._kernels.wanted(entry.record)
             return entry
 
         return await self._change(id, work)
@@ -93,7 +104,13 @@ class States:
 
     async def snapshot(self, id: str, request: SnapshotRequest) -> SnapshotRecord:
         """A snapshot of it; it stays what it is. What somebody asked for survives a power cut when this returns."""
-        taken = await self._change(id, lambda entry: self.taker.snapshot(entry, request))
+
+        async def work(entry: Entry) -> SnapshotRecord:
+            taken = await self.taker.snapshot(entry, request)
+            self._kernels.wanted(entry.record)
+            return taken
+
+        taken = await self._change(id, work)
         if request.reason is SnapshotReason.MANUAL:
             await self._parts.snapshots.wait_durable(taken.id)
         return taken

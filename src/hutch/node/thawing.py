@@ -13,18 +13,17 @@ import structlog
 
 from hutch.errors import GuestUnavailable, InvalidRequest, SnapshotIncompatible, ThawFailed
 from hutch.model import BootRequest, LlmGrant, SnapshotKind, SnapshotRecord
-from hutch.network.base import Slot
 from hutch.node.booting import Stopwatch
 from hutch.node.entry import Entry
 from hutch.node.filling import Filler
-from hutch.node.guest import hostname
 from hutch.node.guest_processes import GuestProcesses
+from hutch.node.loading import Loader
 from hutch.node.notes import ThawNote
 from hutch.node.parts import Parts
 from hutch.node.process import boot_id
 from hutch.node.tokens import new_token
-from hutch.node.waiting import check_doomed, unless_doomed
-from hutch.runtime.base import Handle, SandboxSpec
+from hutch.node.waiting import unless_doomed
+from hutch.runtime.base import Handle
 
 log = structlog.get_logger("hutch.node")
 
@@ -38,8 +37,9 @@ class Thawer:
     `cpu`: held by whoever boots or thaws; shared with `Booter`.
     """
 
-    def __init__(self, parts: Parts, cpu: asyncio.Semaphore) -> None:
+    def __init__(self, parts: Parts, loader: Loader, cpu: asyncio.Semaphore) -> None:
         self._parts = parts
+        self._loader = loader
         self._cpu = cpu
         self._disks = Filler(parts)
 
@@ -114,7 +114,7 @@ class Thawer:
         keeps nobody waiting who needs one now."""
         parts = self._parts
         async with parts.snapshots.opened(snapshot) as (directory, note):
-            handle = await self._load(entry, directory, None, Stopwatch(), cpus)
+            handle = await self._loader.anew(entry, directory, None, Stopwatch(), cpus)
             await unless_doomed(entry, self._rehearse(entry, note.guest_token), handle, ThawFailed)
         return handle, note.guest_token
 
@@ -124,7 +124,7 @@ class Thawer:
         async with parts.snapshots.opened(snapshot) as (directory, note):
             await self._cpu.acquire()
             try:
-                handle = await self._load(entry, directory, None, Stopwatch(), 1.0)
+                handle = await self._loader.anew(entry, directory, None, Stopwatch(), 1.0)
             finally:
                 self._cpu.release()
             frozen = [token for token in (note.guest_token, note.next_token) if token]
@@ -133,7 +133,7 @@ class Thawer:
     async def bare(self, entry: Entry) -> None:
         """The image of `entry`, booted, that is nobody's. Raises as `resume`."""
         async with self._cpu:
-            handle = await self._load(entry, None, None, Stopwatch(), 1.0)
+            handle = await self._loader.anew(entry, None, None, Stopwatch(), 1.0)
         await self._disks.prepare(entry, handle, {}, entry.record.boot_id)
 
     async def _rehearse(self, entry: Entry, token: str) -> None:
@@ -234,63 +234,17 @@ class Thawer:
         try:
             watch.lap("queue")
             try:
-                handle = await self._load(entry, directory if lost is None else None, grant, watch, cpus)
+                if lost is None:
+                    handle = await self._loader.quickly(entry, directory, grant, watch, cpus)
+                else:
+                    handle = await self._loader.anew(entry, None, grant, watch, cpus)
             except SnapshotIncompatible as error:
                 lost = _without_memory(record, from_disk, error)
-                handle = await self._boot(entry, cpus)
+                handle = await self._loader.boot(entry, cpus)
             watch.lap("thaw" if lost is None else "boot")
             return handle, lost
         finally:
             self._cpu.release()  # a guest that has been thawed may be hostile: it must not keep others waiting
-
-    async def _load(
-        self, entry: Entry, directory: Path | None, grant: LlmGrant | None, watch: Stopwatch, cpus: float
-    ) -> Handle:
-        """Thaw the snapshot in `directory`, or boot the image without one."""
-        slot = await self._slot(entry, grant)
-        watch.lap("slot")
-        check_doomed(entry)
-        runtime, spec = self._parts.runtime, await self._spec(entry, slot, cpus)
-        entry.handle = await (runtime.thaw(spec, directory) if directory is not None else runtime.boot(spec))
-        return entry.handle
-
-    async def _boot(self, entry: Entry, cpus: float) -> Handle:
-        """In the slot that it has already: its thaw was refused before anything was done."""
-        assert entry.record.slot is not None
-        spec = await self._spec(entry, self._parts.slots.slot(entry.record.slot), cpus)
-        entry.handle = await self._parts.runtime.boot(spec)
-        return entry.handle
-
-    async def _slot(self, entry: Entry, grant: LlmGrant | None) -> Slot:
-        parts = self._parts
-        slot = await parts.slots.acquire(entry.id, entry.record.network)
-        entry.record = entry.record.but(slot=slot.index, address=slot.guest_address)
-        await parts.records.save(entry.record)
-        parts.gateway.grant(entry.id, slot.guest_address, grant)
-        await parts.fence.allow(entry.id, slot.guest_address, entry.record.network)
-        return slot
-
-    async def _spec(self, entry: Entry, slot: Slot, cpus: float) -> SandboxSpec:
-        """`cpus`: for the loading; its own limit is put into force when that is done."""
-        runtime_id = entry.record.runtime_id
-        directory = self._parts.records.runtime_directory(runtime_id)
-        await asyncio.to_thread(directory.mkdir, mode=0o700, exist_ok=True)
-        return SandboxSpec(
-            id=runtime_id,
-            image=await self._image(entry.record.image),
-            resources=entry.record.resources.model_copy(update={"cpus": cpus}),
-            slot=slot,
-            hostname=hostname(entry.id),
-            directory=directory,
-        )
-
-    async def _image(self, hash: str) -> Path:
-        """The node's own; where that is missing, the cache's. Raises `ThawFailed`."""
-        parts = self._parts
-        try:
-            return await parts.pins.pin(parts.images.path(hash), hash)
-        except FileNotFoundError as error:
-            raise ThawFailed(f"the image {hash} that the snapshot stands on is gone") from error
 
 
 def _without_memory(record: SnapshotRecord, from_disk: bool, error: SnapshotIncompatible) -> str:

@@ -152,7 +152,7 @@ class WarmPool:
         self.news.set()
 
     def _count(self) -> None:
-        self._room.reclaimable = sum(member.memory for member in self)
+        self._room.spare["warm"] = sum(member.memory for member in self)
 
 
 def _same(own: Resources, wanted: Resources) -> bool:

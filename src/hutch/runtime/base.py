@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from hutch.errors import BootFailed
 from hutch.model import Resources
 from hutch.network.base import Slot
 
@@ -83,6 +84,11 @@ class Runtime(ABC):
         """Tell now what the sandbox's kernel has told already. Does not wait."""
         return
 
+    @property
+    def begins(self) -> bool:
+        """Whether it can begin kernels ahead (`begin`)."""
+        return False
+
     @abstractmethod
     async def check(self) -> list[str]:
         """Problems that keep this runtime from working here, each with what to do; empty when it works."""
@@ -110,10 +116,21 @@ class Runtime(ABC):
         Raises `FreezeFailed`, or `DiskFull`; then there is no `into` and the sandbox runs on, if it still lives.
         """
 
+    async def begin(self, spec: SandboxSpec) -> Handle:
+        """Start a kernel before it is known what will be thawed in it: nothing runs inside, it stands still, and it
+        takes no CPU. It is no sandbox: nothing but `thaw`, `kill`, `alive` and `stats` may be done with it, and no
+        daemon adopts it.
+
+        Raises `BootFailed`, also where this runtime cannot do it; then nothing is left.
+        """
+        raise BootFailed(f"the runtime {self.name} begins no kernels ahead")
+
     @abstractmethod
-    async def thaw(self, spec: SandboxSpec, snapshot: Path) -> Handle:
+    async def thaw(self, spec: SandboxSpec, snapshot: Path, begun: Handle | None = None) -> Handle:
         """Start a new sandbox from a snapshot: its processes go on where they were. As often as wanted, also at the
         same time; each has disk, memory and network address of its own.
+
+        `begun`: what `begin` gave for the same `spec`, but for its CPUs; the sandbox is that one then.
 
         The host name and PID 1's environment are the snapshot's; `resources.disk_mib` and `.pids` have to be. Both
         clocks inside are the present's: timers that have been due meanwhile go off at once.

@@ -18,13 +18,18 @@ _ANSWER_LIMIT = 1 << 20
 
 
 def call(
-    control: Path, method: str, arguments: Any, descriptors: Sequence[int] = (), limit: int = _ANSWER_LIMIT
+    control: Path,
+    method: str,
+    arguments: Any,
+    descriptors: Sequence[int] = (),
+    limit: int = _ANSWER_LIMIT,
+    seconds: float = CALL_TIMEOUT,
 ) -> dict[str, Any]:
-    """Make one call with open files: its answer, of at most so many bytes, which may be that it has failed. Blocks.
-    Raises `OSError`."""
+    """Make one call with open files: its answer, of at most so many bytes, which may be that it has failed. Blocks, for
+    at most so many seconds. Raises `OSError`."""
     text = json.dumps({"method": method, "arg": arguments}).encode()
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(CALL_TIMEOUT)
+        connection.settimeout(seconds)
         connection.connect(str(control))
         socket.send_fds(connection, [text], descriptors) if descriptors else connection.sendall(text)
         answer = bytearray()

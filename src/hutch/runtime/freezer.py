@@ -15,12 +15,10 @@ from hutch.network.connections import Connection, connections_of, end_handshakes
 from hutch.runtime.base import Frozen, Handle
 from hutch.runtime.control import CALL_TIMEOUT
 from hutch.runtime.cpu import host_cpu
+from hutch.runtime.files import ORIGIN
 from hutch.runtime.freezing import Freezing, find_abandoned
 from hutch.runtime.kernel import ConnectionInTheWay, Connections, Kernel
 from hutch.runtime.manifest import Manifest, Origin
-
-ORIGIN = "origin.json"
-"""In a sandbox's directory: what it is made of (`Origin`)."""
 
 _RETRY_PAUSES = (0.02, 0.25)
 """Seconds before another save where a connection was just being opened: the first ones, growing, and the longest."""

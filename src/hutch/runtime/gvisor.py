@@ -12,26 +12,25 @@ import asyncio
 import contextlib
 import errno
 import json
-import os
 import shutil
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 
 from hutch.errors import BootFailed, DiskFull, ThawFailed
-from hutch.runtime import huge_pages, oci, probe, spawn
+from hutch.runtime import files, huge_pages, oci, probe, spawn
 from hutch.runtime.base import Frozen, Handle, Runtime, SandboxSpec, Stats
 from hutch.runtime.cgroups import CgroupLimits, detect
 from hutch.runtime.cpu import host_cpu
-from hutch.runtime.freezer import ORIGIN, Freezer
+from hutch.runtime.freezer import Freezer
 from hutch.runtime.freezing import forget
 from hutch.runtime.hurry import Hurry
-from hutch.runtime.kernel import Kernel
+from hutch.runtime.kernel import Kernel, KernelRefused
 from hutch.runtime.manifest import ImageIdentity, Origin, read_manifest
 from hutch.runtime.process import HostProcess
 from hutch.runtime.runsc import Runsc
 from hutch.runtime.trace.session import Level
-from hutch.runtime.trace.tracer import CONFIG, Tracer
+from hutch.runtime.trace.tracer import Tracer
 
 MEMORY_HEADROOM = 128 << 20
 """Memory of the sandbox's kernel itself, over what the guest may use."""
@@ -41,6 +40,8 @@ START_TIMEOUT = 30.0
 SLOWEST_LOAD = 32 << 20
 """Bytes of a snapshot that a second is enough for."""
 SOCKET_PATH_MAX = 107
+KNOWN = "20240729"
+"""The release whose words for a thaw into a kernel that was begun ahead we know (`links`, `Kernel.load`)."""
 HURRYING = "hurrying"
 """The one file in the state root: everything else there is a sandbox's directory."""
 SANDBOX_ID_LENGTH = 26
@@ -73,6 +74,7 @@ class GvisorRuntime(Runtime):
         self._tracer = tracer or Tracer("off", lambda id, event: None)
         self._peaks: dict[str, int] = {}
         self._freezing: set[asyncio.Task[Frozen]] = set()
+        self._begins = False
 
     async def check(self) -> list[str]:
         await asyncio.to_thread(huge_pages.allow)
@@ -81,11 +83,16 @@ class GvisorRuntime(Runtime):
         self._runsc.platform = platform or self._runsc.platform
         if platform is not None:
             await self._tracer.probe(self._runsc.binary)
+            self._begins = KNOWN in await self._runsc.version()
         return problems + wrong
 
     @property
     def trace(self) -> Level:
         return self._tracer.level
+
+    @property
+    def begins(self) -> bool:
+        return self._begins
 
     def catch_up(self, id: str) -> None:
         self._tracer.catch_up(id)
@@ -95,8 +102,16 @@ class GvisorRuntime(Runtime):
             origin = await self._origin(spec, ())
         except OSError as error:
             raise BootFailed(f"sandbox {spec.id} cannot be booted: {error}") from error
-        run = partial(self._runsc.run, spec.id, spec.directory, _bundle(spec.directory))
+        run = partial(self._runsc.run, spec.id, spec.directory, files.bundle(spec.directory))
         return await self._start(spec, origin, run, START_TIMEOUT, BootFailed)
+
+    async def begin(self, spec: SandboxSpec) -> Handle:
+        try:
+            origin = await self._origin(spec, ())
+        except OSError as error:
+            raise BootFailed(f"no kernel can be begun: {error}") from error
+        create = partial(self._runsc.create, spec.id, spec.directory, files.bundle(spec.directory))
+        return await self._start(spec, origin, create, START_TIMEOUT, BootFailed, begin=True)
 
     async def freeze(self, handle: Handle, into: Path, keep_running: bool) -> Frozen:
         task = asyncio.create_task(self._freeze(handle, into, keep_running))
@@ -104,15 +119,17 @@ class GvisorRuntime(Runtime):
         task.add_done_callback(self._freezing.discard)
         return await asyncio.shield(task)
 
-    async def thaw(self, spec: SandboxSpec, snapshot: Path) -> Handle:
+    async def thaw(self, spec: SandboxSpec, snapshot: Path, begun: Handle | None = None) -> Handle:
         saved = await asyncio.to_thread(read_manifest, snapshot)
         try:
             origin = await self._origin(spec, saved.origin.addresses)
         except OSError as error:
             raise ThawFailed(f"sandbox {spec.id} cannot be thawed: {error}") from error
         saved.check(origin, host_cpu())
-        restore = partial(self._runsc.restore, spec.id, spec.directory, _bundle(spec.directory), snapshot)
         timeout = START_TIMEOUT + saved.bytes / SLOWEST_LOAD
+        if begun is not None:
+            return await self._load(spec, origin, snapshot, begun, timeout)
+        restore = partial(self._runsc.restore, spec.id, spec.directory, files.bundle(spec.directory), snapshot)
         return await self._start(spec, origin, restore, timeout, ThawFailed)
 
     async def kill(self, id: str, directory: Path) -> None:
@@ -123,12 +140,12 @@ class GvisorRuntime(Runtime):
             self._tracer.forget(id)
 
     async def alive(self, handle: Handle) -> bool:
-        process = _recorded(handle.directory)
+        process = files.recorded(handle.directory)
         return process is not None and process.pid == handle.pid and process.alive()
 
     async def stats(self, handle: Handle) -> Stats:
         usage, disk = await asyncio.to_thread(
-            lambda: (self._cgroups.usage(handle.id), _disk_bytes(handle.directory)),
+            lambda: (self._cgroups.usage(handle.id), files.disk_bytes(handle.directory)),
         )
         peak = max(self._peaks.get(handle.id, 0), usage.memory_bytes)
         self._peaks[handle.id] = peak
@@ -146,8 +163,8 @@ class GvisorRuntime(Runtime):
         return self._cgroups.memory_ceiling(handle.id)
 
     async def adopt(self, id: str, directory: Path) -> Handle | None:
-        process = await asyncio.to_thread(_recorded, directory)
-        if process is None or not process.alive():
+        process = await asyncio.to_thread(_sandbox_in, directory)
+        if process is None:
             return None
         await self._freezer.recover(id, directory)
         await self._tracer.adopt(id, self._runsc.control(id))
@@ -180,21 +197,46 @@ class GvisorRuntime(Runtime):
         command: Callable[[list[str]], list[str]],
         timeout: float,
         failure: type[BootFailed | ThawFailed],
+        *,
+        begin: bool = False,
     ) -> Handle:
+        """`begin`: only its kernel, which `command` leaves waiting."""
         try:
             await asyncio.to_thread((self._runsc.state_root / spec.id).mkdir, 0o700, parents=True)
         except FileExistsError as error:
             raise failure(f"sandbox {spec.id} is there already") from error
-        try:
-            await asyncio.to_thread(self._prepare, spec, origin)
+        async with self._or_nothing(spec, failure):
+            await asyncio.to_thread(self._prepare, spec, origin, begin)
             options = self._tracer.prepare(spec.id, spec.directory, self._runsc.state_root / spec.id)
             async with asyncio.timeout(timeout):
                 await spawn.launch(self._order(spec, origin, command(options)), self._hurry)
-            handle = await asyncio.to_thread(self._record, spec)
-            await self._tracer.attach(spec.id, self._runsc.control(spec.id))
-            return handle
+            handle = await asyncio.to_thread(self._record, spec, begin)
+            if not begin:
+                await self._tracer.attach(spec.id, self._runsc.control(spec.id))
+        return handle
+
+    async def _load(self, spec: SandboxSpec, origin: Origin, snapshot: Path, begun: Handle, timeout: float) -> Handle:
+        """A thaw into a kernel that was begun. Its network comes first: what is loaded does not change that."""
+        control = self._runsc.control(spec.id)
+        kernel = Kernel(control)
+        async with self._or_nothing(spec, ThawFailed):
+            await asyncio.to_thread(self._wake, spec, origin, begun)
+            async with asyncio.timeout(timeout):
+                await kernel.link(spec.slot, origin.addresses[:-1])
+                await kernel.load(snapshot, timeout)
+            (spec.directory / files.BEGUN).unlink()
+            await self._tracer.attach(spec.id, control)
+        return begun
+
+    @contextlib.asynccontextmanager
+    async def _or_nothing(self, spec: SandboxSpec, failure: type[BootFailed | ThawFailed]) -> AsyncIterator[None]:
+        """What is done in it comes to its end, or nothing of the sandbox is left: then it raises `failure`, `DiskFull`
+        or that it was cancelled."""
+        try:
+            yield
         except (OSError, TimeoutError) as error:
-            said = await asyncio.to_thread(_tail, spec.directory)
+            # Of a kernel that was begun the log says nothing of what it has just refused.
+            said = "" if isinstance(error, KernelRefused) else await asyncio.to_thread(files.tail, spec.directory)
             await self.kill(spec.id, spec.directory)
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise DiskFull("the node's disk is full") from error
@@ -203,12 +245,14 @@ class GvisorRuntime(Runtime):
             await asyncio.shield(self.kill(spec.id, spec.directory))
             raise
 
-    def _prepare(self, spec: SandboxSpec, origin: Origin) -> None:
+    def _prepare(self, spec: SandboxSpec, origin: Origin, begin: bool) -> None:
         spec.directory.mkdir(parents=True, exist_ok=True)
-        oci.write_bundle(spec, _bundle(spec.directory), _disk(spec.directory))
+        if begin:
+            (spec.directory / files.BEGUN).touch()
+        oci.write_bundle(spec, files.bundle(spec.directory), files.disk(spec.directory))
         memory = spec.resources.memory_mib << 20
-        (spec.directory / "meminfo").write_text(f"MemTotal: {memory >> 10} kB\n")
-        _write_atomically(spec.directory / ORIGIN, origin.model_dump_json())
+        (spec.directory / files.MEMINFO).write_text(f"MemTotal: {memory >> 10} kB\n")
+        files.write_atomically(spec.directory / files.ORIGIN, origin.model_dump_json())
         self._cgroups.create(
             spec.id,
             CgroupLimits(
@@ -222,40 +266,47 @@ class GvisorRuntime(Runtime):
         return spawn.Launch(
             argv=argv,
             cgroups=self._cgroups.join_files(spec.id),
-            namespace=f"/run/netns/{spec.slot.namespace}",
+            namespace=spawn.namespace_of(spec.slot),
             # A datagram socket that is bound to an address the sandbox does not have makes the thaw fail.
             addresses=origin.addresses[:-1],
-            meminfo=spec.directory / "meminfo",
-            log=spec.directory / "guest.log",
+            meminfo=spec.directory / files.MEMINFO,
+            log=spec.directory / files.GUEST_LOG,
         )
 
     async def _freeze(self, handle: Handle, into: Path, keep_running: bool) -> Frozen:
         freezing, frozen = await self._freezer.freeze(handle, into, keep_running)
         try:
-            if not keep_running and (process := await asyncio.to_thread(_recorded, handle.directory)):
+            if not keep_running and (process := await asyncio.to_thread(files.recorded, handle.directory)):
                 process.kill()
         finally:
             await asyncio.to_thread(freezing.end)
         return frozen
 
-    def _record(self, spec: SandboxSpec) -> Handle:
-        pid = int((spec.directory / "pid").read_text())
+    def _wake(self, spec: SandboxSpec, origin: Origin, begun: Handle) -> None:
+        process = files.recorded(spec.directory)
+        if process is None or process.pid != begun.pid or not process.alive():
+            raise OSError("the kernel that was begun for it has ended")
+        files.write_atomically(spec.directory / files.ORIGIN, origin.model_dump_json())
+        self._cgroups.limit_cpus(spec.id, spec.resources.cpus)
+        process.go_on()
+
+    def _record(self, spec: SandboxSpec, begin: bool) -> Handle:
+        pid = int((spec.directory / files.PID).read_text())
         process = HostProcess.of(pid)
         if process is None:
             raise OSError("the sandbox ended at once")
-        _write_atomically(spec.directory / "process.json", json.dumps(process.to_dict()))
+        files.write_atomically(spec.directory / files.PROCESS, json.dumps(process.to_dict()))
+        if begin:  # one that waits wakes some hundred times a second, for nothing
+            process.stop()
         return Handle(spec.id, pid, spec.directory)
 
     def _destroy(self, id: str, directory: Path) -> None:
-        if process := _recorded(directory):
+        if process := files.recorded(directory):
             process.kill()
         self._cgroups.destroy(id)
         shutil.rmtree(self._runsc.state_root / id, ignore_errors=True)
         forget(directory)
-        for path in (_bundle(directory), _disk(directory)):
-            shutil.rmtree(path, ignore_errors=True)
-        for name in ("process.json", ORIGIN, "pid", "meminfo", "runsc.log", "guest.log", CONFIG):
-            (directory / name).unlink(missing_ok=True)
+        files.remove(directory)
 
     def _leftovers(self) -> list[str]:
         self._hurry.settle()
@@ -264,52 +315,8 @@ class GvisorRuntime(Runtime):
         return sorted(states | set(self._cgroups.names()))
 
 
-def _bundle(directory: Path) -> Path:
-    return directory / "bundle"
-
-
-def _disk(directory: Path) -> Path:
-    return directory / "disk"
-
-
-def _recorded(directory: Path) -> HostProcess | None:
-    """The sandbox's kernel as `boot` recorded it."""
-    try:
-        return HostProcess.from_dict(json.loads((directory / "process.json").read_text()))
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-def _disk_bytes(directory: Path) -> int:
-    """Host blocks of the written files, and of the logs, which the guest can make grow as well."""
-    paths = [directory / "guest.log", directory / "runsc.log"]
-    with contextlib.suppress(OSError):
-        paths += _disk(directory).iterdir()
-    total = 0
-    for path in paths:
-        with contextlib.suppress(OSError):
-            total += path.stat().st_blocks * 512
-    return total
-
-
-def _tail(directory: Path) -> str:
-    """The last thing that runsc or the guest said, for an error message."""
-    for name in ("runsc.log", "guest.log"):
-        with contextlib.suppress(OSError), open(directory / name, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
-            if lines := file.read().decode(errors="replace").strip().splitlines():
-                return _message(lines[-1])
-    return ""
-
-
-def _message(line: str) -> str:
-    """runsc logs in JSON; the guest does not."""
-    with contextlib.suppress(ValueError, TypeError, KeyError):
-        return str(json.loads(line)["msg"])[:1000]
-    return line[:1000]
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+def _sandbox_in(directory: Path) -> HostProcess | None:
+    """The kernel of a sandbox that runs: not one that was only begun, or was just being loaded."""
+    process = files.recorded(directory)
+    begun = (directory / files.BEGUN).exists()
+    return process if process is not None and process.alive() and not begun else None

@@ -1,4 +1,6 @@
-"""The kernel of a running sandbox: what a freeze asks of it. The names and arguments are those of `runsc`."""
+"""The kernel of a sandbox: what a freeze asks of it, and a thaw into one that was begun ahead. The names and arguments
+are those of `runsc`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hutch.runtime.control import call
+from hutch.network.base import Slot
+from hutch.runtime import links
+from hutch.runtime.control import CALL_TIMEOUT, call
 
 STATE, PAGES_META, PAGES = "checkpoint.img", "pages_meta.img", "pages.img"
 """The files of a snapshot, by the names under which `runsc restore` looks for them."""
@@ -22,6 +26,7 @@ _MESSAGE_LIMIT = 1000
 _COUNTERS = ("current_established", "current_open", "active_connection_openings", "passive_connection_openings")
 _SAVE = {"metadata": {"compression": "none"}, "have_pages_file": True, "Resume": True}
 """It goes on after the save, unless it was paused before: without `Resume` it ends, also when the save has failed."""
+_LOAD = {"HavePagesFile": True, "HaveDeviceFile": False}
 
 
 class KernelRefused(OSError):
@@ -95,6 +100,25 @@ class Kernel:
             finally:
                 path.unlink(missing_ok=True)
 
+    async def link(self, slot: Slot, earlier: Sequence[str]) -> None:
+        """One with nothing in it: have the link of its slot, and addresses of earlier ones."""
+
+        def link() -> None:
+            with links.open_link(slot) as packets:
+                self._call_now(links.METHOD, links.arguments(slot, earlier, packets), [packets.fileno()])
+
+        await asyncio.to_thread(link)
+
+    async def load(self, snapshot: Path, seconds: float) -> None:
+        """One with nothing in it: be what the snapshot in this directory is, and go on; within so many seconds."""
+
+        def load() -> None:
+            with contextlib.ExitStack() as stack:
+                files = [_open(stack, snapshot / name, os.O_RDONLY) for name in (STATE, PAGES_META, PAGES)]
+                self._call_now("containerManager.Restore", _LOAD, files, seconds=seconds)
+
+        await asyncio.to_thread(load)
+
     async def connections(self) -> Connections | None:
         """None where it cannot tell."""
         wanted = {"only_metrics": f"^netstack_tcp_({'|'.join(_COUNTERS)})$"}
@@ -112,7 +136,17 @@ class Kernel:
     async def _call(
         self, method: str, arguments: object, files: Sequence[int] = (), limit: int = 1 << 20
     ) -> dict[str, Any]:
-        answer = await asyncio.to_thread(call, self._control, method, arguments, files, limit)
+        return await asyncio.to_thread(self._call_now, method, arguments, files, limit)
+
+    def _call_now(
+        self,
+        method: str,
+        arguments: object,
+        files: Sequence[int],
+        limit: int = 1 << 20,
+        seconds: float = CALL_TIMEOUT,
+    ) -> dict[str, Any]:
+        answer = call(self._control, method, arguments, files, limit, seconds)
         if not answer.get("success"):
             said = str(answer.get("err"))
             if "(*Endpoint).beforeSave" in said:  # in the stack that follows its message

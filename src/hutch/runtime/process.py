@@ -42,14 +42,26 @@ class HostProcess:
         return self.boot == _boot() and _start(self.pid) == self.start
 
     def kill(self) -> None:
-        """SIGKILL it, and never a successor with its number."""
+        """SIGKILL it."""
+        self._signal(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Let it stand still; it can be killed then."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """After a `stop`."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Never to a successor with its number."""
         try:
             descriptor = os.pidfd_open(self.pid)
         except ProcessLookupError:
             return
         try:
             if self.alive():
-                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                signal.pidfd_send_signal(descriptor, number)
         except ProcessLookupError:
             pass
         finally:

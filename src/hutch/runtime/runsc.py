@@ -21,6 +21,10 @@ class Runsc:
         """Boot a sandbox; the command ends when its PID 1 runs. `options`: more flags, of this start alone."""
         return [*self._flags(id, directory / "runsc.log"), *options, "run", *_detached(directory, bundle), id]
 
+    def create(self, id: str, directory: Path, bundle: Path, options: Sequence[str]) -> list[str]:
+        """Begin a sandbox's kernel with nothing in it; the command ends when it waits."""
+        return [*self._flags(id, directory / "runsc.log"), *options, "create", *_written(directory, bundle), id]
+
     def restore(self, id: str, directory: Path, bundle: Path, snapshot: Path, options: Sequence[str]) -> list[str]:
         """Bring a snapshot back as this sandbox; the command ends when its processes run."""
         return [
@@ -58,4 +62,8 @@ class Runsc:
 
 
 def _detached(directory: Path, bundle: Path) -> list[str]:
-    return ["-detach", "-pid-file", str(directory / "pid"), "-bundle", str(bundle)]
+    return ["-detach", *_written(directory, bundle)]
+
+
+def _written(directory: Path, bundle: Path) -> list[str]:
+    return ["-pid-file", str(directory / "pid"), "-bundle", str(bundle)]

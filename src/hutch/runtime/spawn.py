@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hutch.network.aliases import add_aliases
+from hutch.network.base import Slot
 from hutch.runtime.hurry import Hurry
 
 CLONE_NEWNS = 0x0002_0000
@@ -102,7 +103,7 @@ class _Starter:
     def run(self) -> int:
         """Exit status of the program. To be called in a thread that ends with this."""
         order = self._order
-        _enter_namespace(order.namespace)
+        enter_namespace(order.namespace)
         if order.addresses:
             add_aliases(LINK, order.addresses)
         _mask(order.meminfo)
@@ -138,7 +139,13 @@ def _settle(done: asyncio.Future[int], result: int | OSError) -> None:
         done.set_result(result)
 
 
-def _enter_namespace(path: str) -> None:
+def namespace_of(slot: Slot) -> str:
+    """Path of its network namespace."""
+    return f"/run/netns/{slot.namespace}"
+
+
+def enter_namespace(path: str) -> None:
+    """For the calling thread, which never leaves it again. Raises `OSError`."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         _check(_libc.setns(descriptor, CLONE_NEWNET), f"enter {path}")

@@ -25,7 +25,7 @@ from hutch.egress.brokering import Broker
 from hutch.egress.fencing import Fence
 from hutch.egress.identity import IdentityDoor
 from hutch.egress.llm.gateway import LlmGateway
-from hutch.errors import GuestUnavailable
+from hutch.errors import GuestUnavailable, ThawFailed
 from hutch.images.cache import Cache
 from hutch.images.lookup import BuiltImage
 from hutch.images.made import MadeTemplates
@@ -79,6 +79,8 @@ class Kernel:
     owner: str | None = None
     """The sandbox that it was last told to be."""
     still: bool = False
+    empty: bool = False
+    """Begun ahead, and nothing thawed in it so far."""
 
 
 @dataclass
@@ -134,12 +136,22 @@ class PaperRuntime(Runtime):
     def __init__(self, host: Host) -> None:
         self._host = host
 
+    @property
+    def begins(self) -> bool:
+        return True
+
     async def check(self) -> list[str]:
         return []
 
     async def boot(self, spec: SandboxSpec) -> Handle:
         self._host.step("boot")
         self._host.kernels[spec.id] = Kernel(0, "", spec.slot.guest_address, spec.resources.cpus)
+        return self._handle(spec.id, spec.directory)
+
+    async def begin(self, spec: SandboxSpec) -> Handle:
+        self._host.step("begin")
+        address = spec.slot.guest_address
+        self._host.kernels[spec.id] = Kernel(0, "", address, spec.resources.cpus, empty=True)
         return self._handle(spec.id, spec.directory)
 
     async def freeze(self, handle: Handle, into: Path, keep_running: bool) -> Frozen:
@@ -166,8 +178,15 @@ class PaperRuntime(Runtime):
         partial.rename(into)  # without `keep_running` it is dying, which may take longer than this daemon lives
         return Frozen(into, len(data), 1.0)
 
-    async def thaw(self, spec: SandboxSpec, snapshot: Path) -> Handle:
-        self._host.step("thaw")
+    async def thaw(self, spec: SandboxSpec, snapshot: Path, begun: Handle | None = None) -> Handle:
+        try:
+            self._host.step("thaw")
+        except ThawFailed:
+            self._host.kernels.pop(spec.id, None)
+            raise
+        there = self._host.kernels.get(spec.id)
+        assert (there is not None and there.empty) == (begun is not None)
+        assert there is None or there.address == spec.slot.guest_address
         saved = json.loads((snapshot / "pages.img").read_bytes())
         self._host.kernels[spec.id] = Kernel(
             saved["memory"], saved["token"], spec.slot.guest_address, spec.resources.cpus
@@ -512,6 +531,7 @@ async def daemon(
     finally:
         left = [*sandboxes.states.working, *(entry.watch for entry in registry if entry.watch is not None)]
         left += [*sandboxes.templates._making.values(), *sandboxes.pool._deaths.values(), *sandboxes.pool._ends]
+        left += [*sandboxes.kernels._deaths.values(), *sandboxes.kernels._ends]
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)

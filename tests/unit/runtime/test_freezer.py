@@ -12,7 +12,8 @@ from hutch.errors import DiskFull, FreezeFailed
 from hutch.network.connections import Connection
 from hutch.runtime import freezer
 from hutch.runtime.base import Frozen, Handle
-from hutch.runtime.freezer import ORIGIN, Freezer
+from hutch.runtime.files import ORIGIN
+from hutch.runtime.freezer import Freezer
 from hutch.runtime.kernel import STATE, ConnectionInTheWay, Connections, Kernel
 from tests.unit.runtime.test_manifest import MANIFEST_OF
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import structlog
 
+from hutch.runtime.files import TRACE
 from hutch.runtime.trace import session
 from hutch.runtime.trace.events import Tell
 from hutch.runtime.trace.session import POINTS, Level
@@ -15,8 +16,6 @@ from hutch.runtime.trace.watch import Watch
 
 log = structlog.get_logger("hutch.runtime")
 
-CONFIG = "trace.json"
-"""In a sandbox's directory."""
 SOCKET = "trace.sock"
 _POINT = re.compile(r"^Name: ([a-z0-9_/]+),", re.MULTILINE)
 _PROBE_SECONDS = 20.0
@@ -53,7 +52,7 @@ class Tracer:
         self.forget(id)
         watch = self._watches[id] = Watch(id, self._tell)
         watch.listen(state / SOCKET)
-        file = directory / CONFIG
+        file = directory / TRACE
         file.write_text(session.at_start(self._points, state / SOCKET))
         return [f"--pod-init-config={file}"]
 
