@@ -8,7 +8,7 @@ from pathlib import Path
 import structlog
 
 from hutch.errors import SnapshotCorrupt, SnapshotIncompatible, ThawFailed
-from hutch.model import LlmGrant
+from hutch.model import DenyAll, LlmGrant
 from hutch.network.base import Slot
 from hutch.node.booting import Stopwatch
 from hutch.node.ending import Ender
@@ -86,7 +86,8 @@ class Loader:
         entry.record = entry.record.but(member=before.id, slot=before.slot, address=before.address)
         await parts.records.save(entry.record)
         slot = parts.slots.slot(before.slot)
-        await parts.slots.set_policy(slot, entry.record.network)
+        if not isinstance(entry.record.network, DenyAll):
+            await parts.slots.set_policy(slot, entry.record.network)
         await self._connect(entry, grant)
         watch.lap("slot")
         check_doomed(entry)
