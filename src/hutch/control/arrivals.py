@@ -13,7 +13,7 @@ from hutch.control.context import Context
 from hutch.control.grants import llm_grant
 from hutch.control.lifecycle import Lifecycle
 from hutch.control.notifier import events_of, sandbox, stop_of
-from hutch.control.views import asleep_usage
+from hutch.control.views import asleep_usage, measured
 from hutch.errors import HutchError, NodeUnavailable
 from hutch.model import NodeSandbox
 from hutch.store.engine import Transaction
@@ -117,7 +117,7 @@ def _paused(row: SandboxRow, facts: NodeSandbox) -> dict[str, Any]:
         "guest_token": None,
         "paused_at": row.paused_at if row.paused_at is not None else _since(facts),
         "hibernated": facts.state == "hibernated",
-        "usage": row.usage | {"stored_bytes": facts.disk_bytes},
+        "usage": row.usage | measured(facts) | {"stored_bytes": facts.disk_bytes},
     }
 
 

@@ -26,6 +26,7 @@ from hutch.control import networks, secret_grants
 from hutch.control.context import Context, not_running
 from hutch.control.mounts import Mounts
 from hutch.control.notifier import events_of, sandbox, stop_of
+from hutch.control.views import measured
 from hutch.control.volumes import Volumes
 from hutch.errors import HutchError, NodeUnavailable, SandboxNotFound
 from hutch.model import BootRequest, LlmGrant, NetworkPolicy, NodeSandbox
@@ -150,7 +151,7 @@ class Lifecycle:
     async def lost(self, row: SandboxRow, reason: str, facts: NodeSandbox | None = None) -> None:
         """The node does not have it any more (or only its tombstone, `facts`)."""
         async with self._context.store.database.write() as connection:
-            told = await self.died(connection, row.id, reason, _figures(facts), version=row.version)
+            told = await self.died(connection, row.id, reason, measured(facts), version=row.version)
         self._announce(row.id, told)
 
     async def died(
@@ -256,7 +257,7 @@ class Lifecycle:
             current = await self._rows.lock(connection, row.id)
             if current is None:
                 return
-            values: dict[str, Any] = {"usage": current.usage | _figures(facts), "guest_token": None}
+            values: dict[str, Any] = {"usage": current.usage | measured(facts), "guest_token": None}
             if current.ended_at is None:
                 values |= {"state": state, "ended_at": time.time()}
             await self._rows.change_in(connection, row.id, current.version, **values)
@@ -281,12 +282,3 @@ class Lifecycle:
         if row is None:
             raise SandboxNotFound(f"no sandbox {sandbox_id}")
         return row
-
-
-def _figures(facts: NodeSandbox | None) -> dict[str, Any]:
-    if facts is None:
-        return {}
-    figures: dict[str, Any] = {"cpu_seconds": facts.cpu_seconds, "memory_peak_bytes": facts.memory_peak_bytes}
-    if facts.llm.requests:
-        figures["llm"] = facts.llm.model_dump(mode="json")
-    return figures

@@ -60,6 +60,7 @@ from hutch.model import (
     GuestFigures,
     NetworkPolicy,
     NodeInfo,
+    NodeSandbox,
     Pause,
     Resume,
     Rollback,
@@ -78,7 +79,7 @@ from hutch.secrets import Keyring, Vault
 from hutch.settings import Settings
 from hutch.store import DEFAULT_ORG, Store
 from hutch.store.pages import make_cursor
-from hutch.store.sandboxes import LIVE
+from hutch.store.sandboxes import LIVE, SandboxRow
 
 _LIVE = tuple(state for state in SandboxState if not state.ended)
 _DELETED = {"state": "cancelled", "error": "sandbox_deleted", "detail": "the sandbox was deleted by the caller"}
@@ -264,7 +265,16 @@ class Control:
         rows = rows[:limit]
         tasks = await self.store.tasks.of_sandboxes([row.id for row in rows])
         following = make_cursor(rows[-1].created_at, rows[-1].id) if more else None
-        return Page([sandbox_view(row, tasks.get(row.id)) for row in rows], following)
+        facts = await self._facts(rows)
+        return Page([sandbox_view(row, tasks.get(row.id), facts.get(row.id)) for row in rows], following)
+
+    async def _facts(self, rows: Sequence[SandboxRow]) -> dict[str, NodeSandbox]:
+        """What the nodes of those that run say of them, by id: one call a node."""
+        found: dict[str, NodeSandbox] = {}
+        for name in {row.node for row in rows if row.state == "running" and row.node is not None}:
+            with suppress(NodeUnavailable):  # what the database knows will do
+                found |= {each.id: each for each in await self._context.fleet.node(name).sandboxes()}
+        return found
 
     async def delete(self, sandbox_id: str, *, org: str = DEFAULT_ORG) -> None:
         """Destroy it, in any state; its task, if one runs, is cancelled. No error when it has ended already."""

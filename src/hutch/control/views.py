@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from hutch.model import (
     Budget,
@@ -96,6 +97,16 @@ def sandbox_usage(row: SandboxRow, facts: NodeSandbox | None = None) -> Usage:
         fresh["memory_peak_bytes"] = max(usage.memory_peak_bytes, facts.memory_peak_bytes)
         fresh["llm"] = facts.llm if facts.llm.requests >= usage.llm.requests else usage.llm
     return usage.model_copy(update=fresh)
+
+
+def measured(facts: NodeSandbox | None) -> dict[str, Any]:
+    """What the node has measured of it, for the meter in its row."""
+    if facts is None:
+        return {}
+    found: dict[str, Any] = {"cpu_seconds": facts.cpu_seconds, "memory_peak_bytes": facts.memory_peak_bytes}
+    if facts.llm.requests:
+        found["llm"] = facts.llm.model_dump(mode="json")
+    return found
 
 
 def asleep_usage(row: SandboxRow, until: float | None = None) -> dict[str, float]:

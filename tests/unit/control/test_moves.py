@@ -24,7 +24,7 @@ from hutch.errors import (
     SandboxNotRunning,
     ThawFailed,
 )
-from hutch.model import CreateSandbox, CreateSnapshot, Rollback, Sandbox, SandboxState
+from hutch.model import CreateSandbox, CreateSnapshot, LlmUsage, Rollback, Sandbox, SandboxState
 from hutch.settings import Settings
 from hutch.store.sandboxes import SandboxRow
 
@@ -85,6 +85,22 @@ async def test_paused_time_is_metered_apart(control: Control) -> None:
     assert ended.usage.paused_time >= 0.8 and ended.paused_at is None
     await asyncio.sleep(0.1)
     assert (await control.get(box.id)).usage == ended.usage
+
+
+async def test_what_was_used_is_shown_in_lists_and_while_it_sleeps(control: Control, node: ModelNode) -> None:
+    box = await make(control)
+    spent = LlmUsage(requests=2, usd=0.5)
+    node.boxes[box.id] = node.boxes[box.id].model_copy(
+        update={"cpu_seconds": 1.5, "memory_peak_bytes": 30 << 20, "llm": spent}
+    )
+    for step in (None, control.pause, control.resume):
+        if step is not None:
+            await step(box.id)
+        shown = [await control.get(box.id), *(await control.list()).items]
+        assert [(each.usage.cpu_seconds, each.usage.memory_peak_bytes) for each in shown] == [(1.5, 30 << 20)] * 2
+        assert all(each.usage.llm == spent for each in shown)
+    node.down = True
+    assert [each.usage.cpu_seconds for each in (await control.list()).items] == [1.5]  # from the last pause
 
 
 async def test_many_requests_wake_a_sandbox_once(control: Control, node: ModelNode) -> None:
