@@ -7,6 +7,7 @@ import sys
 
 import structlog
 
+from hutch.logfile import lossy
 from hutch.settings import Settings
 
 
@@ -29,6 +30,6 @@ def configure_logs(settings: Settings) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(lossy(sys.stderr)),
         cache_logger_on_first_use=True,
     )
