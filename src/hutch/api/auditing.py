@@ -38,9 +38,12 @@ class Audited:
                 if scope["type"] == "websocket":
                     return await refuse(WebSocket(scope, receive, send), error)
                 return await ProblemResponse(error)(scope, receive, send)
+            ending = _Ending(scope, send, caller)
             try:
-                await self._app(scope, receive, _ending(scope, send, caller))
+                await self._app(scope, receive, ending.send)
             except Exception:
+                if ending.unrecorded is not None:
+                    return await ProblemResponse(ending.unrecorded)(scope, receive, send)
                 await _failed(scope, caller)
                 raise
 
@@ -56,17 +59,28 @@ async def _begin(scope: Scope, receive: Receive, caller: Caller) -> Receive:
     return receive
 
 
-def _ending(scope: Scope, send: Send, caller: Caller) -> Send:
+class _Ending:
     """Sends an answer when it is recorded. (A WebSocket has none.)"""
-    reads = scope["app"].state.settings.audit_reads
 
-    async def recorded(message: Message) -> None:
-        if message["type"] == "http.response.start" and (reads or scope["method"] not in _READS):
-            event = call(caller.org, str(message["status"]), scope["method"], scope["path"])
-            await _control(scope).store.audit.record(event)
-        await send(message)
+    def __init__(self, scope: Scope, send: Send, caller: Caller) -> None:
+        self._scope, self._send, self._caller = scope, send, caller
+        self._wanted = scope["app"].state.settings.audit_reads or scope.get("method") not in _READS
+        self.unrecorded: HutchError | None = None
+        """Why there is no answer but this."""
 
-    return recorded
+    async def send(self, message: Message) -> None:
+        if self._wanted and message["type"] == "http.response.start":
+            await self._record(str(message["status"]))
+        await self._send(message)
+
+    async def _record(self, status: str) -> None:
+        event = call(self._caller.org, status, self._scope["method"], self._scope["path"])
+        try:
+            await _control(self._scope).store.audit.record(event)
+        except HutchError as error:
+            self.unrecorded = error
+            raise
+        self.unrecorded = None
 
 
 async def _failed(scope: Scope, caller: Caller) -> None:

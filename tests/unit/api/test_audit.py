@@ -15,6 +15,7 @@ from hutch.control.service import Control
 from hutch.model import CreateKey
 from hutch.model.audit import AuditRecord, Verifier
 from hutch.settings import Settings
+from hutch.store.engine import DatabaseFull
 from tests.unit.api.conftest import Api, client_of
 from tests.unit.control.model_node import ModelFleet, ModelNode
 
@@ -58,6 +59,32 @@ async def test_reads_can_be_left_out(api: Api, settings: Settings) -> None:
     await api.client.get("/v1/node")
     await api.client.post("/v1/keys", json={"name": "x"})
     assert [each[2] for each in calls(await records(api, before))] == ["begun", "201"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "recorded"),
+    [
+        ("GET", "/v1/sandboxes", 0),
+        ("GET", f"/v1/sandboxes/{SANDBOX}", 0),  # which there is not
+        ("POST", "/v1/keys", 0),
+        ("POST", "/v1/keys", 1),  # carried out
+    ],
+)
+async def test_what_cannot_be_recorded_is_answered_with_why(
+    api: Api, monkeypatch: pytest.MonkeyPatch, method: str, path: str, recorded: int
+) -> None:
+    audit = api.app.state.control.store.audit
+    left = [audit.record] * recorded
+
+    async def full(*events: Any) -> None:
+        if not left:
+            raise DatabaseFull("the server's disk is full")
+        await left.pop()(*events)
+
+    monkeypatch.setattr(audit, "record", full)
+    answer = await api.client.request(method, path, json={"name": "x"} if method == "POST" else None)
+    assert (answer.status_code, answer.json()["code"]) == (507, "disk_full"), answer.text
+    assert answer.json()["detail"] == "the server's disk is full"
 
 
 async def test_a_websocket_is_recorded_before_it_is_open(api: Api) -> None:
