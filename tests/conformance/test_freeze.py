@@ -38,11 +38,11 @@ async def thaw(host: Host, snapshot: Path, spec: SandboxSpec | None = None) -> H
 
 
 @pytest.fixture
-def full(root: Path) -> Iterator[Path]:
-    """A directory with room for 4 MiB."""
+def full(root: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A directory with little room."""
     path = root / "full"
     path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", path], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={request.param}", "none", path], check=True)
     yield path
     subprocess.run(["umount", path], check=True)
 
@@ -296,7 +296,11 @@ async def test_cpu_is_held_to_the_quota_after_a_thaw(host: Host) -> None:
     assert used / (time.monotonic() - start) < 0.4
 
 
-@pytest.mark.parametrize("keep_running", [False, True])
+@pytest.mark.parametrize(
+    ("full", "keep_running"),
+    [("4m", False), ("4m", True), ("256k", False)],  # in the middle of its memory, and of the kernel's state
+    indirect=["full"],
+)
 async def test_a_freeze_onto_a_full_disk_leaves_the_sandbox_running(host: Host, full: Path, keep_running: bool) -> None:
     handle = await host.boot()
     await host.run(handle, "import builtins; builtins.kept = os.urandom(16 << 20)")

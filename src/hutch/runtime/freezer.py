@@ -17,7 +17,7 @@ from hutch.runtime.control import CALL_TIMEOUT
 from hutch.runtime.cpu import host_cpu
 from hutch.runtime.files import ORIGIN
 from hutch.runtime.freezing import Freezing, find_abandoned
-from hutch.runtime.kernel import ConnectionInTheWay, Connections, Kernel
+from hutch.runtime.kernel import ConnectionInTheWay, Connections, Kernel, KernelRefused
 from hutch.runtime.manifest import Manifest, Origin
 
 _RETRY_PAUSES = (0.02, 0.25)
@@ -30,6 +30,9 @@ _HEARD_WITHIN = 0.1
 """Seconds in which a sandbox's kernel usually has heard of the end of a connection, also on a busy machine."""
 _LOOK_AGAIN = 0.005
 _NO_ROOM = "no space left on device"
+_LITTLE_ROOM = 1 << 20
+"""Bytes. A kernel that meets a full disk in the middle of its own state, which it writes 64 KiB at a time, does not say
+so: it stumbles (a nil pointer in gVisor's `encodeState.Save`)."""
 
 
 class Freezer:
@@ -118,7 +121,12 @@ class Freezer:
 async def _checkpoint(kernel: Kernel, freezing: Freezing) -> None:
     """Raises `OSError`."""
     direct = await asyncio.to_thread(freezing.takes_direct_writes)
-    await kernel.save(freezing.partial, direct)
+    try:
+        await kernel.save(freezing.partial, direct)
+    except KernelRefused as error:
+        if not isinstance(error, ConnectionInTheWay) and await asyncio.to_thread(freezing.room) < _LITTLE_ROOM:
+            raise OSError(errno.ENOSPC, _NO_ROOM) from error
+        raise
 
 
 async def _none_left(kernel: Kernel, address: str) -> Connections | None:

@@ -60,6 +60,11 @@ class Freezing:
             return False
         return True
 
+    def room(self) -> int:
+        """Bytes that are free there."""
+        disk = os.statvfs(self.partial)
+        return disk.f_bavail * disk.f_frsize
+
     def clear(self) -> None:
         """Empty the unfinished directory, for another attempt."""
         for entry in self.partial.iterdir():
