@@ -244,6 +244,10 @@ def test_pause_snapshot_rollback_and_fork(hutch: Hutch) -> None:
     assert tree.startswith(clean) and "clean" in tree and "safety" in tree and "─ " in tree
     assert hutch("exec", forks[0], "cat", "a") == b"one\n"
     hutch("kill", box, *forks)
+    taken = hutch("snapshot", "import", "-", input=hutch("snapshot", "export", clean, "-")).decode().strip()
+    assert taken in hutch("snapshot", "ls", "--full").decode()
+    hutch("snapshot", "import", str(Path(os.devnull, "no-such-file")), code=1)
+    hutch("snapshot", "rm", taken, clean)
 
 
 def test_a_paused_sandbox_outlives_down_and_up(rough: Hutch) -> None:

@@ -117,10 +117,7 @@ def export(
 @snapshots.command("import")
 def import_(
     ctx: typer.Context,
-    file: Annotated[
-        Path,
-        typer.Argument(help="What `export` wrote; `-`: standard input.", dir_okay=False, allow_dash=True, exists=True),
-    ],
+    file: Annotated[Path, typer.Argument(help="What `export` wrote; `-`: standard input.")],
     json: Json = False,
 ) -> None:
     """Take in a snapshot that this installation has exported; `hutch run --from` makes a sandbox of it."""
