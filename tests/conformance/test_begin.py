@@ -45,6 +45,14 @@ async def begin(host: Host) -> tuple[SandboxSpec, Handle]:
     return spec, await host.runtime.begin(replace(spec, resources=SLOWLY, hostname="nobody"))
 
 
+def confinement(handle: Handle) -> dict[str, str]:
+    """What the host lets its kernel do."""
+    lines = Path(f"/proc/{handle.pid}/status").read_text().splitlines()
+    status = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    told = ("Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp")
+    return {name: status[name] for name in (*told, "Seccomp_filters")}
+
+
 async def test_a_kernel_that_was_begun_is_the_sandbox_that_is_thawed_in_it(host: Host, snapshot: Path) -> None:
     runtime = host.runtime
     spec, begun = await begin(host)
@@ -64,8 +72,9 @@ async def test_a_kernel_that_was_begun_is_the_sandbox_that_is_thawed_in_it(host:
         dial = "import socket; print(socket.create_connection(('127.0.0.1', 49983)).getpeername()[0])"
         assert await host.run(begun, dial) == "127.0.0.1"
         assert connection.getpeername()[0] == spec.slot.guest_address
-    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{begun.pid}/status").read_text().splitlines())
-    assert int(status["CapEff"], 16) == 0 and "0" not in status["Uid"].split()
+    confined = confinement(begun)
+    assert int(confined["CapEff"], 16) == 0 and "0" not in confined["Uid"].split() and confined["Seccomp"] == "2"
+    assert confined == confinement(await host.boot())
     assert Path(f"/proc/{begun.pid}/oom_score_adj").read_text() == "500\n"
 
     # It lives on as any other: found by a later daemon, saved while it runs, put away, and thawed anew.
