@@ -70,6 +70,9 @@ class Outcome:
     """Answers that the model has completed. An agent that has none to tell of stays at 0."""
     answering: bool = False
     """An answer of the model has begun and is not over."""
+    between: bool = False
+    """Its tools are done, and it does not say where the next answer begins: there may be one that it has not told of,
+    unless it asks for one still."""
     over: bool = False
     """The agent has said that it is done."""
 

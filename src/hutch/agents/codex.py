@@ -88,11 +88,13 @@ class Codex(Agent):
             if not known:  # no other call of the same answer goes on
                 outcome.turns += 1
                 outcome.state.pop("said", None)
+            outcome.between = False
             known.append(call_id)
             del known[:-_MAX_OPEN]
             events.append(tools.call(call_id, *_described(item)))
         if stage == "completed":
             known.remove(call_id)
+            outcome.between = not known
             failed = item.get("status") in ("failed", "declined") or bool(item.get("error"))
             events.append(tools.update(call_id, failed, _result(item)))
         return events

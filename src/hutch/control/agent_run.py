@@ -142,7 +142,7 @@ class AgentRun:
         async with self._reading:
             await self._store(transcript)
             outcome = transcript.outcome
-            yield Halt(outcome.turns, outcome.answering, transcript.ended or outcome.over)
+            yield Halt(outcome.turns, outcome.answering, outcome.between, transcript.ended or outcome.over)
 
     async def _store(self, transcript: Transcript) -> None:
         if not transcript.dirty:

@@ -45,6 +45,8 @@ class Halt:
     turn: int
     answering: bool
     """It has told of the beginning of an answer of the model, and not yet of its end."""
+    between: bool
+    """See `Outcome.between`."""
     over: bool
     """It has ended, or says that it is about to."""
 
@@ -104,14 +106,15 @@ class Checkpointer:
     async def _take(self) -> bool:
         """False when the agent has not told all of the last answer yet: soon it has."""
         node = await self._node()
-        await self._hold(node)
+        waiting = await self._hold(node)
         begun = time.monotonic()
         try:
             async with self._halted() as halt:
                 known = halt.turn == self._done and self._task.checkpoints == "turns"
-                if halt.over or halt.answering or known:
+                untold = halt.answering or (halt.between and not waiting)
+                if halt.over or untold or known:
                     await node.release_llm(self._task.sandbox_id)
-                    return not halt.answering
+                    return halt.over or not untold
                 self._done = halt.turn
                 await self._snapshot(halt.turn)
                 return True
@@ -122,11 +125,13 @@ class Checkpointer:
         finally:
             self._took = time.monotonic() - begun
 
-    async def _hold(self, node: Node) -> None:
+    async def _hold(self, node: Node) -> int:
+        """How many calls are held at once."""
         until = time.monotonic() + _PATIENCE
-        while not await node.hold_llm(self._task.sandbox_id, _SLICE, _HELD):
+        while not (state := await node.hold_llm(self._task.sandbox_id, _SLICE, _HELD)).held:
             if time.monotonic() >= until:
                 raise FreezeFailed(f"in {_PATIENCE:g} s there was no moment without a call to the model")
+        return state.waiting
 
     async def _snapshot(self, turn: int) -> None:
         wish = SnapshotRequest(snapshot=new_id("snp"), reason=SnapshotReason.CHECKPOINT, turn=turn, held=True)

@@ -15,6 +15,7 @@ from hutch.model import (
     BootRequest,
     Diff,
     DiffRequest,
+    Held,
     IdentityAnswer,
     IdentityRequest,
     JournalEntry,
@@ -154,9 +155,9 @@ class Node(ABC):
         """Give, replace or take back what it may use of secrets, also of a paused one."""
 
     @abstractmethod
-    async def hold_llm(self, sandbox_id: str, within: float, seconds: float) -> bool:
-        """Hold its calls to model providers, for at most `seconds`, from a moment on at which none is under way; False
-        when there was none `within` so many seconds. A snapshot that wants them held lets them go. Raises
+    async def hold_llm(self, sandbox_id: str, within: float, seconds: float) -> Held:
+        """Hold its calls to model providers, for at most `seconds`, from a moment on at which none is under way; not
+        held when there was none `within` so many seconds. A snapshot that wants them held lets them go. Raises
         `SandboxNotRunning`."""
 
     @abstractmethod

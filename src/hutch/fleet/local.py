@@ -161,10 +161,10 @@ class LocalNode(Node):
         body = grant.model_dump_json() if grant is not None else "null"
         await self._call("PUT", f"/sandboxes/{sandbox_id}/secrets", body=body)
 
-    async def hold_llm(self, sandbox_id: str, within: float, seconds: float) -> bool:
+    async def hold_llm(self, sandbox_id: str, within: float, seconds: float) -> Held:
         body = HoldRequest(within=within, seconds=seconds).model_dump_json()
         path, timeout = f"/sandboxes/{sandbox_id}/llm/hold", within + _CALL_TIMEOUT
-        return _parse(Held, await self._call("POST", path, body=body, timeout=timeout)).held
+        return _parse(Held, await self._call("POST", path, body=body, timeout=timeout))
 
     async def release_llm(self, sandbox_id: str) -> None:
         await self._call("DELETE", f"/sandboxes/{sandbox_id}/llm/hold", none_for_404=True)

@@ -108,6 +108,7 @@ class Held(Model):
     """Its answer."""
 
     held: bool = Field(description="Whether such a moment came: from it on no call goes to the provider.")
+    waiting: int = Field(0, description="Calls that are held already: whoever makes one waits for no other answer.")
 
 
 class RollbackRequest(Model):

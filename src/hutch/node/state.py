@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from hutch.errors import SandboxNotRunning
 from hutch.model import (
+    Held,
     HoldRequest,
     PauseRequest,
     ResumeRequest,
@@ -91,12 +92,13 @@ class States:
 
         return await self._change(id, work)
 
-    async def hold(self, id: str, request: HoldRequest) -> bool:
+    async def hold(self, id: str, request: HoldRequest) -> Held:
         """Hold its calls to model providers from a moment without one; whether there was one."""
         entry = self._parts.registry.get(id)
         if not entry.running:
             raise SandboxNotRunning(f"{id} is {entry.view().state}")
-        return await self._parts.gateway.hold(id, request.within, request.seconds)
+        held = await self._parts.gateway.hold(id, request.within, request.seconds)
+        return Held(held=held, waiting=self._parts.gateway.waiting(id))
 
     def let_go(self, id: str) -> None:
         """Hold them no more."""

@@ -13,7 +13,6 @@ from aiohttp import web
 from hutch.errors import InvalidRequest
 from hutch.model import (
     DiffRequest,
-    Held,
     HoldRequest,
     Model,
     PauseRequest,
@@ -80,8 +79,7 @@ class StateApi:
 
     async def hold(self, request: web.Request) -> web.Response:
         body = HoldRequest.model_validate_json(await request.read())
-        held = await self._states.hold(request.match_info["id"], body)
-        return _json(Held(held=held))
+        return _json(await self._states.hold(request.match_info["id"], body))
 
     async def let_go(self, request: web.Request) -> web.Response:
         self._states.let_go(request.match_info["id"])

@@ -28,6 +28,7 @@ from hutch.model import (
     Diff,
     DiffRequest,
     ExecState,
+    Held,
     IdentityAnswer,
     IdentityRequest,
     JournalEntry,
@@ -113,6 +114,8 @@ class ModelNode(Node):
         self.doors: dict[str, asyncio.Event] = {}
         self.refusals: dict[str, HutchError] = {}
         self._fallen = asyncio.Event()
+        self.waiting = 0
+        """Calls to model providers that are held as soon as they are held."""
         self.kept_bytes = 1000
         """What a pause saves."""
         self.fits = True
@@ -368,9 +371,9 @@ class ModelNode(Node):
         self._alive()
         self.secrets[sandbox_id] = grant
 
-    async def hold_llm(self, sandbox_id: str, within: float, seconds: float) -> bool:
+    async def hold_llm(self, sandbox_id: str, within: float, seconds: float) -> Held:
         await self._enter("hold")
-        return True
+        return Held(held=True, waiting=self.waiting)
 
     async def release_llm(self, sandbox_id: str) -> None:
         await self._enter("release")

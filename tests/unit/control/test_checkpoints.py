@@ -150,6 +150,30 @@ async def test_an_answer_that_is_being_told_is_waited_for(control: Control, node
     assert [event.data["turn"] for event in await told(control, "checkpoint")] == [2]
 
 
+async def test_an_answer_that_nothing_was_told_of_is_waited_for(control: Control, node: ModelNode) -> None:
+    """Codex tells of an answer when its tools start: between two rounds there may be one, unless a call is held."""
+    await running(control, agent="codex")
+
+    def tool(stage: str, id: str) -> None:
+        node.agent.say({"type": f"item.{stage}", "item": {"id": id, "type": "command_execution", "command": "true"}})
+
+    node.doors["hold"] = asyncio.Event()
+    tool("started", "a")
+    await until(lambda: asyncio.sleep(0, node.calls["hold"]), 5)
+    tool("completed", "a")
+    node.doors["hold"].set()
+    await until(lambda: asyncio.sleep(0, node.calls["release"]), 5)
+    assert node.calls["snapshot"] == 0, "this might be the second turn"
+    tool("started", "b")
+    await checkpoint(control, 2)
+    node.waiting = 1
+    tool("completed", "b")
+    tool("started", "c")
+    tool("completed", "c")
+    await checkpoint(control, 3)
+    assert [event.data["turn"] for event in await told(control, "checkpoint")] == [2, 3]
+
+
 async def test_no_output_is_taken_while_one_is_taken(control: Control, node: ModelNode) -> None:
     await running(control)
     node.doors["snapshot"] = asyncio.Event()

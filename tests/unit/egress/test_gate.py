@@ -35,10 +35,10 @@ async def test_it_shuts_when_the_last_call_has_ended_and_was_read() -> None:
     assert time.monotonic() - begun >= 0.39
     late = asyncio.create_task(call(gate, 0))
     await asyncio.sleep(0.2)
-    assert not late.done()
+    assert not late.done() and gate.waiting == 1
     opened = time.monotonic()
     gate.open()
-    assert await late >= opened
+    assert await late >= opened and gate.waiting == 0
 
 
 async def test_no_call_passes_between_the_end_of_the_last_and_the_shutting() -> None:

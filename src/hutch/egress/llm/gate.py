@@ -36,6 +36,11 @@ class Gate:
         """Whether calls are held."""
         return self._latched or time.monotonic() < self._shut_until
 
+    @property
+    def waiting(self) -> int:
+        """Calls that are held."""
+        return self._waiting if self.shut else 0
+
     def entered(self, call: asyncio.Task[Any]) -> None:
         """A call has passed."""
         self._under_way.add(call)

@@ -142,6 +142,10 @@ class LlmGateway:
         is under way; False when there was none `within` so many seconds."""
         return await self._account(sandbox_id).gate.hold(within, seconds)
 
+    def waiting(self, sandbox_id: str) -> int:
+        """Calls of a sandbox that are held."""
+        return self._account(sandbox_id).gate.waiting
+
     def keep_holding(self, sandbox_id: str) -> bool:
         """Hold its calls, if they are held now, until `free`; whether they are."""
         return self._account(sandbox_id).gate.latch()
