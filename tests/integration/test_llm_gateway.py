@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -610,6 +609,6 @@ async def test_gateway_adds_little_to_the_first_byte(bench: Bench, client: aioht
 
     ways = ((f"{bench.upstream}/v1/messages", KEY), (bench.url("/anthropic/v1/messages"), PLACEHOLDER))
     times = [[await first_byte(*way) for way in ways] for _ in range(60)]  # in turn: both meet the same machine
-    direct, through = (statistics.median(column) for column in zip(*times, strict=True))
-    # about 2 ms when nothing else runs; on a busy machine all of it takes longer
+    # about 2 ms; on a busy machine the quickest of many is the one that nothing else came between
+    direct, through = (min(column) for column in zip(*times, strict=True))
     assert through - direct < 0.005 + 2 * direct

@@ -32,8 +32,10 @@ from hutch.network.slots import LinuxSlotPool
 pytestmark = pytest.mark.root
 
 POOL = "10.200.0.0/14"
-PUBLIC = "25.25.25.25"
-PRIVATE = "10.97.25.25"
+RUN = secrets.randbelow(256)
+"""Among the addresses to which the host gets routes: other runs on the same machine have others."""
+PUBLIC = f"25.25.{RUN}.25"
+PRIVATE = f"10.97.{RUN}.25"
 METADATA = "169.254.169.254"
 BLOCKED_SOON = 2.0
 """A refusal must be quicker than this; silence is taken for a drop after it."""
@@ -225,7 +227,7 @@ server.bind((sys.argv[1], 53))
 print("ready", flush=True)
 while True:
     asked, guest = server.recvfrom(512)
-    answer = b"\\xc0\\x0c\\0\\1\\0\\1\\0\\0\\0\\x3c\\0\\4\\x19\\x19\\x19\\x19"
+    answer = b"\\xc0\\x0c\\0\\1\\0\\1\\0\\0\\0\\x3c\\0\\4" + socket.inet_aton(sys.argv[1])
     server.sendto(asked[:2] + b"\\x81\\x80\\0\\1\\0\\1\\0\\0\\0\\0" + asked[12:] + answer, guest)
 """
 
@@ -342,11 +344,13 @@ async def test_the_gateway_is_not_there_for_the_outside(node: Node, world: World
 
 async def test_a_forged_source_is_dropped(node: Node, world: World) -> None:
     one, two = await asyncio.gather(*(node.pool.acquire(f"sbx_{n}", AllowAll()) for n in range(2)))
-    for source in (two.guest_address, world.address, "8.8.8.8"):
+    sources, places = (two.guest_address, world.address, "8.8.8.8"), ((LLM_ADDRESS, 80), (PUBLIC, world.port))
+    for source in sources:
         sh(f"ip -n {one.namespace} addr add {source}/32 dev eth0")
-        for address, port in ((LLM_ADDRESS, 80), (PUBLIC, world.port)):
-            came = await connect(one.namespace, address, port, source=source)
-            assert came in ("silence", "error 113"), f"{source} to {address}"  # 113: the host does not even answer ARP
+    tried = [(source, *place) for source in sources for place in places]
+    came = await asyncio.gather(*(connect(one.namespace, to, port, source=source) for source, to, port in tried))
+    for said, attempt in zip(came, tried, strict=True):
+        assert said in ("silence", "error 113"), attempt  # 113: the host does not even answer ARP
 
 
 CLOUDS = (METADATA, "169.254.170.2", "100.100.100.200", "192.0.0.192", "168.63.129.16", "100.64.0.1", "0.0.0.0")
@@ -511,9 +515,9 @@ else: print("still open", flush=True)
 
 
 async def test_rules_about_addresses_open_none_of_the_hosts_own(node: Node, world: World) -> None:
-    own = "25.25.25.77"  # a host with a public address
+    own = f"25.25.{RUN}.77"  # a host with a public address
     sh(f"ip addr add {own}/32 dev {world.link}")
-    slot = await node.pool.acquire("sbx_a", NetworkRules(allow=["25.25.25.0/24", own, f"{own}:1-65535"]))
+    slot = await node.pool.acquire("sbx_a", NetworkRules(allow=[f"25.25.{RUN}.0/24", own, f"{own}:1-65535"]))
     assert await connect(slot.namespace, PUBLIC, world.port) == f"said {world.host}"
     with listening(None) as port:
         assert await connect(slot.namespace, own, port) == "refused"
@@ -522,10 +526,10 @@ async def test_rules_about_addresses_open_none_of_the_hosts_own(node: Node, worl
 async def test_a_private_network_that_the_operator_allows_is_reached_by_rules_about_it_alone(
     node: Node, world: World
 ) -> None:
-    wide = NetworkRules(allow=["10.97.25.0/24", "10.96.0.0/15"], public=True)
+    wide = NetworkRules(allow=[f"10.97.{RUN}.0/24", "10.96.0.0/15"], public=True)
     slot = await node.pool.acquire("sbx_a", wide)
     assert await connect(slot.namespace, PRIVATE, world.port) == "refused"  # this node allows none
-    own, outside = "10.97.25.77", "10.96.25.25"
+    own, outside = f"10.97.{RUN}.77", f"10.96.{RUN}.25"
     sh(f"ip addr add {own}/32 dev {world.link}; ip route add {outside}/32 via {world.address}")
     sh(f"ip -n {world.namespace} addr add {outside}/32 dev lo")
     other = LinuxSlotPool(node_id(), POOL, 0, services(node.port), "10.97.0.0/16")
