@@ -12,6 +12,7 @@ import shlex
 import signal
 import subprocess
 import tarfile
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -118,6 +119,23 @@ def world(standard_template: str) -> Iterator[World]:
 @pytest.fixture(scope="module")
 def box(world: World) -> Box:
     return Box(world)
+
+
+@contextlib.contextmanager
+def issuing(world: World, token: str | None) -> Iterator[list[dict[str, Any]]]:
+    """A server that answers one question for an identity token with this; None: it refuses. What it was asked."""
+    asked: list[dict[str, Any]] = []
+
+    def answer() -> None:
+        while not asked:
+            asked.extend(world.node.call("GET", "/identity?wait=5").json()["requests"])
+        said = {"token": token, "expires_at": time.time() + 300} if token else {"refused": "it has ended"}
+        assert world.node.call("POST", "/identity", {"id": asked[0]["id"], **said}).status == 204
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    yield asked
+    thread.join(30)
 
 
 def fill(files: Path) -> None:
@@ -401,6 +419,20 @@ def test_header_rules_and_an_authority_that_comes_while_it_runs(world: World, bo
     assert not box.sh("curl -sSo /dev/null https://good.test/").stderr  # another sandbox has its own
     (entry, *_) = [each for each in plain.told(2) if each["name"] == "good.test"]
     assert entry["allowed"] and entry["secret"] == "openai"
+    token = {"host": "good.test", "headers": {"Authorization": "Bearer ${e2b.identity.tokens.aws}"}}
+    told["headers"] = [token | {"tokens": {"aws": "sts.example"}}]
+    assert world.node.call("PUT", f"/sandboxes/{plain.id}/secrets", told).status == 200
+    since = world.internet.mark()
+    with issuing(world, "a-token") as asked:
+        ran = plain.curls([["https://good.test/"], ["-H", "Authorization: mine", "-d", "x=1", "https://good.test/two"]])
+    assert [status for status, _ in ran] == [200] * 2, ran
+    assert all("Authorization: Bearer a-token" in each["head"] for each in world.internet.requests(since))
+    assert [(each["sandbox"], each["audience"]) for each in asked] == [(plain.id, "sts.example")], "kept while it holds"
+    told["headers"] = [token | {"tokens": {"aws": "other.example"}}]
+    assert world.node.call("PUT", f"/sandboxes/{plain.id}/secrets", told).status == 200
+    with issuing(world, None):
+        status, text = plain.curl("https://good.test/")
+    assert status == 403 and "no identity token: There is no token: it has ended" in text
     told["headers"] = [{"host": "good.test", "headers": {}, "missing": ["openai"]}]
     assert world.node.call("PUT", f"/sandboxes/{plain.id}/secrets", told).status == 200
     assert plain.curl("https://good.test/")[0] == 403

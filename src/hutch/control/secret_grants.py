@@ -194,6 +194,7 @@ def _given(rule: HeaderRule, values: Mapping[str, str]) -> GrantedHeaders:
             "host": rule.host,
             "headers": {name: filled(value, values) for name, value in rule.headers.items()},
             "secrets": {name: values[name] for name in rule.secrets},
+            "tokens": rule.tokens,
         }
     )
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic.alias_generators import to_camel
 
 from hutch.model.common import MAX_STRING
 from hutch.model.headers import MAX_HEADER_RULES
+from hutch.model.identity import AUDIENCE
 from hutch.model.network import MAX_NAME_SERVERS
+
+MAX_TOKENS = 32
 
 
 class Body(BaseModel):
@@ -86,6 +89,29 @@ class NewVolume(Body):
     name: str = Field(max_length=128)
 
 
+class IamToken(Body):
+    """One of the identity tokens that rules refer to. There is one type."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    audience: str = Field(pattern=AUDIENCE)
+    token_type: Literal["JWT-SVID"]
+
+
+class Iam(Body):
+    """`iam` of a new sandbox."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tokens: dict[Annotated[str, Field(pattern=r"^[^{}\x00-\x1f\x7f-\x9f]{1,128}$")], IamToken] = Field(
+        {}, max_length=MAX_TOKENS
+    )
+
+    def audiences(self) -> dict[str, str]:
+        """By the tokens' names."""
+        return {name: token.audience for name, token in self.tokens.items()}
+
+
 class NewSandbox(Body):
     """`POST /sandboxes`, `POST /v2/sandboxes`."""
 
@@ -101,7 +127,7 @@ class NewSandbox(Body):
     volume_mounts: list[Mounted] = Field([], max_length=16)
     mcp: dict[str, Any] = {}
     """Nothing is done with it here: the client runs `mcp-gateway` in the sandbox, which has it from the template."""
-    iam: dict[str, Any] = {}
+    iam: Iam = Iam()
     secure: bool | None = None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -43,17 +43,15 @@ def _with_name_servers(rules: NetworkRules, servers: Sequence[str]) -> NetworkRu
     return NetworkRules(**rules.model_dump() | {"name_servers": servers, "allow": [*rules.allow, *servers]})
 
 
-def header_rules(egress: Egress) -> list[HeaderRule]:
-    """Its rules that say something; of several for one host the later ones go over the earlier. Raises
-    `InvalidRequest`, and `NotOffered` for identity tokens in them."""
+def header_rules(egress: Egress, audiences: Mapping[str, str]) -> list[HeaderRule]:
+    """Its rules that say something; of several for one host the later ones go over the earlier. `audiences`: of the
+    identity tokens that they may refer to, by name. Raises `InvalidRequest`."""
     found: dict[str, HeaderRule] = {}
     for host, each in egress.rules.items():
         headers = {name: value for rule in each for name, value in rule.transform.headers.items()}
-        if any("${e2b.identity." in value for value in headers.values()):
-            raise NotOffered("network: `rules` with identity tokens are not offered by Hutch", hint=_HINT)
-        rule = HeaderRule(host=host, headers=headers)
+        rule = HeaderRule(host=host, headers=headers, audiences=dict(audiences))
         if headers:
-            found[rule.host] = rule
+            found[rule.host] = rule.model_copy(update={"audiences": rule.tokens})
     check_together(list(found.values()))
     return list(found.values())
 

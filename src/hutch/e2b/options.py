@@ -8,7 +8,6 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from hutch.e2b.bodies import NewSandbox
-from hutch.e2b.errors import NotOffered
 from hutch.errors import InvalidRequest
 from hutch.fleet.ports import GUEST_PORT
 from hutch.store.e2b import E2bRow
@@ -28,6 +27,8 @@ class Options(BaseModel):
     auto_resume: bool = False
     masked_host: str | None = None
     network: dict[str, Any] | None = None
+    iam: dict[str, str] = {}
+    """Audiences of the identity tokens that rules may refer to, by name."""
     allow_internet_access: bool | None = None
     digest: str = ""
 
@@ -38,7 +39,7 @@ class Options(BaseModel):
 
 
 def options_of(body: NewSandbox, secure: bool) -> Options:
-    """The options of a new sandbox. Raises `NotOffered`, `InvalidRequest`."""
+    """The options of a new sandbox. Raises `InvalidRequest`."""
     refuse_unknown(body)
     network = body.network.model_dump(by_alias=True, exclude_defaults=True, mode="json", exclude={"rules"})
     return Options(
@@ -50,6 +51,7 @@ def options_of(body: NewSandbox, secure: bool) -> Options:
         auto_resume=body.auto_resume.enabled,
         masked_host=body.network.mask_request_host,
         network=network or None,
+        iam=body.iam.audiences(),
         allow_internet_access=body.allow_internet_access,
         digest=hashlib.sha256(body.model_dump_json().encode()).hexdigest(),
     )
@@ -57,8 +59,6 @@ def options_of(body: NewSandbox, secure: bool) -> Options:
 
 def refuse_unknown(body: NewSandbox) -> None:
     """Raise for what cannot be done here: a sandbox without it would not be what was asked for."""
-    if body.iam:
-        raise NotOffered("`iam` is not offered by Hutch", hint="docs/e2b.md lists what is.")
     if GUEST_PORT in body.network.https_ports:
         raise InvalidRequest(f"network: `httpsPorts`: {GUEST_PORT} is the sandbox's own port", field="httpsPorts")
     if not body.auto_pause_memory and (not body.auto_pause or body.auto_resume.enabled):

@@ -56,7 +56,7 @@ async def _create(call: Call, body: NewSandbox, options: Options) -> Response:
         org=call.org,
         idempotency=call.idempotency,
         also=also,
-        rules=header_rules(body.network),
+        rules=header_rules(body.network, options.iam),
     )
     row = await call.extras(sandbox.id)
     if row is None:

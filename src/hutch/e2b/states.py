@@ -9,7 +9,7 @@ from hutch.e2b.context import Call, gone
 from hutch.e2b.errors import NotOffered, PausedAlready
 from hutch.e2b.network import header_rules, policy_of
 from hutch.e2b.sandboxes import check_timeout
-from hutch.e2b.views import asleep, handle
+from hutch.e2b.views import asleep, handle, options_of_row
 from hutch.errors import Conflict, InvalidRequest, SandboxNotRunning
 from hutch.model import Pause, Sandbox, SnapshotKind
 from hutch.store.e2b import E2bRow
@@ -98,7 +98,8 @@ async def update_network(call: Call) -> Response:
     sandbox = await call.living()
     row = await call.extras(sandbox.id)
     policy = policy_of(body, body.allow_internet_access)
-    await call.control.set_network(sandbox.id, policy, org=call.org, rules=header_rules(body))
+    rules = header_rules(body, options_of_row(row).iam)
+    await call.control.set_network(sandbox.id, policy, org=call.org, rules=rules)
     if row is not None:
         before = row.options.get("network") or {}
         kept = {

@@ -7,26 +7,34 @@ moment, and is closed when none comes. Nothing is let through without one.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from hutch.egress.child import Child
+from hutch.egress.llm.refused import Refused
 from hutch.egress.unprivileged import UIDS
+from hutch.model import IdentityAnswer
 from hutch.model.grant import SecretGrant
+
+Issue = Callable[[str, str], Awaitable[IdentityAnswer]]
 
 
 class Broker(Child):
-    """One of a node. `report` is told what was done with secrets."""
+    """One of a node. `report` is told what was done with secrets; `issue` gives the identity tokens of a sandbox, by
+    its id and an audience, or raises `Refused`."""
 
-    def __init__(self, node: str, fence: int, report: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, node: str, fence: int, report: Callable[[dict[str, Any]], None], issue: Issue) -> None:
         super().__init__("hutch.egress.broker", "broker")
         self.uid = UIDS[(UIDS.index(fence) + 1) % len(UIDS)]
         self.door = f"hutch-{node}-{secrets.token_hex(8)}"
         """Name of the socket, in the host's abstract name space; only the fence's user is let in."""
         self._fence = fence
         self._report = report
+        self._issue = issue
+        self._issuing: set[asyncio.Task[None]] = set()
         self._socket: socket.socket | None = None
         self._grants: dict[str, SecretGrant] = {}
 
@@ -77,11 +85,32 @@ class Broker(Child):
         return [self._set(sandbox) for sandbox, grant in self._grants.items() if grant.hosts]
 
     def hear(self, message: dict[str, Any]) -> None:
-        if message["op"] == "report":
-            self._report(message["entry"])
+        match message["op"]:
+            case "report":
+                self._report(message["entry"])
+            case "token":
+                task = asyncio.create_task(self._give_token(message))
+                self._issuing.add(task)
+                task.add_done_callback(self._issuing.discard)
 
     async def close(self) -> None:
         """Nothing is open without one."""
+
+    async def _give_token(self, message: dict[str, Any]) -> None:
+        sandbox, audience = message["sandbox"], message["audience"]
+        told: dict[str, Any] = {"op": "token", "n": message["n"], "token": None}
+        try:
+            self._check_token(sandbox, audience)
+            answer = await self._issue(sandbox, audience)
+            self.send(told | {"token": answer.token, "until": answer.expires_at})
+        except Refused as refused:
+            self.send(told | {"status": refused.status, "error": refused.message})
+
+    def _check_token(self, sandbox: str, audience: str) -> None:
+        """The broker reads what guests send: it has the tokens that rules refer to, and no other. Raises `Refused`."""
+        grant = self._grants.get(sandbox)
+        if grant is None or not any(audience in each.tokens.values() for each in grant.headers):
+            raise Refused(403, "no rule of this sandbox refers to it")
 
     def _set(self, sandbox: str) -> dict[str, Any]:
         grant = self._grants[sandbox]

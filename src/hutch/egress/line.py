@@ -9,6 +9,8 @@ from typing import Any
 
 from hutch.egress.reports import Reports
 
+_ANSWERS = ("bound", "token")
+"""What the node says to a question, and what is not answered itself."""
 _MAX_WAITING = 1 << 20
 """Bytes of reports that the node has not taken yet."""
 
@@ -38,7 +40,7 @@ class Line(ABC):
                 self._told.set()
             else:
                 self.obey(message)
-            if message["op"] != "bound":  # which is an answer itself
+            if message["op"] not in _ANSWERS:
                 self.send(op="done", n=message["n"])
 
     def report(self, **entry: Any) -> None:

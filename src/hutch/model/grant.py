@@ -35,7 +35,8 @@ class GrantedHeaders(Model):
     host: str
     headers: dict[str, SecretStr] = Field(description="As they are sent.")
     secrets: dict[str, SecretStr] = Field({}, description="Those that stand in them: what must not come back.")
-    missing: list[str] = Field([], description="Those that should, and that there are not: nothing is sent.")
+    tokens: dict[str, str] = Field({}, description="Audiences of the identity tokens that they refer to, by name.")
+    missing: list[str] = Field([], description="Secrets that should, and that there are not: nothing is sent.")
 
     @field_serializer("headers", "secrets", when_used="json")
     def _plain(self, values: dict[str, SecretStr]) -> dict[str, str]:

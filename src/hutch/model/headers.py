@@ -1,5 +1,6 @@
 """Header rules: headers that requests of a sandbox to a host get on their way out, whatever the sandbox sends. A value
-may refer to secrets, as E2B's clients write it: `Bearer ${e2b.secrets.openai-key}`."""
+may refer to secrets and to identity tokens, as E2B's clients write it: `Bearer ${e2b.secrets.openai-key}`,
+`Bearer ${e2b.identity.tokens.aws}`."""
 
 from __future__ import annotations
 
@@ -24,6 +25,8 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _OURS = frozenset(("accept-encoding", "keep-alive", "proxy-connection", "proxy-authorization", "sec-websocket-key"))
 """Headers that are the broker's to say, or of one connection."""
 _MARKER = re.compile(r"\$\{e2b\.secrets\.([^{}]{1,128})\}")
+_TOKEN = re.compile(r"\$\{e2b\.identity\.tokens\.([^{}]{1,128})\}")
+_TOKEN_BYTES = re.compile(_TOKEN.pattern.encode())
 
 
 def _tls_host(text: str) -> str:
@@ -39,11 +42,12 @@ class HeaderRule(Model):
 
     host: Annotated[str, AfterValidator(_tls_host)]
     headers: dict[str, str] = Field(max_length=_MOST_HEADERS)
+    audiences: dict[str, str] = Field({}, description="Of the identity tokens that it refers to, by their names.")
 
     @model_validator(mode="after")
     def _fits(self) -> HeaderRule:
         for name, value in self.headers.items():
-            what = _wrong(name, value)
+            what = _wrong(name, value, self.audiences)
             if what is not None:
                 raise InvalidRequest(f"{_FIELD}: {self.host}: {what}", field=_FIELD, value=name[:128])
         return self
@@ -53,15 +57,20 @@ class HeaderRule(Model):
         """Names of the secrets that it refers to."""
         return list(dict.fromkeys(name for value in self.headers.values() for name in _names(value)))
 
+    @property
+    def tokens(self) -> dict[str, str]:
+        """Audiences of the identity tokens that its headers have, by their names."""
+        return {name: self.audiences[name] for value in self.headers.values() for name in _TOKEN.findall(value)}
+
 
 def check_together(rules: Sequence[HeaderRule]) -> None:
     """Whether one sandbox can have them all. Raises `InvalidRequest`."""
     pairs = [pair for rule in rules for pair in rule.headers.items()]
-    references = sum(len(_names(value)) for _, value in pairs)
+    references = sum(len(_names(value)) + len(_TOKEN.findall(value)) for _, value in pairs)
     if sum(len(name) + len(value) for name, value in pairs) > _MOST_TEXT or references > _MOST_REFERENCES:
         raise InvalidRequest(
-            f"{_FIELD}: all headers together have at most {_MOST_TEXT} characters, and refer to secrets at most "
-            f"{_MOST_REFERENCES} times",
+            f"{_FIELD}: all headers together have at most {_MOST_TEXT} characters, and refer to secrets "
+            f"and tokens at most {_MOST_REFERENCES} times",
             field=_FIELD,
         )
 
@@ -69,6 +78,11 @@ def check_together(rules: Sequence[HeaderRule]) -> None:
 def filled(value: str, secrets: Mapping[str, str]) -> str:
     """The value with secrets in the place of references. Raises `KeyError` for one that is not there."""
     return _MARKER.sub(lambda found: secrets[found[1].lower()], value)
+
+
+def with_tokens(value: bytes, tokens: Mapping[str, bytes]) -> bytes:
+    """The value with identity tokens in the place of references. Raises `KeyError` for one that is not there."""
+    return _TOKEN_BYTES.sub(lambda found: tokens[found[1].decode()], value)
 
 
 def rule_for(hosts: Sequence[SecretHost], name: str, port: int) -> int | None:
@@ -81,7 +95,7 @@ def _names(value: str) -> list[str]:
     return [found.lower() for found in _MARKER.findall(value)]
 
 
-def _wrong(name: str, value: str) -> str | None:
+def _wrong(name: str, value: str, tokens: Mapping[str, str]) -> str | None:
     """What is said of the name only: values may be secrets."""
     if not _NAME.fullmatch(name):
         return f"{name[:64]!r} is no name of a header"
@@ -89,6 +103,8 @@ def _wrong(name: str, value: str) -> str | None:
         return f"the header {name} cannot be set"
     if len(value) > _LONGEST or not (value.isascii() and value.isprintable() and value == value.strip()):
         return f"the value of {name} has to be printable ASCII, without blanks around it, at most {_LONGEST} characters"
-    if "${e2b." in _MARKER.sub("", value):
-        return f"the value of {name} refers to something else than a secret (`${{e2b.secrets.NAME}}`)"
+    if unknown := [each for each in _TOKEN.findall(value) if each not in tokens]:
+        return f"the value of {name} refers to an identity token that the sandbox was not made with: {unknown[0]}"
+    if "${e2b." in _TOKEN.sub("", _MARKER.sub("", value)):
+        return f"the value of {name} refers to something else than a secret (`${{e2b.secrets.NAME}}`) or a token"
     return None

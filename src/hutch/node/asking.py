@@ -75,6 +75,13 @@ class Desk:
             raise Refused(403, f"There is no token: {answer.refused}.")
         return answer
 
+    async def ask_for(self, sandbox: str, audience: str) -> IdentityAnswer:
+        """The same for one that is known by its id. Raises `Refused`."""
+        entry = self._registry.find(sandbox)
+        if entry is None:
+            raise Refused(403, "This is no sandbox of the node.")
+        return await self.ask(entry.record.address, audience)
+
     async def take(self, wait: float) -> list[IdentityRequest]:
         """Questions that nobody answers just now; waits so many seconds for one."""
         end = time.monotonic() + wait

@@ -169,7 +169,7 @@ class Daemon:
         egress = Egress(registry, journal, egress_log, activity, tracing)
         desk = Desk(registry)
         identities = IdentityDoor(desk.ask)
-        slots, fence, broker = self._network(await gateway.start(), await identities.start(), egress)
+        slots, fence, broker = self._network(await gateway.start(), await identities.start(), egress, desk)
         return Parts(
             settings=settings,
             home=self._home,
@@ -197,7 +197,9 @@ class Daemon:
             pins=Pins(self._home.images),
         )
 
-    def _network(self, llm_port: int, identity_port: int, egress: Egress) -> tuple[LinuxSlotPool, Fence, Broker]:
+    def _network(
+        self, llm_port: int, identity_port: int, egress: Egress, desk: Desk
+    ) -> tuple[LinuxSlotPool, Fence, Broker]:
         """The slots, the fence and the broker: each needs another, and the fence's ports are known first."""
         settings = self._settings
         given, _, port = (settings.egress_resolver or "").partition(":")
@@ -205,7 +207,7 @@ class Daemon:
         fence = Fence(
             self._home.id, (address, int(port or 53)) if address else None, settings.egress_floor, egress.told
         )
-        broker = Broker(self._home.id, fence.uid, egress.told)
+        broker = Broker(self._home.id, fence.uid, egress.told, desk.ask_for)
         fence.door = broker.door
         tcp, dns = fence.listen()
         services = Services(

@@ -264,7 +264,6 @@ def test_idempotency_key(own: Create) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"iam": {"tokens": {"aws": {"audience": "sts.example.org", "token_type": "JWT-SVID"}}}},
         {"network": {"egress_proxy": {"address": "proxy.example.org:1080"}}},
         {"volume_mounts": {"/data": "no-such-volume"}},
     ],

@@ -74,9 +74,14 @@ def test_rules_that_cannot_be(host: str, headers: dict[str, str]) -> None:
         Sandbox.create(network={"rules": {host: [{"transform": {"headers": headers}}]}})
 
 
-def test_identity_tokens_are_not_offered() -> None:
-    rules = {"a.example.org": [{"transform": {"headers": {"X": "${e2b.identity.tokens.aws}"}}}]}
-    with pytest.raises(SandboxException, match=r"501.*identity tokens"):
-        Sandbox.create(network={"rules": rules})
-    with pytest.raises(SandboxException, match=r"501.*iam"):
-        Sandbox.create(iam={"tokens": {"aws": Secret.iam_token(audience="sts", token_type="JWT-SVID")}})
+def test_identity_tokens_of_rules(own: Create) -> None:
+    tokens = {"aws": Secret.iam_token(audience="sts.example.org", token_type="JWT-SVID")}
+    rules = {"a.example.org": [{"transform": lambda ctx: {"headers": {"X": ctx.iam.tokens["aws"]}}}]}
+    made = own(iam={"tokens": tokens}, network={"rules": rules})
+    shown = {"a.example.org": [{"transform": {"headers": {"X": "${e2b.identity.tokens.aws}"}}}]}
+    assert made.get_info().network["rules"] == shown
+    with pytest.raises(SandboxException, match=r"400.*not made with: gcp"):
+        made.update_network(
+            {"rules": {"a.example.org": [{"transform": {"headers": {"X": "${e2b.identity.tokens.gcp}"}}}]}}
+        )
+    assert made.get_info().network["rules"] == shown

@@ -120,6 +120,30 @@ async def test_rules_have_the_values_of_now(api: httpx.AsyncClient, node: ModelN
     assert not any(text in str(records) for text in (VALUE, OTHER, "Bearer"))
 
 
+async def test_identity_tokens_of_rules(api: httpx.AsyncClient, node: ModelNode) -> None:
+    """The node is told for whom they are: they are signed when a request is made."""
+    audiences = {"aws": "sts.example.com", "Vault 1": "vault"}
+    tokens = {name: {"audience": audience, "tokenType": "JWT-SVID"} for name, audience in audiences.items()}
+    id = await made(api, network=rules("Bearer ${e2b.identity.tokens.aws}"), iam={"tokens": tokens})
+    grant = node.boots[hutch_sandbox_id(id) or ""].secrets
+    assert grant is not None and grant.headers[0].tokens == {"aws": "sts.example.com"}
+    shown = (await api.get(f"/sandboxes/{id}")).json()["network"]
+    assert shown["rules"] == rules("Bearer ${e2b.identity.tokens.aws}")["rules"]
+    changed = await api.put(f"/sandboxes/{id}/network", json=rules("${e2b.identity.tokens.Vault 1}"))
+    assert changed.status_code == 204, changed.text
+    told = node.secrets[hutch_sandbox_id(id) or ""]
+    assert told is not None and told.headers[0].tokens == {"Vault 1": "vault"}
+    unknown = await api.put(f"/sandboxes/{id}/network", json=rules("${e2b.identity.tokens.gcp}"))
+    assert unknown.status_code == 400 and "gcp" in unknown.json()["message"]
+    assert (await api.post(f"/sandboxes/{id}/pause", json={})).status_code == 204
+    (fork,) = (await api.post(f"/sandboxes/{id}/fork", json={})).json()
+    forked = node.boots[hutch_sandbox_id(fork["sandbox"]["sandboxID"]) or ""].secrets
+    assert forked is not None and forked.headers[0].tokens == {"Vault 1": "vault"}
+    for wrong in ({"audience": "a", "tokenType": "X509"}, {"audience": "a b", "tokenType": "JWT-SVID"}):
+        refused = await api.post("/v2/sandboxes", json={"templateID": "base", "iam": {"tokens": {"aws": wrong}}})
+        assert refused.status_code == 400
+
+
 async def test_rules_are_replaced_while_it_runs(api: httpx.AsyncClient, node: ModelNode) -> None:
     id = await made(api)
     own = hutch_sandbox_id(id) or ""
@@ -151,7 +175,8 @@ async def test_rules_are_replaced_while_it_runs(api: httpx.AsyncClient, node: Mo
         (rules("a\r\nb"), 400, "Authorization"),
         (rules("x", "192.0.2.7"), 400, "address"),
         (rules("x", "*"), 400, "network.rules"),
-        (rules("Bearer ${e2b.identity.tokens.aws}"), 501, "rules"),
+        (rules("Bearer ${e2b.identity.tokens.aws}"), 400, "not made with: aws"),
+        (rules("Bearer ${e2b.identity.claims}"), 400, "something else"),
         ({"rules": {"a.test": [{"transform": {"headers": {"Host": "b.test"}}}]}}, 400, "Host"),
         ({"rules": {"a.test": [{"transform": {"path": "/x"}}]}}, 400, "path"),
         (rules("${e2b.secrets.a}" * 17), 400, "16 times"),

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr
 
 from hutch.egress.broker.swapping import Given, Swapper, Use
+from hutch.egress.broker.tokens import Tokens
 from hutch.egress.fence.bucket import Bucket
 from hutch.model.grant import GrantedHeaders, GrantedSecret, SecretGrant
 from hutch.model.headers import rule_for
@@ -52,6 +53,7 @@ class Granted:
         self._uses: list[tuple[list[SecretHost], Use]] = []
         self._former: list[tuple[list[SecretHost], Use]] = []
         self._given: list[Given] = []
+        self.tokens = Tokens()
         self._sent: set[str] = set()
         self.change(grant)
 
@@ -97,8 +99,16 @@ class Granted:
     def swapper(self, name: str, port: int) -> Swapper:
         """For requests to this host, as things are now."""
         here = [use for hosts, use in self._uses if any(host.covers(name, port) for host in hosts)]
+        return Swapper(here, self._placeholders, self._rule(name, port), self.tokens)
+
+    def lacking(self, name: str, port: int) -> list[str]:
+        """Audiences of the identity tokens that are to be fetched before a request to this host."""
+        rule = self._rule(name, port)
+        return self.tokens.lacking(set(rule.tokens.values())) if rule is not None and rule.tokens else []
+
+    def _rule(self, name: str, port: int) -> Given | None:
         rule = rule_for(self._ruled, name, port)
-        return Swapper(here, self._placeholders, self._given[rule] if rule is not None else None)
+        return self._given[rule] if rule is not None else None
 
     def masked(self, name: str) -> set[bytes]:
         """What must not come from this host, on whatever connection: the values that are or were for it, and those in
@@ -188,7 +198,7 @@ def _use(secret: GrantedSecret) -> Use:
 def _given(headers: GrantedHeaders) -> Given:
     fields = tuple((name.encode(), _bytes(value)) for name, value in headers.headers.items())
     secrets = {name: _bytes(value) for name, value in headers.secrets.items()}
-    return Given(fields, secrets, tuple(headers.missing))
+    return Given(fields, secrets, tuple(headers.missing), headers.tokens)
 
 
 def _bytes(secret: SecretStr | None) -> bytes:

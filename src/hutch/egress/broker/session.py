@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic, thread_time
 from typing import Any, Protocol, cast
 
@@ -31,6 +32,9 @@ class Reporter(Protocol):
 
     def report(self, **entry: Any) -> None:
         """The fields of an entry of the egress log."""
+
+    async def token(self, sandbox: str, audience: str) -> tuple[str, float]:
+        """Its identity token for somebody, and until when it holds (Unix time). Raises `Refused`."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,9 @@ class Session(asyncio.Protocol):
         """Why the sandbox is not read just now."""
         self._full = False
         """The sandbox takes nothing more just now."""
+        self._early = bytearray()
+        """What has come while identity tokens are fetched."""
+        self._fetching: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._release: asyncio.TimerHandle | None = None
         self._opening = self._loop.create_task(self._connect(trusted))
@@ -90,6 +97,8 @@ class Session(asyncio.Protocol):
         if self._ended:
             return
         self._spoken = True
+        if self._lacks(data):
+            return
         began = thread_time()
         try:
             passed = self._asking.feed(data)
@@ -102,6 +111,30 @@ class Session(asyncio.Protocol):
         if self._asking.waiting > _HIGH_WATER:
             self.hold("turn")
         self._used(thread_time() - began)
+
+    def _lacks(self, data: bytes) -> bool:
+        """Whether a request that begins has to wait for identity tokens: what came of it does, too."""
+        if self._fetching is None:
+            before = self._asking.current is None
+            lacking = self._granted.lacking(self._place.name, self._place.port) if before else []
+            if not lacking:
+                return False
+            self.hold("token")
+            self._fetching = self._loop.create_task(self._fetch(lacking))
+        self._early += data
+        return True
+
+    async def _fetch(self, lacking: list[str]) -> None:
+        try:
+            await self._granted.tokens.fetch(lacking, partial(self._reporter.token, self._granted.id))
+        except Refused as refused:
+            self._refuse(refused)
+            return
+        self._fetching = None
+        early = bytes(self._early)
+        self._early.clear()
+        self.go_on("token")
+        self.data_received(early)
 
     def eof_received(self) -> bool:
         return False
@@ -196,6 +229,8 @@ class Session(asyncio.Protocol):
             self._timer.cancel()
         self._unschedule()
         self._opening.cancel()
+        if self._fetching is not None:
+            self._fetching.cancel()
         for transport in (self._outward, self._inward):
             if transport is not None:
                 transport.abort()

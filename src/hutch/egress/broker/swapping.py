@@ -11,7 +11,9 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from hutch.egress.broker.forms import forms_of
 from hutch.egress.broker.refusal import Misplaced, Refused
+from hutch.egress.broker.tokens import Tokens
 from hutch.http1.heads import Request
+from hutch.model.headers import with_tokens
 
 _BEARERS = (b"bearer", b"token")
 """Schemes of `Authorization` that carry a token and nothing else; the second is GitHub's older one."""
@@ -43,8 +45,10 @@ class Given:
     """What stands in them."""
     missing: tuple[str, ...] = ()
     """Secrets that should, and that there are not."""
+    tokens: Mapping[str, str] = field(default_factory=dict)
+    """Audiences of the identity tokens that they refer to, by name."""
 
-    def put(self, done: Swapped) -> None:
+    def put(self, done: Swapped, tokens: Tokens) -> None:
         """Raises `Refused`."""
         if self.missing:
             reason = f"its rule for this host refers to a secret that there is not: {', '.join(self.missing)}"
@@ -52,7 +56,9 @@ class Given:
         names = {name.lower() for name, _ in self.fields}
         request = done.request
         fields = [each for each in request.fields if each[0].lower() not in names]
-        done.request = Request(request.method, request.target, request.minor, [*fields, *self.fields])
+        held = {name: tokens.now(audience) for name, audience in self.tokens.items()}
+        given = [(name, with_tokens(value, held) if held else value) for name, value in self.fields]
+        done.request = Request(request.method, request.target, request.minor, [*fields, *given])
         done.used.update(self.secrets)
         done.told.update(self.secrets.values())
 
@@ -71,10 +77,17 @@ class Swapper:
     """For one host. `here`: what is for it; `placeholders`: all of the sandbox, with the secrets' names; `given`: what
     is put into each request."""
 
-    def __init__(self, here: list[Use], placeholders: Mapping[bytes, str], given: Given | None = None) -> None:
+    def __init__(
+        self,
+        here: list[Use],
+        placeholders: Mapping[bytes, str],
+        given: Given | None = None,
+        tokens: Tokens | None = None,
+    ) -> None:
         self._here = here
         self.placeholders = placeholders
         self._given = given
+        self._tokens = tokens or Tokens()
 
     def swap(self, request: Request) -> Swapped:
         """Raises `Misplaced` when a placeholder is anywhere else, `Refused` when what the host gets is not there."""
@@ -84,7 +97,7 @@ class Swapper:
         done.request = Request(request.method, target, request.minor, fields)
         self._check(done.request)
         if self._given is not None:
-            self._given.put(done)
+            self._given.put(done, self._tokens)
         return done
 
     def _field(self, key: bytes, value: bytes, done: Swapped) -> bytes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import time
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from hutch.egress.broker.asking import Asking
 from hutch.egress.broker.refusal import Misplaced, Refused
 from hutch.egress.broker.swapping import Given, Swapper, Use
+from hutch.egress.broker.tokens import Tokens
 
 SHOWN, REAL = b"ghp_placeholder0placeholder0", b"ghp_real0real0real0real0real"
 OTHER = b"another-placeholder-of-another"
@@ -151,6 +154,29 @@ def test_headers_that_a_rule_gives_go_in_the_place_of_the_sandboxs_own() -> None
     asked = Asking(lambda: Swapper([], {SHOWN: "TOKEN"}, given), "good.test", 443)
     with pytest.raises(Misplaced):  # not even where it would not have been sent
         asked.feed(head(b"Authorization: Bearer " + SHOWN))
+
+
+async def test_identity_tokens_in_headers_are_those_of_now_and_hold_for_a_while() -> None:
+    tokens, asked = Tokens(), []
+
+    async def ask(audience: str) -> tuple[str, float]:
+        asked.append(audience)
+        return f"token-{len(asked)}", time.time() + (10 if len(asked) == 1 else 300)
+
+    given = Given(((b"Authorization", b"Bearer ${e2b.identity.tokens.aws}"),), {}, tokens={"aws": "sts"})
+    part = Asking(lambda: Swapper([], {}, given, tokens), "good.test", 443)
+    with pytest.raises(Refused, match="no identity token for sts"):
+        part.feed(head())
+    assert tokens.lacking(["sts"]) == ["sts"]
+    await asyncio.gather(tokens.fetch(["sts"], ask), tokens.fetch(["sts"], ask))
+    assert asked == ["sts"] and tokens.now("sts") == b"token-1"
+    assert tokens.lacking(["sts"]) == ["sts"], "it would end on the way"
+    await tokens.fetch(["sts"], ask)
+    assert not tokens.lacking(["sts"])
+    part = Asking(lambda: Swapper([], {}, given, tokens), "good.test", 443)
+    passed = part.feed(head(b"authorization: mine"))
+    assert b"Authorization: Bearer token-2" in passed and b"mine" not in passed
+    assert part.swapped[0].used == set()
 
 
 def test_a_rule_whose_secret_is_gone_sends_nothing() -> None:
