@@ -123,8 +123,12 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_freeze_leaves_the_sandbox_runni
         stack.change(box, "pause")
         assert stack.contents(box) == content
         assert stack.contents(other) == others
-        for each in (box, other):
+        subprocess.run(["fallocate", "-l", str(shutil.disk_usage(disk).free - (1 << 20)), disk / "filler"], check=True)
+        subprocess.run(["dd", "if=/dev/zero", f"of={disk / 'rest'}"], check=False, capture_output=True)
+        assert shutil.disk_usage(disk).free < 1 << 16
+        for each in (box, other):  # which is the way out
             stack.delete(each)
+        assert stack.sandboxes() == []
         tidy_soon(stack)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 
 import structlog
 
@@ -13,6 +14,7 @@ from hutch.control.lifecycle import DEADLINE_GRACE, Lifecycle
 from hutch.control.notifier import stop_of
 from hutch.control.outputs import artifact_key
 from hutch.control.together import each
+from hutch.store.engine import DatabaseFull
 from hutch.store.sandboxes import SandboxRow
 
 log = structlog.get_logger("hutch.control")
@@ -36,6 +38,7 @@ class Sweeper:
         tidied = 0.0
         while True:
             try:
+                await self._keep_room()
                 await self.deadlines()
                 if time.monotonic() - tidied >= _TIDY:
                     await self.tidy()
@@ -43,6 +46,10 @@ class Sweeper:
             except Exception:
                 log.exception("sweep failed; it is tried again")
             await asyncio.sleep(_TICK)
+
+    async def _keep_room(self) -> None:
+        with suppress(DatabaseFull):  # what is there will do
+            await self._store.database.keep_room()
 
     async def deadlines(self) -> None:
         """End the sandboxes whose lifetime is over. One with a task is left to the task for a while, so that it can

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,8 @@ from hutch.store.sqlite import AtOnce, SqliteFile, run_through
 T = TypeVar("T")
 _ONE_WRITER = 0x6875746368
 """The number of PostgreSQL's advisory lock that writers hold."""
+_PLENTY = 8 << 30
+"""Free bytes of a disk that is not full for some time."""
 _DISK_FULL = "53100"
 """PostgreSQL's error class `disk_full`."""
 
@@ -129,6 +132,21 @@ class Database:
         if self.sqlite:
             async with self._turn, self.read() as connection:
                 await connection.run_sync(lambda sync: sync.exec_driver_sql("PRAGMA wal_checkpoint(FULL)"))
+
+    async def keep_room(self) -> None:
+        """Once the disk begins to be full, have room in SQLite's own files: when there is none left, a call that frees
+        some (a sandbox is to be deleted) can still be written down. Raises `DatabaseFull` when it is too late."""
+        if not self.sqlite or not self.url.database:
+            return
+        directory = Path(self.url.database).parent
+        if (await asyncio.to_thread(shutil.disk_usage, directory)).free >= _PLENTY:
+            return
+        async with self._turn:
+            try:
+                await _in_thread(self._file.writer, self._file.keep_room)
+            except sqlite3.Error as error:
+                _check_room(error)
+                raise
 
     async def close(self) -> None:
         if self.sqlite:

@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, CursorResult, Engine, Executable, create_engine, event
@@ -20,6 +21,8 @@ from sqlalchemy.pool import NullPool
 T = TypeVar("T")
 _READERS = 8
 _BUSY_TIMEOUT_MS = 15_000
+_ROOM = 4_500_000
+"""Bytes of the database's own files that are kept free; more than the log has when SQLite begins it anew."""
 
 
 class SqliteFile:
@@ -107,18 +110,33 @@ class SqliteFile:
 
     def whole_plain(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """A transaction without SQLAlchemy between, whose Python takes longer than SQLite's work."""
+        connection = self._bare()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            done = work(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        return done
+
+    def keep_room(self) -> None:
+        """Have free pages in the database, and a log of some length: what is written next takes those, and no byte of
+        the disk. Both are made by writing as much, and removing it."""
+        connection, log = self._bare(), Path(f"{self._database}-wal")
+        free, page = (connection.execute(f"PRAGMA {what}").fetchone()[0] for what in ("freelist_count", "page_size"))
+        if free * page >= _ROOM // 2 and log.exists() and log.stat().st_size >= _ROOM:
+            return
+        self.whole_plain(_fill)
+        connection.execute("PRAGMA wal_checkpoint(FULL)")
+        connection.execute("DROP TABLE room")
+
+    def _bare(self) -> sqlite3.Connection:
         if self._plain is None:
             self._plain = sqlite3.connect(self._database, check_same_thread=False)
             _configure(self._plain, None)
-        self._plain.execute("BEGIN IMMEDIATE")
-        try:
-            done = work(self._plain)
-            self._plain.execute("COMMIT")
-        except BaseException:
-            if self._plain.in_transaction:
-                self._plain.execute("ROLLBACK")
-            raise
-        return done
+        return self._plain
 
     def _connect(self, engine: Engine) -> Connection:
         connection = engine.connect()
@@ -202,6 +220,12 @@ def _configure(dbapi: Any, _record: Any) -> None:
         "journal_size_limit=67108864",
     ):
         dbapi.execute(f"PRAGMA {pragma}")
+
+
+def _fill(connection: sqlite3.Connection) -> None:
+    connection.execute("DROP TABLE IF EXISTS room")  # of a server that was killed before it did
+    connection.execute("CREATE TABLE room (filler BLOB)")
+    connection.execute("INSERT INTO room VALUES (zeroblob(?))", (_ROOM,))
 
 
 def _begin(connection: Connection) -> None:
