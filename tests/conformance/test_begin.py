@@ -104,6 +104,18 @@ async def test_a_kernel_that_has_ended_meanwhile_is_a_thaw_that_failed(host: Hos
     await assert_nothing_left(host, spec)
 
 
+async def test_a_kernel_of_another_release_is_a_thaw_that_failed(host: Host, snapshot: Path) -> None:
+    """The program may be replaced while the daemon runs, and snapshots of the new one come in."""
+    spec, begun = await begin(host)
+    origin = spec.directory / "origin.json"
+    told = origin.read_text()
+    assert "20240729" in told
+    origin.write_text(told.replace("20240729", "20240701"))
+    with pytest.raises(ThawFailed, match="20240701.*20240729"):
+        await host.runtime.thaw(spec, snapshot, begun)
+    await assert_nothing_left(host, spec)
+
+
 async def test_what_cannot_be_thawed_leaves_it_as_it_was_or_nothing(host: Host, snapshot: Path) -> None:
     spec, begun = await begin(host)
     larger = replace(spec, resources=SMALL.model_copy(update={"disk_mib": 2 * SMALL.disk_mib}))

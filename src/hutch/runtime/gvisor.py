@@ -110,6 +110,8 @@ class GvisorRuntime(Runtime):
             origin = await self._origin(spec, ())
         except OSError as error:
             raise BootFailed(f"no kernel can be begun: {error}") from error
+        if KNOWN not in origin.version:
+            raise BootFailed(f"with {origin.version} no kernels are begun ahead: only with release {KNOWN}")
         create = partial(self._runsc.create, spec.id, spec.directory, files.bundle(spec.directory))
         return await self._start(spec, origin, create, START_TIMEOUT, BootFailed, begin=True)
 
@@ -285,7 +287,10 @@ class GvisorRuntime(Runtime):
     def _wake(self, spec: SandboxSpec, origin: Origin, begun: Handle) -> None:
         process = files.recorded(spec.directory)
         if process is None or process.pid != begun.pid or not process.alive():
-            raise OSError("the kernel that was begun for it has ended")
+            raise KernelRefused("the kernel that was begun for it has ended")
+        was = Origin.model_validate_json((spec.directory / files.ORIGIN).read_bytes())
+        if was.version != origin.version:  # the program was replaced meanwhile
+            raise KernelRefused(f"the kernel that was begun for it is {was.version}, and {origin.version} is wanted")
         files.write_atomically(spec.directory / files.ORIGIN, origin.model_dump_json())
         self._cgroups.limit_cpus(spec.id, spec.resources.cpus)
         process.go_on()
