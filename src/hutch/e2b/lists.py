@@ -37,10 +37,12 @@ async def list_v1(call: Call) -> Response:
 async def _list(call: Call, states: tuple[str, ...]) -> Response:
     query = call.request.query_params
     limit = page_size(call)
+    templates, sources = await _templates(call, query.get("template"))
     wanted = Wanted(
         states=_states(query.get("state"), states),
         labels=_metadata(query.get("metadata")),
-        templates=await _templates(call, query.get("template")),
+        templates=templates,
+        sources=sources,
         started_after=_moment(query.get("startedAfter")),
         ascending=query.get("order") == "asc",
     )
@@ -80,16 +82,19 @@ def _metadata(text: str | None) -> dict[str, str]:
     return {unquote(name): unquote(value) for name, value in pairs}
 
 
-async def _templates(call: Call, name: str | None) -> list[str] | None:
+async def _templates(call: Call, name: str | None) -> tuple[list[str] | None, list[str]]:
+    """Templates that sandboxes stand on, and what they were asked for by: a snapshot, which may be gone by now."""
     if not name:
-        return None
+        return None, []
     if (built := await call.control.builds.names(call.org, name)) is not None:
-        return built
+        return built, []
     try:
         source = await find_source(call.control, name, call.org)
     except UnknownTemplate:
-        return []
-    return names_of(ALIASES.get(source.template, source.template)) if source.template else []
+        return [], [name]
+    if source.template:
+        return names_of(ALIASES.get(source.template, source.template)), []
+    return [], list(dict.fromkeys((name, source.snapshot or name)))
 
 
 def _moment(text: str | None) -> float | None:

@@ -31,6 +31,8 @@ class Wanted:
     states: Sequence[str]
     labels: Mapping[str, str] = field(default_factory=dict)
     templates: Sequence[str] | None = None
+    """Those that it stands on; or else what it was asked for by, as in `sources`: a snapshot."""
+    sources: Sequence[str] = ()
     started_after: float | None = None
     ascending: bool = False
 
@@ -101,7 +103,8 @@ class E2bSandboxes:
             matching = select(labels.c.sandbox_id).where(labels.c.key == key, labels.c.value == value)
             statement = statement.where(sandboxes.c.id.in_(matching))
         if wanted.templates is not None:
-            statement = statement.where(sandboxes.c.template.in_(wanted.templates))
+            asked = e2b_sandboxes.c.options["template_id"].as_string()
+            statement = statement.where(or_(sandboxes.c.template.in_(wanted.templates), asked.in_(wanted.sources)))
         if wanted.started_after is not None:
             statement = statement.where(sandboxes.c.created_at >= wanted.started_after)
         created, id = sandboxes.c.created_at, sandboxes.c.id

@@ -170,7 +170,8 @@ async def test_filters_that_find_nothing(api: httpx.AsyncClient) -> None:
         return sorted(each.get("sandboxID") or each["snapshotID"] for each in answer.json())
 
     assert await found("/v2/sandboxes", template="standard") == sorted([id, fork])
-    assert await found("/v2/sandboxes", template=snapshot) == []
+    assert await found("/v2/sandboxes", template=snapshot) == [fork]
+    assert await found("/v2/sandboxes", template="snp_no-such") == await found("/v2/sandboxes", template="none") == []
     assert await found("/snapshots", sandboxID=id) == [snapshot]
     assert await found("/snapshots", sandboxID="nonsense") == []
 

@@ -71,6 +71,10 @@ async def test_filters(store: Store) -> None:
     assert await ids(store, Wanted(["running"], {"a": "1", "b": "2"})) == ["sbx_1"]
     assert await ids(store, Wanted(["running"], templates=["other"])) == ["sbx_2"]
     assert await ids(store, Wanted(["running"], templates=[])) == []
+    await store.e2b.change("sbx_1", options={"template_id": "snp_1"})
+    assert await ids(store, Wanted(["running"], templates=[], sources=["snp_1", "before"])) == ["sbx_1"]
+    assert await ids(store, Wanted(["running"], templates=["other"], sources=["snp_1"])) == ["sbx_2", "sbx_1"]
+    assert await ids(store, Wanted(["running"], templates=[], sources=["snp_2"])) == []
     assert await ids(store, Wanted(["running"], started_after=2.0)) == ["sbx_2"]
     assert sorted(await store.e2b.live(["running"])) == ["sbx_1", "sbx_2", "sbx_3", "sbx_5"]
 
