@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from hutch.api.app import create_app
 from hutch.api.launch import FIRST_KEY_FILE, GATEWAY_FD, LISTEN_FD, SERVER_FILE, TLS_FD, LaunchError, listen
 from hutch.api.logs import configure_logs
+from hutch.collecting import leave_out_what_is_loaded
 from hutch.control.service import Control
 from hutch.descriptors import raise_limit
 from hutch.gateway import Gateway, Names, SecureDoor
@@ -68,6 +69,7 @@ class Server(uvicorn.Server):
             names = self._gateway.names if self._gateway is not None else None
             said = {"url": self._url, "gateway": gateway, "tls": names.url if names is not None else None}
             _write_address(self._address_file, said)
+            leave_out_what_is_loaded()
             _log.info("listening", **said, pid=os.getpid())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 
 import structlog
@@ -17,6 +17,7 @@ from hutch.control.checks import check, forked
 from hutch.control.context import Context, event
 from hutch.control.found import find_snapshot
 from hutch.control.grants import new_placeholder, seal_key
+from hutch.control.known import Known, KnownGuests
 from hutch.control.lifecycle import Lifecycle, seal_env
 from hutch.control.networks import meaning, public
 from hutch.control.notifier import sandbox as topic
@@ -26,6 +27,7 @@ from hutch.control.templates import Templates
 from hutch.control.types import Also, Idempotency
 from hutch.control.views import sandbox_view, shorten
 from hutch.errors import HutchError, IdempotencyConflict, NodeUnavailable, UploadNotFound, from_problem
+from hutch.fleet import GuestClient
 from hutch.model import (
     BuildBoot,
     CreateSandbox,
@@ -53,19 +55,25 @@ _PROMPT_SHOWN = 1024
 _AFTER_RUN_TIME = 900.0
 """By how much the default lifetime of a task's sandbox is longer than the run time it was given."""
 _PATIENCE = 150.0
+_ANSWERED = 0.002
+"""Seconds until who has made a sandbox has been told so: nothing is to keep that up."""
 
 
 class Creator:
     """`Control.create`."""
 
-    def __init__(self, context: Context, lifecycle: Lifecycle, supervisor: Supervisor, templates: Templates) -> None:
+    def __init__(
+        self, context: Context, lifecycle: Lifecycle, supervisor: Supervisor, templates: Templates, known: KnownGuests
+    ) -> None:
         self._context = context
         self._store = context.store
         self._lifecycle = lifecycle
         self._supervisor = supervisor
         self._templates = templates
+        self._known_guests = known
         self._build_network = expanded(said(context.settings.build_network.replace(",", " ").split()))
         self._boots: dict[str, asyncio.Task[Sandbox]] = {}
+        self._reaching: set[asyncio.Task[None]] = set()
 
     async def create(
         self,
@@ -130,9 +138,10 @@ class Creator:
 
     async def close(self) -> None:
         """Leave the boots that go on: the next process finishes them."""
-        for boot in list(self._boots.values()):
-            boot.cancel()
-        await asyncio.gather(*self._boots.values(), return_exceptions=True)
+        tasks = [*self._boots.values(), *self._reaching]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def booting(self, sandbox_id: str) -> bool:
         """Whether this process is bringing it up."""
@@ -279,6 +288,7 @@ class Creator:
     async def _boot_plain(self, row: SandboxRow, key: IdempotencyRow | None) -> Sandbox:
         """What the caller is answered: word for word what is kept for a repetition."""
         told: Sandbox | None = None
+        age = self._known_guests.age
 
         async def answer(connection: Transaction, running: SandboxRow) -> None:
             nonlocal told
@@ -289,10 +299,19 @@ class Creator:
 
         try:
             found = await self._lifecycle.boot(row, also=answer)
+            self._expect_use(found, age)
             return told or sandbox_view(found, None)
         except NodeUnavailable as error:
             await self._lifecycle.fail(row.id, error)
             raise
+
+    def _expect_use(self, row: SandboxRow, age: int) -> None:
+        """Most are given a command at once: the way to their guest is made while their makers read that they run."""
+        guest = self._context.guest_of(row)
+        self._known_guests.put(row.id, Known(row.org, guest), age)
+        task = asyncio.create_task(_reach(guest))
+        self._reaching.add(task)
+        task.add_done_callback(self._reaching.discard)
 
     # ---- the same key again ----
 
@@ -320,6 +339,12 @@ class Creator:
                 return sandbox_view(row, task)
             await self._context.notifier.wait(bell, 1.0)
         raise IdempotencyConflict("the first request with this Idempotency-Key has not ended yet")
+
+
+async def _reach(guest: GuestClient) -> None:
+    await asyncio.sleep(_ANSWERED)
+    with suppress(HutchError):  # it is told to who calls it
+        await guest.reach()
 
 
 def _digest(request: CreateSandbox, org: str) -> str:

@@ -171,7 +171,7 @@ class Control:
         rewinds = Rewinds(context, self._moves)
         self._supervisor = Supervisor(context, self._lifecycle, self._moves, rewinds, self._journal)
         self._templates = Templates(context, self._journal)
-        self._creator = Creator(context, self._lifecycle, self._supervisor, self._templates)
+        self._creator = Creator(context, self._lifecycle, self._supervisor, self._templates, known)
         self.spending, self.secrets = Spending(context), Secrets(context)
         self.e2b_secrets = E2bSecrets(context, self.secrets)
         self.policies = Policies(context)

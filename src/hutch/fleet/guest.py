@@ -115,6 +115,11 @@ class GuestClient:
         """What the guest asks for; nobody else may see it."""
         return self._token
 
+    async def reach(self) -> None:
+        """Connect ahead of the next call, so that it does not have to. Raises `SandboxNotRunning`, `GuestUnavailable`,
+        `NodeUnavailable`."""
+        await self._transport.reach(self._sandbox_id)
+
     async def connect(self, port: int, protocol: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
         """A connection of its own to a port of the sandbox. Raises `PortClosed`, `SandboxNotRunning`,
         `GuestUnavailable`, `NodeUnavailable`."""

@@ -53,6 +53,8 @@ class Pool:
         self._idle: dict[Connection, None] = {}
         """The one that has been idle for longest is the first."""
         self._idle_at: defaultdict[str, list[Connection]] = defaultdict(list)
+        self._coming: dict[str, asyncio.Task[None]] = {}
+        """Those that are being opened ahead of an exchange."""
         self._all: set[Connection] = set()
         self._turns = asyncio.Semaphore(_MAX_ACTIVE)
         self.active = 0
@@ -79,6 +81,8 @@ class Pool:
         self.active += 1
         connection = None
         try:
+            if coming := self._coming.get(key):
+                await asyncio.wait({coming})
             connection = self._kept(key)
             if connection is not None:
                 try:
@@ -100,8 +104,23 @@ class Pool:
     def give_back(self, connection: Connection) -> None:
         """An exchange is over: keep its connection, or close it."""
         self._over()
-        if not connection.finish():
-            return
+        if connection.finish():
+            self._keep_idle(connection)
+
+    async def ahead(self, key: str) -> None:
+        """Open a connection for the next exchange, which waits for it if it comes meanwhile; unless there is one.
+        Raises what opening does."""
+        if key not in self._coming and not any(connection.key == key for connection in self._all):
+            task = self._coming[key] = asyncio.create_task(self._open_ahead(key))
+            try:
+                await task
+            finally:
+                del self._coming[key]
+
+    async def _open_ahead(self, key: str) -> None:
+        self._keep_idle(await self._opened(key))
+
+    def _keep_idle(self, connection: Connection) -> None:
         if self._closed:
             connection.abort()
             return

@@ -150,6 +150,13 @@ class GuestTransport:
             raise _error(answer.status, await answer.body(_MAX_ERROR), path)
         return answer
 
+    async def reach(self, sandbox_id: str) -> None:
+        """Connect ahead of the next call. Raises what that would."""
+        try:
+            await self._pool.ahead(sandbox_id)
+        except (Cut, Silent) as error:
+            raise GuestUnavailable(f"the guest of {sandbox_id} does not answer") from error
+
     async def connect(
         self, sandbox_id: str, token: str, port: int, protocol: Callable[[], asyncio.Protocol]
     ) -> asyncio.Transport:

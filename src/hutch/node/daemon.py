@@ -14,6 +14,7 @@ from importlib.metadata import version
 import structlog
 from aiohttp import web
 
+from hutch.collecting import leave_out_what_is_loaded
 from hutch.descriptors import raise_limit
 from hutch.egress.brokering import Broker
 from hutch.egress.fencing import Fence
@@ -268,6 +269,7 @@ class Daemon:
         await web.SockSite(runner, listen(settings.node_socket, settings.server_user)).start()
         tidying = asyncio.create_task(self._sandboxes.tidy_forever())
         counting = asyncio.create_task(parts.egress.count_forever(parts.slots), name="refusals")
+        leave_out_what_is_loaded()
         log.info("node ready", node=self._home.id, socket=str(settings.node_socket))
         how = await told.get()
         log.info("node stops", sandboxes=parts.registry.alive(), by=how.name)

@@ -16,6 +16,7 @@ from tests.unit.control.model_agent import ModelAgent, ModelOutput
 from hutch.errors import (
     Conflict,
     ExecNotFound,
+    GuestUnavailable,
     HutchError,
     NodeUnavailable,
     SandboxNotRunning,
@@ -62,6 +63,11 @@ class ModelGuest:
 
     def __init__(self, node: ModelNode, sandbox_id: str, token: str) -> None:
         self._node, self._id, self._token = node, sandbox_id, token
+
+    async def reach(self) -> None:
+        if self._node.unreachable:
+            raise GuestUnavailable("not yet")
+        self._node.reached.append(self._id)
 
     async def process(self, exec_id: str) -> ExecState:
         self._node.served += 1
@@ -123,6 +129,8 @@ class ModelNode(Node):
         self.emptied: set[str] = set()
         """Sandboxes that were booted from a disk: their processes are gone."""
         self.started: list[ProcessSpec] = []
+        self.reached: list[str] = []
+        self.unreachable = False
         self.served = 0
         self.pauses: list[PauseRequest] = []
         self.resumes: list[ResumeRequest] = []

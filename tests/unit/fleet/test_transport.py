@@ -531,6 +531,30 @@ async def test_connections_are_kept_for_each_sandbox(node: Node, guest: GuestTra
         await call(guest)
 
 
+async def test_a_way_that_was_made_ahead_is_taken_by_the_next_call(node: Node, guest: GuestTransport) -> None:
+    await guest.reach("sbx_1")
+    await guest.reach("sbx_1")
+    await call(guest)
+    assert node.asked == [b"HUTCH/2 sbx_1 49983\n"]
+    for _ in range(2):  # a call that comes while it is made waits for it; the next one does not
+        ahead = asyncio.create_task(guest.reach("sbx_2"))
+        await asyncio.sleep(0)
+        assert await (await guest.open("sbx_2", "token", "POST", "/x", body=b"")).body(10) == b"hi"
+        await ahead
+    assert node.asked[1:] == [b"HUTCH/2 sbx_2 49983\n"]
+    node.says = b"ERR guest_unavailable it is not there\n"
+    refused = asyncio.create_task(guest.reach("sbx_3"))
+    await asyncio.sleep(0)
+    with pytest.raises(GuestUnavailable, match="it is not there"):
+        await guest.open("sbx_3", "token", "GET", "/x")
+    with pytest.raises(GuestUnavailable, match="it is not there"):
+        await refused
+    assert len(node.asked) == 4
+    await guest.aclose()
+    with pytest.raises(NodeUnavailable):
+        await guest.reach("sbx_4")
+
+
 async def test_no_more_are_kept_than_may_be_and_none_for_too_long(node: Node, guest: GuestTransport) -> None:
     guest._pool._max_idle = 3
     await asyncio.gather(*(call(guest) for _ in range(10)))
