@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,6 +45,11 @@ async def begin(host: Host) -> tuple[SandboxSpec, Handle]:
     return spec, await host.runtime.begin(replace(spec, resources=SLOWLY, hostname="nobody"))
 
 
+def tasks(handle: Handle) -> Iterator[Path]:
+    """What the host says of each thread of its kernel."""
+    return Path(f"/proc/{handle.pid}/task").glob("*/status")
+
+
 def confinement(handle: Handle) -> dict[str, str]:
     """What the host lets its kernel do."""
     lines = Path(f"/proc/{handle.pid}/status").read_text().splitlines()
@@ -56,10 +61,11 @@ def confinement(handle: Handle) -> dict[str, str]:
 async def test_a_kernel_that_was_begun_is_the_sandbox_that_is_thawed_in_it(host: Host, snapshot: Path) -> None:
     runtime = host.runtime
     spec, begun = await begin(host)
+    await until(lambda: all("State:\tT" in task.read_text() for task in tasks(begun)))  # it stands still
     used = (await runtime.stats(begun)).cpu_seconds
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(0.3)
     after = await runtime.stats(begun)
-    assert after.cpu_seconds == used and 0 < after.memory_bytes < 32 << 20  # it stands still
+    assert after.cpu_seconds == used and 0 < after.memory_bytes < 32 << 20
     assert await runtime.alive(begun) and await host.fresh().leftovers() == [spec.id]
     assert await host.fresh().adopt(spec.id, spec.directory) is None  # it is no sandbox
     with pytest.raises(BootFailed, match="already"):
