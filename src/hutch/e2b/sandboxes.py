@@ -45,10 +45,13 @@ async def _create(call: Call, body: NewSandbox, options: Options) -> Response:
         }
     )
 
+    made: list[E2bRow] = []
+
     async def also(connection: Transaction, sandbox_id: str) -> None:
         end_at = time.time() + body.timeout
         row = E2bRow(sandbox_id, body.timeout, end_at, options.model_dump(mode="json", exclude_defaults=False))
         await call.control.store.e2b.insert(connection, row)
+        made.append(row)
 
     sandbox = await call.control.create(
         request,
@@ -58,7 +61,7 @@ async def _create(call: Call, body: NewSandbox, options: Options) -> Response:
         also=also,
         rules=header_rules(body.network, options.iam),
     )
-    row = await call.extras(sandbox.id)
+    row = next((row for row in made if row.sandbox_id == sandbox.id), None) or await call.extras(sandbox.id)
     if row is None:
         raise gone(sandbox.id)  # ended, and forgotten: the key was used long ago
     if Options.of(row).digest != options.digest:

@@ -30,18 +30,15 @@ def find(recipe: Path, name: str) -> Path:
 
 def digest(folder: Path) -> str:
     """A hash over names, modes and contents. Those that look as before are not read again."""
-    seen = []
-    for path in _walk(folder):
-        info = path.lstat()
-        seen.append((str(path.relative_to(folder)), info.st_mode, info.st_size, info.st_mtime_ns))
+    seen = [(name, info.st_mode, info.st_size, info.st_mtime_ns) for name, info in _walk(folder)]
     return _digest(folder, tuple(seen))
 
 
 def pack(folder: Path, archive: Path) -> None:
     """Write all of it into an archive, as root's. Blocking."""
     with tarfile.open(archive, "w") as tar:
-        for path in _walk(folder):
-            tar.add(path, str(path.relative_to(folder)), recursive=False, filter=_as_roots)
+        for name, _ in _walk(folder):
+            tar.add(folder / name, name, recursive=False, filter=_as_roots)
 
 
 def unpack_command(archive: str) -> str:
@@ -63,10 +60,20 @@ def _digest(folder: Path, seen: _Seen) -> str:
     return total.hexdigest()
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        if _IGNORED not in path.relative_to(folder).parts:
-            yield path
+def _walk(folder: Path) -> list[tuple[str, os.stat_result]]:
+    """All in it, directories before what is in them; names from here. (`pathlib` takes five times as long, and every
+    create comes here.)"""
+    return sorted(_found(str(folder), ""), key=lambda each: each[0].split("/"))
+
+
+def _found(folder: str, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name != _IGNORED:
+                name = prefix + entry.name
+                yield name, entry.stat(follow_symlinks=False)
+                if entry.is_dir(follow_symlinks=False):
+                    yield from _found(entry.path, name + "/")
 
 
 def _as_roots(entry: tarfile.TarInfo) -> tarfile.TarInfo:

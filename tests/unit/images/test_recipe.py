@@ -213,3 +213,17 @@ def test_a_name_is_no_path(tmp_path: Path, name: str) -> None:
     write(tmp_path, "mine")
     with pytest.raises(UnknownTemplate):
         Recipes([tmp_path / "mine", tmp_path]).load(name)
+
+
+def test_what_a_recipe_carries_is_found_in_the_order_of_its_parts_and_links_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/__pycache__").mkdir()
+    for name in ("a/z", "a.b", "a/.hidden", "a/__pycache__/c.pyc"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "link").symlink_to("a")
+    assert [name for name, _ in carrying._walk(tmp_path)] == ["a", "a/.hidden", "a/z", "a.b", "link"]
+    first = carrying.digest(tmp_path)
+    (tmp_path / "a/__pycache__/c.pyc").write_text("other")
+    assert carrying.digest(tmp_path) == first
+    (tmp_path / "a/z").chmod(0o755)
+    assert carrying.digest(tmp_path) != first
