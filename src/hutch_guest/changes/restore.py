@@ -121,11 +121,19 @@ class Restore:
             os.close(descriptor)
 
     def _link(self, target: str, parent: int, name: str) -> None:
+        """gVisor's overlay gives what is linked to whoever links it (and takes its set-uid bit with that), so it is
+        given back."""
         check(target)
         here = os.dup(parent)
         try:
             above, _, first = target.rpartition("/")
-            os.link(first, name, src_dir_fd=self._enter(above), dst_dir_fd=here, follow_symlinks=False)
+            source = self._enter(above)
+            was = os.stat(first, dir_fd=source, follow_symlinks=False)
+            os.link(first, name, src_dir_fd=source, dst_dir_fd=here, follow_symlinks=False)
+            if (was.st_uid, was.st_gid) != self._us:
+                os.chown(name, was.st_uid, was.st_gid, dir_fd=here, follow_symlinks=False)
+            if was.st_mode & 0o7000 and not stat.S_ISLNK(was.st_mode):
+                os.chmod(name, stat.S_IMODE(was.st_mode), dir_fd=here)
         finally:
             os.close(here)
 
