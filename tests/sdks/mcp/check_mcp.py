@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from e2b import CommandExitException, Sandbox, SandboxException
+from e2b import BuildException, CommandExitException, Sandbox, SandboxException, Template
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
@@ -148,3 +148,12 @@ def test_what_cannot_be_started(repositories: str) -> None:
     with pytest.raises(SandboxException, match="mcp-gateway"):
         Sandbox.create("base", mcp={"time": {}}, timeout=60)
     assert len(Sandbox.list().next_items()) == before
+
+
+def test_a_template_with_servers_in_it() -> None:
+    """There is no registry here: of what is installed ahead, the command is tested, and who runs it."""
+    template = Template().from_template("mcp-gateway").add_mcp_server(["nowhere", "time"])
+    logs: list[Any] = []
+    with pytest.raises(BuildException, match="mcp-gateway pull nowhere time"):
+        Template.build(template, "with-servers", on_build_logs=logs.append)
+    assert any("there is no MCP server 'nowhere' here" in each.message for each in logs)
