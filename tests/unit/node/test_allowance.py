@@ -45,6 +45,7 @@ async def nothing() -> AsyncIterator[bytes]:
 
 async def test_what_is_asked_for_is_refused_and_says_the_way_out(node: Daemon) -> None:
     first = await take(node)
+    await node.parts.snapshots._store.wait_stored(first)  # which makes it smaller
     for reason in ("manual", "fork", "checkpoint"):
         with pytest.raises(LimitReached) as refused:
             await take(node, reason)
