@@ -127,7 +127,7 @@ class _Texts:
         done = {
             number: change.model_copy(update={"no_text": "too_large"})
             for number, (one, change) in enumerate(zip(found, changes, strict=True))
-            if _is_file(one) and not _may_be_text(one)
+            if _is_too_large(one)
         }
         for start in range(0, len(wanted), _BATCH):
             numbers = wanted[start : start + _BATCH]
@@ -175,8 +175,9 @@ class _Texts:
         return await self._disks.read(guest.address, guest.token, "image", paths, MOST_FILE)
 
 
-def _is_file(one: Difference) -> bool:
-    return any(state is not None and state["type"] == "file" for state in (one.before, one.after))
+def _is_too_large(one: Difference) -> bool:
+    files = [state for state in (one.before, one.after) if state is not None and state["type"] == "file"]
+    return any(state["size"] > MOST_FILE for state in files)
 
 
 def _may_be_text(one: Difference) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 import os
+import sys
 import threading
 import warnings
 
@@ -58,14 +59,25 @@ def up() -> None:
                 importlib.import_module(name)
             except ImportError as error:
                 os.write(2, f"not warm: {name}: {error}\n".encode())
-        with contextlib.suppress(ImportError):
-            _use()
+        for use in (_show, _stumble):
+            with contextlib.suppress(ImportError):
+                use()
     if threading.active_count() > 1:
         names = ", ".join(thread.name for thread in threading.enumerate())
         os.write(2, f"threads that no kernel will have: {names}\n".encode())
 
 
-def _use() -> None:
+def _stumble() -> None:
+    """The first traceback looks for what finds its place in the source."""
+    from IPython.core.ultratb import AutoFormattedTB
+
+    try:
+        raise ZeroDivisionError
+    except ZeroDivisionError:
+        AutoFormattedTB(mode="Context").text(*sys.exc_info())
+
+
+def _show() -> None:
     """The first chart looks for fonts, the first table for its formats."""
     import pandas as pd
     from matplotlib.backends.backend_agg import FigureCanvasAgg
