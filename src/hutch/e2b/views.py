@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hutch.control.ports import Ports
@@ -146,4 +146,6 @@ def _end(sandbox: Sandbox, row: E2bRow | None) -> datetime:
         return sandbox.deadline
     if row.end_at is not None:
         return datetime.fromtimestamp(row.end_at, UTC)
-    return sandbox.paused_at or sandbox.deadline
+    if sandbox.paused_at is not None:
+        return sandbox.paused_at
+    return min(sandbox.deadline, datetime.now(UTC) + timedelta(seconds=row.timeout))  # woken, and it is set in a moment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
@@ -11,11 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hutch.control.service import Control
-from hutch.e2b import states
+from hutch.e2b import sandboxes, states
 from hutch.e2b.context import Call, Server
 from hutch.identity import Caller
 from hutch.model import CreateSandbox, SandboxState, SnapshotKind
 from hutch.settings import Settings
+from hutch.store.e2b import E2bRow
 from tests.unit.control.conftest import controlling
 from tests.unit.control.model_node import ModelNode
 
@@ -45,3 +47,14 @@ async def test_a_reboot_of_what_is_paused_brings_its_files_only(tmp_path: Any, p
         box = await control.get(id)
         assert box.state is SandboxState.RUNNING and box.resumed is not None and box.resumed.memory is False
         assert node.pauses[-1].kind is SnapshotKind.DISK
+
+
+async def test_one_that_was_woken_a_moment_ago_ends_by_its_time_out(tmp_path: Any) -> None:
+    settings = Settings(data_dir=tmp_path / "data", run_dir=tmp_path / "run")
+    async with controlling(settings, ModelNode()) as control:
+        id = (await control.create(CreateSandbox())).id
+        async with control.store.database.write() as connection:
+            await control.store.e2b.insert(connection, E2bRow(id, 60.0, None, {}))
+        shown = json.loads(bytes((await called(sandboxes.get, settings, control, id, {})).body))
+        left = datetime.fromisoformat(shown["endAt"]) - datetime.now(UTC)
+        assert timedelta(seconds=30) < left <= timedelta(seconds=60)
