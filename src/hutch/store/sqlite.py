@@ -129,7 +129,7 @@ class SqliteFile:
         if free * page >= _ROOM // 2 and log.exists() and log.stat().st_size >= _ROOM:
             return
         self.whole_plain(_fill)
-        connection.execute("PRAGMA wal_checkpoint(FULL)")
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # which waits for no reader
         connection.execute("DROP TABLE room")
 
     def _bare(self) -> sqlite3.Connection:
