@@ -49,7 +49,10 @@ class Recipes:
         if os.path.basename(name) != name or name in ("", ".", ".."):
             return None
         paths = (folder / name / FILE for folder in self._directories)
-        return next((path for path in paths if path.is_file()), None)
+        try:
+            return next((path for path in paths if path.is_file()), None)
+        except OSError:  # longer than a name can be
+            return None
 
     def chain(self, name: str) -> list[Recipe]:
         """The template and all it is based on, the lowest first."""

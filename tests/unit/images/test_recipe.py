@@ -84,7 +84,7 @@ def test_no_name_leads_out_of_the_templates(name: str) -> None:
         Recipes([Path(__file__).parent]).load(name)
 
 
-@pytest.mark.parametrize("name", ["../mine", "mine/", "./mine", "", "/etc", "a\0b"])
+@pytest.mark.parametrize("name", ["../mine", "mine/", "./mine", "", "/etc", "a\0b", "a" * 256])
 def test_a_path_is_not_a_name(tmp_path: Path, name: str) -> None:
     write(tmp_path, "mine")
     with pytest.raises(UnknownTemplate):

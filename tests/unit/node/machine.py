@@ -7,6 +7,7 @@ does has an effect. The host, as a real one would, remembers.
 from __future__ import annotations
 
 import asyncio
+import copy
 import io
 import json
 import os
@@ -126,6 +127,21 @@ class Host:
             if self.times == 0:
                 self.wrong, self.times = None, 1
             raise wrong
+
+
+class Kept:
+    """A host as it was at one moment, to go on from again and again: at the same place, for records know theirs."""
+
+    def __init__(self, host: Host) -> None:
+        self._root, self._copy = host.root, host.root.with_name(f"{host.root.name}-kept")
+        self._kernels, self._slots = copy.deepcopy(host.kernels), set(host.slots)
+        shutil.copytree(self._root, self._copy, symlinks=True)
+
+    def again(self) -> Host:
+        """What came of the last time is gone."""
+        shutil.rmtree(self._root)
+        shutil.copytree(self._copy, self._root, symlinks=True)
+        return Host(self._root, copy.deepcopy(self._kernels), set(self._slots))
 
 
 class PaperRuntime(Runtime):
@@ -539,3 +555,11 @@ async def daemon(
         await egress_log.close()
         await journal.close()
         records.close()
+
+
+async def after(memory: Path, work: Callable[[Daemon], Awaitable[object]]) -> Kept:
+    """A host whose daemon has done this work, and is gone."""
+    host = Host(memory / "host")
+    async with daemon(host) as node:
+        await work(node)
+    return Kept(host)

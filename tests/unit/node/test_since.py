@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from tests.unit.node.machine import Daemon, Host, daemon
+from tests.unit.node.machine import Daemon, after, daemon
 from tests.unit.node.test_state_killed import SANDBOX, hibernate, pause, resume, running
 
 
@@ -16,12 +16,12 @@ from tests.unit.node.test_state_killed import SANDBOX, hibernate, pause, resume,
 async def test_it_is_paused_since_it_was_frozen_whenever_the_node_was_killed(
     memory: Path, operation: Callable[[Daemon], Awaitable[object]]
 ) -> None:
+    kept = await after(memory, running)
+    async with daemon(kept.again()) as node:
+        assert node.sandboxes.view(node.parts.registry.get(SANDBOX)).since is None
     step = paused = 0
     while True:
-        host = Host(memory / str(step))
-        async with daemon(host) as node:
-            await running(node)
-            assert node.sandboxes.view(node.parts.registry.get(SANDBOX)).since is None
+        host = kept.again()
         async with daemon(host, kill_at=step) as node:
             begun = time.time()
             await node.unless_killed(operation(node))

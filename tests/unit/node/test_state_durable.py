@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from tests.unit.node.machine import Host, SteppingStore, daemon
+from tests.unit.node.machine import Host, SteppingStore, after, daemon
 from tests.unit.node.test_state_killed import NEW, SANDBOX, pause, resume, running, snapshot
 
 from hutch.errors import DiskFull
@@ -74,11 +74,9 @@ async def test_a_pause_whose_snapshot_does_not_reach_the_disk_is_finished_when_i
 
 
 async def test_a_power_cut_in_the_middle_of_a_pause_leaves_the_sandbox_dead_or_paused(memory: Path) -> None:
-    step, seen = 0, set[str]()
+    kept, step, seen = await after(memory, running), 0, set[str]()
     while True:
-        host = Host(memory / str(step))
-        async with daemon(host) as node:
-            await running(node)
+        host = kept.again()
         async with daemon(host, kill_at=step) as node:
             answer = await node.unless_killed(pause(node))
         host.kernels.clear()

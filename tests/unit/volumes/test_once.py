@@ -79,20 +79,31 @@ def state(volume: Tree) -> tuple[list[tuple[object, ...]], int]:
     return found, volume.used
 
 
-class Dying:
-    """Kills this process at one of its steps, and at a write in the midst of it."""
+class Dead(BaseException):
+    """What a process does from here on has no effect: every later step raises it, too."""
 
-    def __init__(self, at: int) -> None:
-        self.left = at
+
+class Dying:
+    """Ends at one of its steps, and at a write in the midst of it: this process by `kill -9`, or, far quicker, what
+    is done within `with`."""
+
+    def __init__(self, at: int, really: bool) -> None:
+        self._left = at
+        self._really = really
+        self._patch = pytest.MonkeyPatch()
+        self.connections: list[sqlite3.Connection] = []
 
     def step(self, last_words: Callable[[], object] = lambda: None) -> None:
-        self.left -= 1
-        if self.left < 0:
+        self._left -= 1
+        if self._left == -1:
             last_words()
-            os.kill(os.getpid(), signal.SIGKILL)
+            if self._really:
+                os.kill(os.getpid(), signal.SIGKILL)
+        if self._left < 0:
+            raise Dead
 
-    def possess(self, patch: pytest.MonkeyPatch) -> None:
-        dying, pwrite = self, os.pwrite
+    def __enter__(self) -> None:
+        dying, pwrite, connect = self, os.pwrite, sqlite3.connect
 
         class Connection(sqlite3.Connection):
             def execute(self, *args: Any) -> sqlite3.Cursor:
@@ -100,33 +111,55 @@ class Dying:
                     dying.step()
                 return super().execute(*args)
 
+        def connected(*args: Any, **options: Any) -> sqlite3.Connection:
+            self.connections.append(connect(*args, **options, factory=Connection))
+            return self.connections[-1]
+
         def half_written(fd: int, data: bytes, at: int) -> int:
             self.step(lambda: pwrite(fd, data[: len(data) // 2], at))
             return pwrite(fd, data, at)
 
-        connect = sqlite3.connect
-        patch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, **options, factory=Connection))
-        patch.setattr(os, "pwrite", half_written)
+        self._patch.setattr(sqlite3, "connect", connected)
+        self._patch.setattr(os, "pwrite", half_written)
         for name in ("ftruncate", "unlink"):
             real = getattr(os, name)
-            patch.setattr(os, name, lambda *args, real=real, **options: (self.step(), real(*args, **options))[1])
+            self._patch.setattr(os, name, lambda *args, real=real, **rest: (self.step(), real(*args, **rest))[1])
+
+    def __exit__(self, *_: object) -> None:
+        self._patch.undo()
+        for connection in self.connections:
+            connection.close()  # what was not committed is gone
 
 
 def server(directory: Path, asked: list[bytes], again: int, die_at: int) -> bool:
-    """One process of the server's, and its end: whether it was killed. (What it has opened, nobody closes.)"""
+    """What a process of the server's does until it dies, or has done all; whether it died."""
+    try:
+        with Dying(die_at, really=False):
+            serve(directory, asked, again)
+    except Dead:
+        return True
+    return False
+
+
+def killed_server(directory: Path, asked: list[bytes], again: int, die_at: int) -> bool:
+    """The same in a process, and with a real `kill -9`."""
     child = os.fork()
     if not child:
         try:
-            Dying(die_at).possess(pytest.MonkeyPatch())
-            _, mount = opened(directory)
-            for place, each in enumerate(asked):
-                mount.answer(each, place < again)
+            with Dying(die_at, really=True):
+                serve(directory, asked, again)
             os._exit(0)
         finally:
             os._exit(1)
     _, status = os.waitpid(child, 0)
     assert status == 0 or os.WTERMSIG(status) == signal.SIGKILL
     return status != 0
+
+
+def serve(directory: Path, asked: list[bytes], again: int) -> None:
+    _, mount = opened(directory)
+    for place, each in enumerate(asked):
+        mount.answer(each, place < again)
 
 
 def test_killed_at_any_step_it_does_each_once(tmp_path: Path) -> None:
@@ -144,8 +177,8 @@ def test_killed_at_any_step_it_does_each_once(tmp_path: Path) -> None:
     chance, step, killed = random.Random(7), 0, True
     while killed:
         directory = shutil.copytree(tmp_path / "new", tmp_path / str(step))
-        killed = server(directory, asked, again=0, die_at=step)
-        if chance.random() < 0.3:
+        killed = (killed_server if step % 20 == 5 else server)(directory, asked, again=0, die_at=step)
+        if chance.random() < 0.5:
             server(directory, asked, again=len(asked), die_at=chance.randrange(30))
         volume, mount = opened(directory)
         for each, first in zip(asked, replies, strict=True):
