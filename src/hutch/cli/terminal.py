@@ -47,7 +47,7 @@ def raw_mode() -> Iterator[None]:
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
     try:
-        tty.setraw(descriptor)
+        tty.setraw(descriptor, termios.TCSADRAIN)  # what was typed while the shell was opened is for it, too
         yield
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
