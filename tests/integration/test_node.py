@@ -134,6 +134,10 @@ def test_health_templates_and_a_build_that_has_nothing_to_do(shared_node: NodeHo
     info = shared_node.call("GET", "/health").json()
     assert info["node"] == shared_node.id and info["runtime"] == "gvisor" and info["disk_free_bytes"] > 0
     templates = {t["name"]: t for t in shared_node.call("GET", "/templates").json()["templates"]}
+    one = shared_node.call("GET", "/templates/standard")
+    assert one.status == 200 and one.json() | {"warm": 0} == templates["standard"] | {"warm": 0}
+    for name in ("unheard-of", "a%2Fb", "..", "%20", "%C3%A9" * 128):
+        assert shared_node.call("GET", f"/templates/{name}").json()["code"] in ("unknown_template", "not_found")
     assert templates["standard"]["image"]
     built = shared_node.call("POST", "/templates/standard/build", {}, timeout=300)
     lines = [json.loads(line) for line in built.body.splitlines()]

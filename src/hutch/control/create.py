@@ -154,7 +154,7 @@ class Creator:
         source = await self._source(request, org)
         if source is not None:
             request = forked(request, source)
-        template = check(request, await self._templates.known(org), settings)
+        template = check(request, await self._templates.with_name(request.template, org), settings)
         await self._check_uploads(request, org, now)
         sandbox_id = new_id("sbx")
         base = source.resources if source is not None and source.resources is not None else template.resources

@@ -462,6 +462,11 @@ class Control:
         """All that the organisation may use, as the node has them now."""
         return await self._templates.now(org)
 
+    async def has_template(self, name: str, *, org: str = DEFAULT_ORG) -> bool:
+        """Whether a template of Hutch's own has this name, as of a few seconds ago."""
+        known = await self._templates.with_name(name, org)
+        return any(each.name == name and each.org is None for each in known)
+
     async def build_template(
         self, name: str, *, force: bool = False, org: str = DEFAULT_ORG
     ) -> AsyncIterator[dict[str, Any]]:

@@ -31,8 +31,8 @@ async def find_source(control: Control, wanted: str, org: str) -> Source:
         return Source(template=made)
     name, _, tag = wanted.rpartition("/")[2].partition(":")
     if tag in ("", *_TAGS):
-        known = {template.name for template in await control.templates(org=org) if template.org is None}
-        if (found := ALIASES.get(name, name)) in known:
+        found = ALIASES.get(name, name)
+        if await control.has_template(found, org=org):
             return Source(template=found)
     if (snapshot := named(await control.all_snapshots(org=org), wanted)) is not None:
         return Source(snapshot=snapshot.id)

@@ -182,6 +182,10 @@ class Node(ABC):
         """The templates it has."""
 
     @abstractmethod
+    async def template(self, name: str) -> TemplateInfo:
+        """One of them. Raises `UnknownTemplate`, `InvalidTemplate`; `NotFound` for what is no name."""
+
+    @abstractmethod
     async def build_template(self, name: str, force: bool) -> AsyncIterator[dict[str, Any]]:
         """Build one; the messages as they come. Raises `UnknownTemplate` before the first."""
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -183,6 +184,9 @@ class LocalNode(Node):
 
     async def templates(self) -> list[TemplateInfo]:
         return [_parse(TemplateInfo, found) for found in (await self._call("GET", "/templates"))["templates"]]
+
+    async def template(self, name: str) -> TemplateInfo:
+        return _parse(TemplateInfo, await self._call("GET", f"/templates/{quote(name, safe='')}"))
 
     async def build_template(self, name: str, force: bool) -> AsyncIterator[dict[str, Any]]:
         return await self._building("POST", f"/templates/{name}/build", json.dumps({"force": force}))

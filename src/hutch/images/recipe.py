@@ -23,6 +23,8 @@ FORMAT = 3
 """Raise it when the same recipe must be built anew because the builder has changed."""
 
 _MAX_BYTES = 1 << 20
+_LONGEST_NAME = 255
+"""Bytes: of a directory's name."""
 _RESIDENT = {"start", "ready", "ready_timeout"}
 _NOT_BUILT_IN = {"description", "resources", "agents", "name", "network"} | _RESIDENT
 
@@ -47,6 +49,8 @@ class Recipes:
 
     def _file(self, name: str) -> Path | None:
         if os.path.basename(name) != name or name in ("", ".", ".."):
+            return None
+        if len(name.encode(errors="replace")) > _LONGEST_NAME:
             return None
         paths = (folder / name / FILE for folder in self._directories)
         try:

@@ -81,6 +81,7 @@ class NodeApi:
                 web.get("/identity", self.identity_requests),
                 web.post("/identity", self.answer_identity),
                 web.get("/templates", self.templates),
+                web.get("/templates/{name}", self.template),
                 web.post("/templates/{name}/build", self.build),
             ]
         )
@@ -147,6 +148,10 @@ class NodeApi:
         templates = await asyncio.to_thread(self._parts.images.templates)
         known = [self._builds.describe(template).model_dump(mode="json") for template in templates]
         return web.json_response({"templates": known})
+
+    async def template(self, request: web.Request) -> web.Response:
+        found = await asyncio.to_thread(self._parts.images.info, request.match_info["name"])
+        return _json(self._builds.describe(found))
 
     async def build(self, request: web.Request) -> web.StreamResponse:
         options = BuildOptions.model_validate_json(await request.read() or b"{}")

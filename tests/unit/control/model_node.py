@@ -22,6 +22,7 @@ from hutch.errors import (
     SandboxNotRunning,
     SnapshotIncompatible,
     SnapshotNotFound,
+    UnknownTemplate,
 )
 from hutch.fleet import Fleet, GuestClient, Node, ProcessSpec
 from hutch.model import (
@@ -402,6 +403,12 @@ class ModelNode(Node):
 
     async def answer_identity(self, answer: IdentityAnswer) -> None:
         self.answered.append(answer)
+
+    async def template(self, name: str) -> TemplateInfo:
+        for each in await self.templates():
+            if each.name == name:
+                return each
+        raise UnknownTemplate(name)
 
     async def templates(self) -> list[TemplateInfo]:
         self._alive()
