@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import itertools
 import os
 import pwd
@@ -32,16 +33,17 @@ def program(name: str) -> Path | None:
 
 
 class Postgres:
-    """Starts when it is made; `stop` it. Databases are copies of one that has today's tables."""
+    """Starts when it is made; `stop` it. Databases are copies of one that has today's tables. `prepared`: where the
+    first of a run's workers leaves a new cluster for the others to copy."""
 
-    def __init__(self, base: str | None) -> None:
+    def __init__(self, base: str | None, prepared: Path) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="hu-pg-", dir=base))
         self._numbers = itertools.count()
         self._as = pwd.getpwnam("nobody") if os.geteuid() == 0 else None  # root may not run it
         if self._as:
             os.chown(self._directory, self._as.pw_uid, self._as.pw_gid)
         try:
-            self._server = self._start()
+            self._server = self._start(prepared)
         except BaseException:
             shutil.rmtree(self._directory)
             raise
@@ -73,14 +75,16 @@ class Postgres:
         self._server.wait()
         shutil.rmtree(self._directory)
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self, prepared: Path) -> subprocess.Popen[bytes]:
         data = str(self._directory / "data")
-        subprocess.run(
-            [str(program("initdb")), "-D", data, "-U", "hutch", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            **self._user(),
-        )
+        with prepared.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if prepared.exists():
+                subprocess.run(["cp", "-a", str(prepared), data], check=True)
+            else:
+                self._make_cluster(data)
+                subprocess.run(["cp", "-a", data, f"{prepared}.new"], check=True)
+                os.rename(f"{prepared}.new", prepared)
         options = [part for each in _SETTINGS for part in ("-c", each)]
         with (self._directory / "log").open("wb") as log:
             return subprocess.Popen(
@@ -89,6 +93,14 @@ class Postgres:
                 stderr=log,
                 **self._user(),
             )
+
+    def _make_cluster(self, data: str) -> None:
+        subprocess.run(
+            [str(program("initdb")), "-D", data, "-U", "hutch", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            **self._user(),
+        )
 
     def _user(self) -> dict[str, Any]:
         own = {"user": self._as.pw_uid, "group": self._as.pw_gid, "extra_groups": []} if self._as else {}

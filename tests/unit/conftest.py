@@ -81,10 +81,12 @@ def database(_empty_database: Path) -> Callable[[Path], str]:
 
 
 @pytest.fixture(scope="session")
-def _cluster() -> Iterator[postgres.Postgres]:
+def _cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[postgres.Postgres]:
     if postgres.program("postgres") is None:
         pytest.skip("PostgreSQL is not installed here (Debian: postgresql)")
-    cluster = postgres.Postgres(_in_memory())
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    cluster = postgres.Postgres(_in_memory(), shared / "postgresql")
     yield cluster
     cluster.stop()
 

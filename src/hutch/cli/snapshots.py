@@ -121,6 +121,8 @@ def import_(
     json: Json = False,
 ) -> None:
     """Take in a snapshot that this installation has exported; `hutch run --from` makes a sandbox of it."""
+    if str(file) != "-" and not file.is_file():
+        raise typer.BadParameter(f"there is no file {file}")
     with connection(ctx).client() as client:
         taken = client.snapshots.import_(sys.stdin.buffer if str(file) == "-" else file)
     if json:
