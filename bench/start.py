@@ -21,8 +21,8 @@ WAYS: dict[str, Callable[[], dict[str, int]]] = {
     "boot": lambda: {"disk_mib": 4100},
 }
 """What to ask for so that a sandbox starts in this way. No kernel is begun ahead for a size that nobody has had."""
-KERNELS = 2
-"""That many are begun ahead, by default."""
+PATIENCE = 5.0
+"""Seconds to wait for a kernel that is begun ahead: there may be none, by the settings."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -54,13 +54,15 @@ async def burst(way: str | None, count: int) -> list[tuple[float, float]]:
     return [(created, answered) for _, created, answered in started]
 
 
-async def settled(warm: int, kernels: int) -> None:
-    """Until the template has a snapshot, so many wait in the pool and so many kernels, and the machine has had a moment
-    of rest."""
+async def settled(warm: int, *, kernel: bool = False) -> None:
+    """Until the template has a snapshot, so many wait in the pool, and a kernel if wanted, and the machine has had a
+    moment of rest."""
+    until = time.monotonic() + PATIENCE
     async with AsyncHutch() as hutch:
         while True:
             (template,) = [each for each in await hutch.templates.list() if each.name == TEMPLATE]
-            if template.snapshot and template.warm >= warm and (await hutch.node()).kernels_ahead >= kernels:
+            ahead = not kernel or (await hutch.node()).kernels_ahead or time.monotonic() > until
+            if template.snapshot and template.warm >= warm and ahead:
                 return await asyncio.sleep(0.5)
             await asyncio.sleep(0.2)
 
@@ -71,14 +73,14 @@ async def starts(arguments: argparse.Namespace) -> list[Row]:
         await burst(
             None, count
         )  # the first one also fills the page cache; the last ones are what the pool prepares for
-    await settled(1, 0)
+    await settled(1)
     await burst("thaw", 1)  # from here on a kernel of its size is begun ahead
     rows: list[Row] = []
     for count, rounds in ((1, arguments.rounds), (arguments.at_once, arguments.bursts)):
         for way in WAYS:
             times = []
             for _ in range(rounds):
-                await settled(count, min(count, KERNELS) if way == "thaw" else 0)
+                await settled(count, kernel=way == "thaw")
                 times += await burst(way, count)
             rows.append((f"create, {way}, {count} at once", "ms", spread([created for created, _ in times])))
             rows.append((f"create to first exec, {way}, {count} at once", "ms", spread([total for _, total in times])))
