@@ -72,8 +72,8 @@ class Box:
         routing = [f"E2b-Sandbox-Id: {self.id}", f"E2b-Sandbox-Port: {PORT}", "Host: 127.0.0.1"]
         return "\r\n".join([f"{method} {path} HTTP/1.1", *routing, *fields, "", ""]).encode()
 
-    async def serve(self) -> None:
-        """Start the server inside, and wait until it answers."""
+    async def serve(self, token: dict[str, str] | None = None) -> None:
+        """Start the server inside, and wait until it answers; `token`: what its ports need."""
         async with self.client(49983) as guest:
             files = {"file": ("/tmp/server.py", SERVER)}
             assert (await guest.post("/files", files=files)).status_code == 200
@@ -86,7 +86,7 @@ class Box:
                 async for _ in answer.aiter_raw():
                     break
         async with self.client() as client:
-            while (await client.get("/page")).status_code != 200:
+            while (await client.get("/page", headers=token)).status_code != 200:
                 await asyncio.sleep(0.1)
 
 
@@ -414,6 +414,54 @@ async def test_sandboxes_of_hutch_itself_are_private_and_out_of_the_lists(machin
         signed = {"path": "/etc/hostname", "signature": signature}
         assert (await anybody.get("/files", params=signed)).status_code == 200
         assert (await api.delete(f"/sandboxes/{own}")).status_code == 204
+
+
+async def test_a_port_is_public_for_as_long_as_its_owner_says(machine: GatewayMachine) -> None:
+    own = (await machine.create(public_ports=[9]))["id"]
+    ports = f"/v1/sandboxes/{own}/ports"
+    async with machine.e2b() as theirs:
+        made = Box(machine, (await theirs.post(f"/v2/sandboxes/{own}/connect", json={})).json())
+    async with machine.client() as api, httpx.AsyncClient(base_url=machine.gateway, trust_env=False) as anybody:
+        way = (await api.get(f"{ports}/{PORT}")).json()
+        token = {way["traffic_header"]: way["traffic_token"]}
+        assert way["url"] == f"https://{PORT}-{made.id}.box.test:9" and way["headers"] == token
+        await made.serve(token)
+        by_name = {"Host": way["url"].removeprefix("https://")}
+        by_headers = {"E2b-Sandbox-Id": made.id, "E2b-Sandbox-Port": str(PORT)}
+
+        async def answers(more: dict[str, str]) -> list[int]:
+            return [(await anybody.get("/page", headers=each | more)).status_code for each in (by_name, by_headers)]
+
+        assert await answers({}) == [403, 403] and await answers(token) == [200, 200]
+        opened = (await api.put(f"{ports}/{PORT}", json={"public": True})).json()
+        assert opened["public"] and opened["headers"] == {} and await answers({}) == [200, 200]
+        other = by_headers | {"E2b-Sandbox-Port": str(PORT + 1)}
+        assert (await anybody.get("/page", headers=other)).status_code == 403
+        streams = []
+        for fields in ((), (f"{way['traffic_header']}: {way['traffic_token']}",)):
+            reader, writer = await made.open()
+            writer.write(made.head("GET", "/endless-slow", *fields))
+            await reader.readuntil(b"\r\n\r\n")
+            streams.append((reader, writer))
+        (stranger, _), (friend, _) = streams
+        assert not (await api.put(f"{ports}/{PORT}", json={"public": False})).json()["public"]
+        assert await answers({}) == [403, 403] and await answers(token) == [200, 200]
+        with pytest.raises(ConnectionResetError):
+            async with asyncio.timeout(30):
+                while True:
+                    await stranger.readexactly(1)
+        while not friend.at_eof() and len(await friend.read(1 << 16)) == 1 << 16:
+            pass  # what has come meanwhile
+        assert await friend.readexactly(1)  # and it goes on
+        for _, writer in streams:
+            writer.close()
+        assert (await api.post(f"/v1/sandboxes/{own}/pause")).status_code == 200
+        assert await answers({}) == [403, 403]
+        assert (await api.put(f"{ports}/{PORT}", json={"public": True})).status_code == 200
+        assert (await api.get(f"/v1/sandboxes/{own}")).json()["state"] == "paused"
+        assert await answers({}) == [200, 200]  # which wakes it
+        assert [each["port"] for each in (await api.get(ports)).json()["ports"]] == [9, PORT]
+        assert (await api.delete(f"/v1/sandboxes/{own}")).status_code == 204
 
 
 async def test_errors_are_what_e2bs_clients_can_read(machine: GatewayMachine) -> None:

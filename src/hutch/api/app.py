@@ -21,6 +21,7 @@ from hutch.api import (
     keys,
     node,
     policies,
+    ports,
     problems,
     pty,
     sandboxes,
@@ -85,7 +86,7 @@ def create_app(settings: Settings, control: Control, deliver_first_key: Callable
 
 def _add_routes(app: FastAPI) -> None:
     for module in (
-        *(sandboxes, states, snapshots, execs, code, files, tasks, uploads, volumes),
+        *(sandboxes, ports, states, snapshots, execs, code, files, tasks, uploads, volumes),
         *(templates, secrets, policies, keys, spending, node, gateway, pty, task_stream, health, identity, audit),
     ):
         app.include_router(module.router)

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 
 from hutch.api.deps import SettingsDep
 from hutch.api.problems import documented
+from hutch.api.urls import gateway_url
 from hutch.gateway import GATEWAY_LABEL
 from hutch.model import GatewayInfo
 
@@ -17,7 +18,4 @@ async def get_gateway(request: Request, settings: SettingsDep) -> GatewayInfo:
     """Where the gateway listens, by the name that this call was sent to."""
     if request.url.scheme == "https" and settings.domain is not None:
         return GatewayInfo(url=f"https://{GATEWAY_LABEL}.{settings.domain}", domain=settings.domain)
-    port: int = request.app.state.gateway_port
-    host = request.url.hostname or settings.host
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    return GatewayInfo(url=url, domain=settings.domain)
+    return GatewayInfo(url=gateway_url(request, settings), domain=settings.domain)

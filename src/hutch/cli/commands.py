@@ -47,6 +47,7 @@ COMMANDS = {
     "logs": Command(_RUN, "logs", "logs"),
     "cp": Command(_RUN, "copying", "cp"),
     "kill": Command(_RUN, "sandboxes", "kill"),
+    "port": Command(_RUN, "ports", "port"),
     "egress": Command(_RUN, "egress", "egress"),
     "policy": Command(_RUN, "policies", "app"),
     "pause": Command(_STATES, "states", "pause"),

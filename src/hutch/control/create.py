@@ -183,6 +183,7 @@ class Creator:
             usage=Usage().model_dump(mode="json"),
             created_by=by,
             forked_from=source.sandbox_id if source is not None else None,
+            public_ports=sorted(set(request.public_ports)),
             identity=request.identity.model_dump(mode="json", exclude_defaults=True) or None,
             volumes=await self._lifecycle.volumes.mounts_of(await self._mounts(request, source, org), org),
         )

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from hutch.control.context import Context
+from hutch.control.context import Context, not_running
 from hutch.control.guests import Guests
-from hutch.errors import SandboxNotFound
-from hutch.store.sandboxes import LIVE
+from hutch.errors import Conflict, LimitReached, SandboxNotFound
+from hutch.model import MAX_PUBLIC_PORTS
+from hutch.store.sandboxes import LIVE, SandboxRow
 
 _KEPT = 4096
+_AT_ONCE = 500
+"""Sandboxes that the database is asked for in one statement."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Door:
     secure: bool
     """Its guest is reached with the access token only."""
     public: bool
-    """Its other ports are anybody's; else the traffic token is needed."""
+    """Its other ports are anybody's; else the traffic token is needed, except at those made public one by one."""
     wakes: bool
     """A request wakes it when it is paused."""
     reboots: bool
@@ -90,6 +93,38 @@ class Ports:
         """For its other ports."""
         return self._context.vault.token(f"sandboxes.traffic:{sandbox_id}")
 
+    async def public(self, sandbox_id: str, *, org: str) -> Sequence[int]:
+        """Those of its ports that were made public one by one. Raises `SandboxNotFound`, `SandboxNotRunning` when it
+        has ended."""
+        return _living(await self._context.store.sandboxes.get(sandbox_id), sandbox_id, org).public_ports
+
+    async def set_public(self, sandbox_id: str, port: int, public: bool, *, org: str) -> None:
+        """Requests to this port need no token from now on, or need it again: what is open to it without one is then
+        cut within seconds. A paused sandbox sleeps on. Raises `SandboxNotFound`, `SandboxNotRunning`, `LimitReached`,
+        `Conflict` where all its ports are public."""
+        await self.public(sandbox_id, org=org)
+        if not public and (await self.door(sandbox_id)).public:
+            hint = "Make it with `allow_public_traffic=False`: that cannot be changed later."
+            raise Conflict(f"all ports of {sandbox_id} are public, as E2B's API makes sandboxes", hint=hint)
+        store = self._context.store
+        async with store.database.write() as connection:
+            row = _living(await store.sandboxes.lock(connection, sandbox_id), sandbox_id, org)
+            others = set(row.public_ports) - {port}
+            wanted = others | {port} if public else others
+            if public and len(wanted) > MAX_PUBLIC_PORTS:
+                hint = "Make one private that nobody needs, or listen on one port and tell by paths."
+                raise LimitReached(f"{row.id} has {MAX_PUBLIC_PORTS} public ports", limit="public_ports", hint=hint)
+            if wanted != set(row.public_ports):
+                await store.sandboxes.set_public_ports(connection, row, sorted(wanted))
+
+    async def published(self, sandbox_ids: Collection[str]) -> dict[str, list[int]]:
+        """The same of many, of every org, and also of such as have ended: asked of the database each time, for another
+        server may have changed it."""
+        ids, found = list(sandbox_ids), dict[str, list[int]]()
+        for start in range(0, len(ids), _AT_ONCE):
+            found |= await self._context.store.sandboxes.public_ports(ids[start : start + _AT_ONCE])
+        return found
+
     async def live(self) -> list[str]:
         """Ids of all to which a signed URL may lead."""
         return await self._context.store.e2b.live(LIVE)
@@ -124,3 +159,11 @@ class Ports:
     def forget(self, sandbox_id: str) -> None:
         """What it takes to reach it has changed."""
         self._doors.pop(sandbox_id, None)
+
+
+def _living(row: SandboxRow | None, sandbox_id: str, org: str) -> SandboxRow:
+    if row is None or row.org != org:
+        raise SandboxNotFound(f"no sandbox {sandbox_id[:64]}")
+    if row.state not in LIVE:
+        raise not_running(row)
+    return row

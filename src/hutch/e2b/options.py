@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from hutch.e2b.bodies import NewSandbox
 from hutch.errors import InvalidRequest
-from hutch.fleet.ports import GUEST_PORT
+from hutch.model import GUEST_PORT
 from hutch.store.e2b import E2bRow
 
 

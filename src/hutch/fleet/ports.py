@@ -9,8 +9,8 @@ from collections.abc import Callable
 from hutch.errors import GuestUnavailable, PortClosed
 from hutch.fleet.dialing import Dialer
 from hutch.fleet.handshake import Handshake
+from hutch.model import GUEST_PORT
 
-GUEST_PORT = 49983
 _MAX_LINE = 1024
 _HANDSHAKE_TIMEOUT = 15.0
 _FREEZE_TIMEOUT = 150.0

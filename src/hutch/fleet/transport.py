@@ -28,7 +28,8 @@ from hutch.errors import (
 from hutch.fleet.connection import Body, Connection, Cut, Silent
 from hutch.fleet.dialing import Dialer
 from hutch.fleet.pool import Exchange, Pool, framing, head_of
-from hutch.fleet.ports import GUEST_PORT, Refused, open_local_port, open_port, open_upgrade
+from hutch.fleet.ports import Refused, open_local_port, open_port, open_upgrade
+from hutch.model import GUEST_PORT
 
 __all__ = ["Answer", "Body", "GuestTransport", "HungUp"]
 

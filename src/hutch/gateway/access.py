@@ -15,9 +15,8 @@ from hutch.control.ports import Door
 from hutch.gateway import refusals
 from hutch.gateway.refusals import Refusal
 from hutch.http1.heads import Request
-from hutch.model import CODE_PORT
+from hutch.model import CODE_PORT, GUEST_PORT
 
-GUEST_PORT = 49983
 ACCESS_HEADER, TRAFFIC_HEADER = b"x-access-token", b"e2b-traffic-access-token"
 
 _OPERATIONS = {b"GET": "read", b"HEAD": "read", b"POST": "write"}
@@ -35,6 +34,17 @@ class Entry:
     """As it goes on."""
     known: bool = True
     """It has shown what it takes, or nothing is asked for: the sandbox is woken for it, and kept awake."""
+    published: bool = False
+    """It has shown nothing, and comes in for as long as this one port is public."""
+
+
+def lacks_token(request: Request, door: Door, port: int) -> bool:
+    """Whether it may come in only if this port was made public by itself."""
+    return (
+        port not in (GUEST_PORT, CODE_PORT)
+        and not door.public
+        and not _same(request.get(TRAFFIC_HEADER), door.traffic_token)
+    )
 
 
 def check_access(request: Request, door: Door, port: int) -> Entry:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from hutch.control.ports import Door
 from hutch.control.stdin_log import Source
-from hutch.gateway.access import ACCESS_HEADER, GUEST_PORT, TRAFFIC_HEADER
+from hutch.gateway.access import ACCESS_HEADER, TRAFFIC_HEADER
 from hutch.gateway.routing import PORT_HEADER, SANDBOX_HEADER, Api, Place
 from hutch.http1.framing import Framing, framing_of
 from hutch.http1.heads import HOP_BY_HOP, Answer, BadHead, Fields, Request, dump_answer, dump_request, length_of, tokens
-from hutch.model import CODE_PORT
+from hutch.model import CODE_PORT, GUEST_PORT
 
 _OURS = frozenset((SANDBOX_HEADER, PORT_HEADER, TRAFFIC_HEADER))
 _FORWARDED = frozenset((b"forwarded", b"x-forwarded-for", b"x-forwarded-proto"))

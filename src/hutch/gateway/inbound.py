@@ -57,6 +57,8 @@ class Inbound(Flow):
         """The client does not read as fast as we write."""
         self._door: Door | None = None
         """Of the last request's sandbox."""
+        self._published: Place | None = None
+        """Where the last request was let in without a token, for that one port is public."""
         self._counts = False
         """What it sends and gets is use of the sandbox."""
         self.deadline = 0.0
@@ -117,6 +119,11 @@ class Inbound(Flow):
         if self.holds(_UNREAD):
             self.release(_UNREAD)
             self._next()
+
+    @property
+    def published(self) -> Place | None:
+        """Where something is under way that has shown no token, and may be as long as that port is public."""
+        return self._published if self._exchange is not None or self._raw else None
 
     # -- the request
 
@@ -194,6 +201,7 @@ class Inbound(Flow):
             return None
         exchange.place, exchange.door, exchange.request = place, door, entry.request
         self._door, self._counts = door, entry.known
+        self._published = place if entry.published else None
         if entry.known and exchange.keeps_connection:
             await self._gateway.record(door, entry.request, await self._message(exchange))
         if entry.known and is_input(exchange):
@@ -228,7 +236,7 @@ class Inbound(Flow):
 
     async def _find_api(self, exchange: Exchange, api: Api) -> Outbound:
         exchange.place, exchange.client = api, self.peer
-        self._door, self._counts = None, False
+        self._door, self._counts, self._published = None, False, None
         known = self._upstream
         if known is not None and known.place == api and known.open and known.reusable:
             return known

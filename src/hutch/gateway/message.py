@@ -12,13 +12,12 @@ from contextlib import ExitStack
 from typing import Any
 from urllib.parse import unquote
 
-from hutch.gateway.access import GUEST_PORT
 from hutch.gateway.exchange import Exchange
 from hutch.gateway.refusals import Refusal
 from hutch.gateway.routing import Place
 from hutch.http1.framing import Chunked, Framing, Sized
 from hutch.http1.heads import Request, length_of, tokens, values
-from hutch.model import CODE_PORT
+from hutch.model import CODE_PORT, GUEST_PORT
 
 MAX_MESSAGE = 12 << 20
 """Bytes of a message that are taken; as much as the API takes of a body."""

@@ -7,13 +7,15 @@ import socket
 import time
 from typing import Any
 
+import structlog
+
 from hutch.control.audit import guest_call
 from hutch.control.ports import Door, Ports
 from hutch.control.service import Control
 from hutch.control.stdin_log import Source, StdinLog
 from hutch.errors import GuestUnavailable, PortClosed, SandboxNotFound, SandboxNotRunning
 from hutch.gateway import refusals
-from hutch.gateway.access import GUEST_PORT, Entry, check_access, signed_by
+from hutch.gateway.access import Entry, check_access, lacks_token, signed_by
 from hutch.gateway.inbound import Inbound
 from hutch.gateway.inner import NoTls, speak_tls
 from hutch.gateway.message import Room, user_of
@@ -22,6 +24,9 @@ from hutch.gateway.refusals import Refusal
 from hutch.gateway.routing import Names, Place
 from hutch.gateway.secure import SecureDoor
 from hutch.http1.heads import Request
+from hutch.model import GUEST_PORT
+
+log = structlog.get_logger("hutch.gateway")
 
 _TICK = 1.0
 
@@ -59,7 +64,7 @@ class Gateway:
         """Take connections."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: Inbound(self), sock=self.listener)
-        self._tasks = [asyncio.create_task(self._sweep())]
+        self._tasks = [asyncio.create_task(self._sweep()), asyncio.create_task(self._recheck())]
         if (door := self._door) is not None:
             room = lambda: len(self._connections) + door.shaking < self._most  # noqa: E731
             self._tasks.append(asyncio.create_task(door.serve(lambda: Inbound(self, door.names), room)))
@@ -97,6 +102,10 @@ class Gateway:
             door = await self.ports.door(place.sandbox_id)
         except SandboxNotFound:
             raise refusals.not_found(place.sandbox_id) from None
+        if lacks_token(request, door, place.port):
+            public = await self.ports.published([place.sandbox_id])
+            if place.port in public.get(place.sandbox_id, ()):
+                return place, door, Entry(request, published=True)
         return place, door, check_access(request, door, place.port)
 
     async def record(self, door: Door, request: Request, message: dict[str, Any] | None) -> None:
@@ -161,3 +170,17 @@ class Gateway:
                     connection.reset()
                 elif 0 < connection.rest_at < now:
                     connection.rest()
+
+    async def _recheck(self) -> None:
+        """Cut what came without a token to a port that is private again, whichever server was told so."""
+        while True:
+            await asyncio.sleep(_TICK)
+            came = [(each, place) for each in self._connections if (place := each.published) is not None]
+            try:
+                public = await self.ports.published({place.sandbox_id for _, place in came})
+            except Exception:
+                log.exception("which ports are public cannot be said")
+                continue
+            for connection, place in came:
+                if connection.published == place and place.port not in public.get(place.sandbox_id, ()):
+                    connection.reset()

@@ -40,6 +40,7 @@ from hutch.model.node import (
     SnapshotRequest,
     WarmTemplate,
 )
+from hutch.model.port import GUEST_PORT, MAX_PUBLIC_PORTS, Port, PortNumber, PutPort, SandboxPorts
 from hutch.model.sandbox import Pause, Resume, Resumed, Sandbox, SandboxState, UpdateSandbox
 from hutch.model.secret import PutSecret, Secret
 from hutch.model.snapshot import (
@@ -72,8 +73,10 @@ from hutch.model.volume import CreateVolume, Volume, VolumeList, VolumeMount
 __all__ = [
     "BUILT_IN",
     "CODE_PORT",
+    "GUEST_PORT",
     "LAYER",
     "MADE_NAME",
+    "MAX_PUBLIC_PORTS",
     "PROVIDER_NAME",
     "AllowAll",
     "ApiKey",
@@ -138,8 +141,11 @@ __all__ = [
     "OutputFile",
     "Pause",
     "PauseRequest",
+    "Port",
+    "PortNumber",
     "PtySize",
     "PutPolicy",
+    "PutPort",
     "PutSecret",
     "Recipe",
     "Resources",
@@ -152,6 +158,7 @@ __all__ = [
     "RotateKeys",
     "RuntimeManifest",
     "Sandbox",
+    "SandboxPorts",
     "SandboxState",
     "Secret",
     "SigningKey",

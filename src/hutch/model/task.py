@@ -13,6 +13,7 @@ from hutch.model.common import FALLBACK, LimitBreach, Model, ResourcesOverride
 from hutch.model.identity import Identity
 from hutch.model.llm import PROVIDER_NAME
 from hutch.model.network import NetworkPolicy
+from hutch.model.port import MAX_PUBLIC_PORTS, PortNumber
 from hutch.model.secret import MAX_SECRETS, SecretName
 from hutch.model.volume import VolumeMount
 
@@ -155,6 +156,11 @@ class CreateSandbox(Model):
     network: NetworkPolicy | None = None
     volumes: list[VolumeMount] = Field(
         [], max_length=16, description="Mounted in it. A fork has those of its snapshot's sandbox unless it names some."
+    )
+    public_ports: list[PortNumber] = Field(
+        [],
+        max_length=MAX_PUBLIC_PORTS,
+        description="Ports that are reached from outside without a token. A fork has none of its parent's.",
     )
     env: dict[str, str] = Field({}, max_length=256)
     identity: Identity = Field(Identity(), description="What its identity token says beside what Hutch knows of it.")

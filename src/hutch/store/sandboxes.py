@@ -41,6 +41,7 @@ class SandboxRow:
     ended_at: float | None = None
     snapshot: str | None = None
     build: dict[str, Any] | None = None
+    public_ports: list[int] = field(default_factory=list)
     volumes: list[dict[str, str]] | None = None
     taking: str | None = None
     paused_at: float | None = None
@@ -94,7 +95,8 @@ class Sandboxes:
         await connection.execute(sandboxes.insert(), vars(row))
         made = {"template": row.template, "from": row.snapshot, "forked_from": row.forked_from}
         granted = [audit.Event(row.org, "secret", name, "granted", {"sandbox": row.id}) for name in row.secrets]
-        await audit.append(connection, audit.Event(row.org, "sandbox", row.id, row.state, made), *granted)
+        opened = [_port_event(row, port, public=True) for port in row.public_ports]
+        await audit.append(connection, audit.Event(row.org, "sandbox", row.id, row.state, made), *granted, *opened)
         if row.labels:
             values = [{"sandbox_id": row.id, "key": key, "value": value} for key, value in row.labels.items()]
             await connection.execute(labels.insert(), values)
@@ -212,6 +214,18 @@ class Sandboxes:
         """Set columns to what is about to be true. `note` is for when it is."""
         await connection.execute(update(sandboxes).where(sandboxes.c.id == sandbox_id).values(**values))
 
+    async def public_ports(self, sandbox_ids: Sequence[str]) -> dict[str, list[int]]:
+        """Of these sandboxes, as far as there are such."""
+        statement = select(sandboxes.c.id, sandboxes.c.public_ports).where(sandboxes.c.id.in_(sandbox_ids))
+        async with self._database.read() as connection:
+            return {row.id: row.public_ports for row in (await connection.execute(statement)).all()}
+
+    async def set_public_ports(self, connection: Transaction, row: SandboxRow, ports: Sequence[int]) -> None:
+        """These are public from now on, in place of those of the row, which is locked."""
+        await self.intend(connection, row.id, public_ports=list(ports))
+        changed = sorted(set(ports) ^ set(row.public_ports))
+        await audit.append(connection, *(_port_event(row, port, port in ports) for port in changed))
+
     async def owner(self, connection: Transaction, sandbox_id: str) -> str | None:
         """The organisation whose it is."""
         statement = select(sandboxes.c.org).where(sandboxes.c.id == sandbox_id)
@@ -237,3 +251,7 @@ class Sandboxes:
         async with self._database.read() as connection:
             rows = (await connection.execute(statement)).mappings().all()
         return [SandboxRow(**row) for row in rows]
+
+
+def _port_event(row: SandboxRow, port: int, public: bool) -> audit.Event:
+    return audit.Event(row.org, "port", row.id, "public" if public else "private", {"port": port})

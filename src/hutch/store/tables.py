@@ -89,6 +89,7 @@ sandboxes = Table(
         comment="since `paused_at` only its disk is kept",
     ),
     Column("build", JSON(none_as_null=True), comment="for the steps of a template's build: model.BuildBoot"),
+    Column("public_ports", JSON, nullable=False, server_default="[]", comment="those that need no token, in order"),
     Column("volumes", JSON(none_as_null=True), comment="mounted in it: [{volume, name, path}]"),
     Column("fallback", String(8), comment="what it falls back to where memory cannot be thawed: disk, or nothing"),
     Column("fork", String(32), comment="the fork that it is of, until all of that are made"),

@@ -13,10 +13,10 @@ from starlette.routing import Route, WebSocketRoute
 from hutch.control.audit import guest_call
 from hutch.control.ports import Door
 from hutch.e2b.app import create_e2b_app
-from hutch.gateway.access import GUEST_PORT, check_access
+from hutch.gateway.access import check_access
 from hutch.gateway.refusals import Refusal
 from hutch.http1.heads import Request
-from hutch.model import CODE_PORT, ResourcesOverride
+from hutch.model import CODE_PORT, GUEST_PORT, ResourcesOverride
 from hutch.settings import Settings
 from hutch_guest import routes as guest
 from hutch_guest.envd import filesystem, process
@@ -43,7 +43,13 @@ CARRYING_ON = {
 """The same of calls by the gateway."""
 SOCKETS = ("/v1/sandboxes/{sandbox_id}/pty", "/v1/tasks/{task_id}/stream")
 """One passes the same layer as the others: `test_a_websocket_is_recorded_before_it_is_open`."""
-SAMPLES = {"sandbox_id": SANDBOX, "task_id": f"tsk_{'a' * 22}", "exec_id": f"exe_{'a' * 22}", "method": "x"}
+SAMPLES = {
+    "sandbox_id": SANDBOX,
+    "task_id": f"tsk_{'a' * 22}",
+    "exec_id": f"exe_{'a' * 22}",
+    "port": "80",
+    "method": "x",
+}
 
 
 @pytest.fixture

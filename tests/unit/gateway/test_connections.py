@@ -90,6 +90,7 @@ class Gateway:
         self.refusal: Refusal | None = None
         self.runs = True
         self.known = True
+        self.published = False
         self.ports = cast(Any, SimpleNamespace(running=self._running))
 
     def joined(self, _: Inbound) -> bool:
@@ -107,7 +108,7 @@ class Gateway:
         if self.refusal is not None:
             raise self.refusal
         door = Door(ID, "org", True, True, True, True, None, "t", "t")
-        return Place(ID, 8000), door, Entry(request, self.known)
+        return Place(ID, 8000), door, Entry(request, self.known, self.published)
 
     async def record(self, door: Door, request: Request, message: dict[str, Any] | None) -> None:
         self.recorded.append(request.target)
@@ -331,3 +332,20 @@ async def test_a_body_is_passed_whole_and_nothing_behind_it(
     second = 0 if method == b"POST" else 1
     await until(lambda: len(gateway.ways) > second and b"/two" in gateway.ways[second][1].sent)
     assert len(gateway.ways) == second + 1 and wire.sent.count(b"HTTP/1.1 200") == 1
+
+
+async def test_what_shows_no_token_is_told_for_as_long_as_it_is_under_way(gateway: Gateway) -> None:
+    gateway.published = True
+    client, _, side, _ = await opened(gateway)
+    assert client.published == Place(ID, 8000)
+    side.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    assert client.published is None
+    gateway.published = False  # with the token, on the same connection
+    client.data_received(UPGRADE)
+    await until(lambda: b"Upgrade: websocket" in gateway.ways[-1][1].sent)
+    gateway.ways[-1][0].data_received(SWITCHED)
+    assert client.published is None
+    gateway.published, gateway.ways = True, []
+    other, _, side, _ = await opened(gateway, UPGRADE)
+    side.data_received(SWITCHED)
+    assert other.published == Place(ID, 8000)

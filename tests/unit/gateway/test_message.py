@@ -13,13 +13,12 @@ import pytest
 from hutch.control.audit import guest_call
 from hutch.control.ports import Door
 from hutch.gateway import message
-from hutch.gateway.access import GUEST_PORT
 from hutch.gateway.exchange import exchange_of
 from hutch.gateway.message import AHEAD, MAX_MESSAGE, Ahead, FirstMessage, Room, is_input, message_of, user_of
 from hutch.gateway.refusals import Refusal
 from hutch.gateway.routing import Place
 from hutch.http1.heads import Request
-from hutch.model import CODE_PORT
+from hutch.model import CODE_PORT, GUEST_PORT
 from hutch_guest.envd import connect
 from hutch_guest.envd.process import parse_start
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from hutch.control.ports import Door
-from hutch.gateway.access import check_access, signed_by
+from hutch.gateway.access import check_access, lacks_token, signed_by
 from hutch.gateway.exchange import Exchange
 from hutch.gateway.refusals import Refusal
 from hutch.gateway.routing import Api, Names, Place, find_place
@@ -95,6 +95,15 @@ def test_tokens_open() -> None:
         with pytest.raises(Refusal) as caught:
             check_access(request("GET", "/", *fields), door(), 80)
         assert caught.value.status == 403
+
+
+def test_who_needs_a_port_to_be_public_by_itself() -> None:
+    token = f"e2b-traffic-access-token: {TRAFFIC}"
+    assert lacks_token(request("GET", "/"), door(), 80)
+    assert lacks_token(request("GET", "/", f"X-Access-Token: {TRAFFIC}"), door(), 80)
+    assert not lacks_token(request("GET", "/", token), door(), 80)
+    assert not lacks_token(request("GET", "/"), door(public=True), 80)
+    assert not any(lacks_token(request("GET", "/"), door(), own) for own in (49983, CODE_PORT))
 
 
 def signed(operation: str, path: str, token: str, expiration: int | None = None) -> str:

@@ -30,6 +30,7 @@ from hutch.model.egress import EgressEntry
 from hutch.model.policies import said
 from hutch.sdk._async.code import AsyncContexts, OnValue
 from hutch.sdk._async.files import AsyncFiles
+from hutch.sdk._async.ports import AsyncPorts
 from hutch.sdk._async.process import AsyncProcess
 from hutch.sdk._async.pty import AsyncPty
 from hutch.sdk._async.task import AsyncTask
@@ -62,6 +63,7 @@ class AsyncSandbox:
         self.info = info
         self.files = AsyncFiles(self._transport, info.id)
         self.contexts = AsyncContexts(self._transport, info.id)
+        self.ports = AsyncPorts(self._transport, info.id)
 
     @classmethod
     async def create(
@@ -86,6 +88,7 @@ class AsyncSandbox:
         labels: Mapping[str, str] | None = None,
         identity: Identity | None = None,
         volumes: Mapping[str, str] | None = None,
+        public_ports: Sequence[int] = (),
         lifetime: float | None = None,
         idle_timeout: float | None = None,
         from_snapshot: str | None = None,
@@ -104,8 +107,9 @@ class AsyncSandbox:
         without, the template's, which is `deny_all` unless it says so. `secrets`: names of those that it may use
         without seeing them; the network has to allow their hosts. `identity`: what its identity token
         says beside what Hutch knows of it. `volumes`: names by the paths at which they are mounted; a fork has
-        those of its snapshot's sandbox unless some are given. Without `client`, one is made from the
-        environment or the credentials file, and closed with the sandbox.
+        those of its snapshot's sandbox unless some are given. `public_ports`: as by `ports.publish`; a fork has none
+        unless they are given. Without `client`, one is made from the environment or the credentials file, and closed
+        with the sandbox.
         """
         from hutch.sdk._async.client import AsyncHutch
 
@@ -132,6 +136,7 @@ class AsyncSandbox:
                 labels=labels,
                 identity=identity,
                 volumes=volumes,
+                public_ports=public_ports,
                 lifetime=lifetime,
                 idle_timeout=idle_timeout,
                 from_snapshot=from_snapshot,

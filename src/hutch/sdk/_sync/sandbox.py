@@ -32,6 +32,7 @@ from hutch.model.policies import said
 from hutch.sdk._shim import blocking
 from hutch.sdk._sync.code import Contexts, OnValue
 from hutch.sdk._sync.files import Files
+from hutch.sdk._sync.ports import Ports
 from hutch.sdk._sync.process import Process
 from hutch.sdk._sync.pty import Pty
 from hutch.sdk._sync.task import Task
@@ -63,6 +64,7 @@ class Sandbox:
         self.info = info
         self.files = Files(self._transport, info.id)
         self.contexts = Contexts(self._transport, info.id)
+        self.ports = Ports(self._transport, info.id)
 
     @classmethod
     def create(
@@ -87,6 +89,7 @@ class Sandbox:
         labels: Mapping[str, str] | None = None,
         identity: Identity | None = None,
         volumes: Mapping[str, str] | None = None,
+        public_ports: Sequence[int] = (),
         lifetime: float | None = None,
         idle_timeout: float | None = None,
         from_snapshot: str | None = None,
@@ -105,8 +108,9 @@ class Sandbox:
         without, the template's, which is `deny_all` unless it says so. `secrets`: names of those that it may use
         without seeing them; the network has to allow their hosts. `identity`: what its identity token
         says beside what Hutch knows of it. `volumes`: names by the paths at which they are mounted; a fork has
-        those of its snapshot's sandbox unless some are given. Without `client`, one is made from the
-        environment or the credentials file, and closed with the sandbox.
+        those of its snapshot's sandbox unless some are given. `public_ports`: as by `ports.publish`; a fork has none
+        unless they are given. Without `client`, one is made from the environment or the credentials file, and closed
+        with the sandbox.
         """
         from hutch.sdk._sync.client import Hutch
 
@@ -133,6 +137,7 @@ class Sandbox:
                 labels=labels,
                 identity=identity,
                 volumes=volumes,
+                public_ports=public_ports,
                 lifetime=lifetime,
                 idle_timeout=idle_timeout,
                 from_snapshot=from_snapshot,
