@@ -17,8 +17,8 @@ import pytest
 from hutch.images.cache import Cache
 from hutch.images.guest import build_python, source
 from hutch.images.host import debian_sources
-from hutch.model import DenyAll, Resources, new_id
-from hutch.network.base import GUEST_PORT, Services
+from hutch.model import GUEST_PORT, DenyAll, Resources, new_id
+from hutch.network.base import Services
 from hutch.network.slots import LinuxSlotPool
 from hutch.runtime.base import Frozen, Handle, Runtime, SandboxSpec
 from hutch.runtime.gvisor import GvisorRuntime

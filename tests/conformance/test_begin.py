@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hutch.errors import BootFailed, SnapshotIncompatible, ThawFailed
-from hutch.network.base import GUEST_PORT
+from hutch.model import GUEST_PORT
 from hutch.runtime.base import Handle, SandboxSpec
 from tests.conformance.conftest import SMALL, Host
 from tests.conformance.test_freeze import kill_a_daemon_in_the_middle

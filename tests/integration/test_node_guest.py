@@ -10,8 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from hutch.errors import GuestUnavailable
-from hutch.model import Resources
-from hutch.network.base import GUEST_PORT
+from hutch.model import GUEST_PORT, Resources
 from hutch.node.guest import GuestClient
 
 pytestmark = pytest.mark.root  # it takes the guest's port on an address of this host's own

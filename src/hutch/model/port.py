@@ -10,7 +10,7 @@ from hutch.model.code import CODE_PORT
 from hutch.model.common import Model
 
 GUEST_PORT = 49983
-"""On which the guest itself listens in every sandbox."""
+"""On which the guest itself listens in every sandbox; envd's own number."""
 MAX_PUBLIC_PORTS = 100
 
 _OWN = {

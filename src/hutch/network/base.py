@@ -19,9 +19,6 @@ refused at once and stands in the egress log."""
 
 IDENTITY_NAME = "identity.hutch"
 
-GUEST_PORT = 49983
-"""The guest's port, envd's own number."""
-
 
 @dataclass(frozen=True)
 class Services:

@@ -15,8 +15,8 @@ import aiohttp
 from pydantic import ValidationError
 
 from hutch.errors import GuestUnavailable
-from hutch.model import LimitBreach, Resources
-from hutch.network.base import GUEST_PORT, IDENTITY_ADDRESS, IDENTITY_NAME, LLM_ADDRESS
+from hutch.model import GUEST_PORT, LimitBreach, Resources
+from hutch.network.base import IDENTITY_ADDRESS, IDENTITY_NAME, LLM_ADDRESS
 from hutch.network.resetting import resetting_socket
 
 _ANSWER_LIMIT = 64 * 1024
