@@ -246,7 +246,7 @@ def test_pause_snapshot_rollback_and_fork(hutch: Hutch) -> None:
     hutch("kill", box, *forks)
     taken = hutch("snapshot", "import", "-", input=hutch("snapshot", "export", clean, "-")).decode().strip()
     assert taken in hutch("snapshot", "ls", "--full").decode()
-    hutch("snapshot", "import", str(Path(os.devnull, "no-such-file")), code=1)
+    hutch("snapshot", "import", str(Path(os.devnull, "no-such-file")), code=2)
     hutch("snapshot", "rm", taken, clean)
 
 
