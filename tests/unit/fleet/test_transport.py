@@ -27,6 +27,8 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 FULL = b'HTTP/1.1 507 No\r\nContent-Length: 36\r\n\r\n{"code": "disk_full", "message": ""}'
 MIB = 1 << 20
+_SENT_AHEAD = MIB // 4
+"""Bytes that the host's kernel takes of a guest and has not delivered yet."""
 
 
 class Node:
@@ -90,8 +92,11 @@ class Node:
 @pytest_asyncio.fixture
 async def node(tmp_path: Path) -> AsyncIterator[Node]:
     made = Node(tmp_path / "dial.sock")
-    guests = await asyncio.start_server(made.serve, "127.0.0.1", 0)
-    made.port = guests.sockets[0].getsockname()[1]
+    listener = socket.create_server(("127.0.0.1", 0))
+    # Else it is up to 4 MiB, by what the host's kernel remembers of earlier connections.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SENT_AHEAD)
+    guests = await asyncio.start_server(made.serve, sock=listener)
+    made.port = listener.getsockname()[1]
     asked = await asyncio.start_unix_server(made.answer, made.path)
     yield made
     for server in (asked, guests):
